@@ -1,0 +1,106 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+/// How long a connection to the broker may take, handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 pings find a dead peer within twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address cannot be reached, or the TLS handshake failed: the cause says which.
+    #[error("cannot reach the broker at `{address}`: {cause}")]
+    Unreachable {
+        /// What was dialled.
+        address: String,
+        /// The innermost cause, which names a TLS alert where there was one.
+        cause: String,
+    },
+}
+
+/// Why the byte stream under a channel could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerStreamError {
+    /// TCP or Unix socket.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Neither the name nor the address is one.
+    #[error("`{0}` is not a server name")]
+    Name(String),
+}
+
+/// Opens a channel to the broker's node service at `address` (`host:port`) over TLS as `config` has it.
+///
+/// The configuration's verifier decides who the peer must be; the name in the address is only dialled. Application protocol `h2` is added.
+///
+/// # Errors
+/// When the address cannot be reached or either side refuses the other in the handshake.
+pub async fn connect_node(address: &str, config: &rustls::ClientConfig) -> Result<Channel, ConnectError> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let dialled: Arc<str> = address.into();
+    let result = endpoint()
+        .connect_with_connector(service_fn(move |_| {
+            let (connector, address) = (connector.clone(), Arc::clone(&dialled));
+            async move { tls_stream(&connector, &address).await.map(TokioIo::new) }
+        }))
+        .await;
+    result.map_err(|error| unreachable_broker(address, &error))
+}
+
+async fn tls_stream(
+    connector: &TlsConnector,
+    address: &str,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, PeerStreamError> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    // The verifier looks at the SPIFFE ID alone and SNI is off, so any well-formed name serves.
+    let name = ServerName::try_from("broker.portcullis").map_err(|_| PeerStreamError::Name(address.to_owned()))?;
+    let mut stream = connector.connect(name, tcp).await?;
+    // In TLS 1.3 `connect` returns before the server has judged our certificate. An HTTP/2 server speaks first, so waiting for its
+    // first bytes turns a refusal into an error here instead of a broken first call.
+    stream.fill_buf().await?;
+    Ok(stream)
+}
+
+/// Opens a channel to the broker's operator service on the Unix socket `path`.
+///
+/// # Errors
+/// When the socket cannot be reached.
+pub async fn connect_operator(path: &Path) -> Result<Channel, ConnectError> {
+    let dialled: Arc<Path> = path.into();
+    let result = endpoint()
+        .connect_with_connector(service_fn(move |_| {
+            let path = Arc::clone(&dialled);
+            async move { UnixStream::connect(&path).await.map(TokioIo::new) }
+        }))
+        .await;
+    result.map_err(|error| unreachable_broker(&path.display().to_string(), &error))
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://broker.portcullis")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+}
+
+fn unreachable_broker(address: &str, error: &tonic::transport::Error) -> ConnectError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    ConnectError::Unreachable { address: address.to_owned(), cause: cause.to_string() }
+}

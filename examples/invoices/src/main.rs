@@ -1,0 +1,2 @@
+//! (unborn)
+fn main() {}
