@@ -102,5 +102,8 @@ fn unreachable_broker(address: &str, error: &tonic::transport::Error) -> Connect
     while let Some(source) = cause.source() {
         cause = source;
     }
-    ConnectError::Unreachable { address: address.to_owned(), cause: cause.to_string() }
+    ConnectError::Unreachable {
+        address: address.to_owned(),
+        cause: cause.to_string(),
+    }
 }

@@ -8,14 +8,13 @@ mod channel;
 pub use channel::{ConnectError, PeerStreamError, connect_node, connect_operator};
 
 /// The messages and services of `portcullis.v1`, as generated from `proto/`.
-#[expect(
+#[allow(
     missing_docs,
-    unreachable_pub,
-    clippy::missing_const_for_fn,
-    clippy::doc_markdown,
-    clippy::wildcard_imports,
+    unused_qualifications,
     clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction,
     reason = "generated code; the contract is documented in the proto files"
 )]
 pub mod v1 {
