@@ -1,1 +1,59 @@
-//! (unborn)
+//! Identity: SPIFFE IDs, X.509-SVIDs, bundles per trust domain, their verification, and when to renew.
+//!
+//! Both planes agree on these types and on nothing weaker: a certificate that is not an X.509-SVID to the letter is
+//! refused here, before a daemon sees it. The crate builds on the `spiffe` crate's identifiers and adds what is
+//! stricter or missing.
+//!
+//! It does **not** know sockets, files, the clock, or the certificate authority: the time is passed in, bytes come
+//! from the caller, and issuing belongs to the broker.
+
+mod authority;
+mod bundle;
+mod certificate;
+mod id;
+mod join;
+mod leaf;
+mod name;
+mod path;
+mod peer;
+mod private_key;
+mod renewal;
+mod request;
+mod slot;
+mod svid;
+
+mod tls;
+mod validity;
+mod verify;
+
+#[cfg(test)]
+mod test_ca;
+
+pub use spiffe::{SpiffeId, TrustDomain};
+
+pub use self::{
+    authority::{Authority, InvalidAuthority},
+    bundle::{Bundle, InvalidBundle, TrustBundles, TrustSource},
+    certificate::InvalidCertificate,
+    id::{InvalidSpiffeId, parse_spiffe_id, parse_trust_domain},
+    join::{InvalidJoinToken, JoinSecret, JoinToken},
+    leaf::{InvalidLeaf, Leaf},
+    name::{ComponentId, InvalidName, Lattice, NodeName, Target},
+    path::{broker_id, component_id, is_reserved, node_id, node_name, virtual_component_id},
+    peer::Peer,
+    private_key::{InvalidKey, NoRandomness, PrivateKey},
+    renewal::RenewalSchedule,
+    request::{InvalidRequest, RequestedKey, key_request},
+    slot::SvidSlot,
+    svid::{InvalidSvid, Svid},
+    tls::{ClientAuth, client_config, joining_client_config, server_config},
+    verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, Usage},
+};
+
+/// The longest certificate that is looked at, in bytes of DER.
+///
+/// A leaf with a SPIFFE ID of 2048 bytes and RSA-4096 keys stays under 5 KiB.
+pub const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
+
+/// The most intermediate certificates a peer may present; a longer chain is refused before anything in it is read.
+pub const MAX_INTERMEDIATES: usize = 4;

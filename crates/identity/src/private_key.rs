@@ -1,0 +1,103 @@
+//! A private key: P-256, in PKCS#8.
+
+use std::{fmt, sync::Arc};
+
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use rustls::{
+    crypto::ring::sign::any_ecdsa_type,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    sign::SigningKey,
+};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::request::sha256;
+
+/// The bytes are not a P-256 private key in PKCS#8.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not a P-256 private key in PKCS#8")]
+pub struct InvalidKey;
+
+/// The operating system gave no randomness.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the operating system's random number generator failed")]
+pub struct NoRandomness;
+
+/// A P-256 private key in PKCS#8. It is never cloned, never printed, and its encoding is wiped on drop.
+pub struct PrivateKey {
+    pkcs8: Zeroizing<Vec<u8>>,
+    pair: EcdsaKeyPair,
+    random: SystemRandom,
+}
+
+impl PrivateKey {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+            .map_err(|_unspecified| NoRandomness)?;
+        Self::from_pkcs8(document.as_ref()).map_err(|InvalidKey| NoRandomness)
+    }
+
+    /// Reads a key from its PKCS#8 encoding (RFC 5208, with the public key, as [`PrivateKey::pkcs8`] gives it).
+    ///
+    /// # Errors
+    /// [`InvalidKey`] for any other kind of key or encoding.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, InvalidKey> {
+        let random = SystemRandom::new();
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &random).map_err(|_rejected| InvalidKey)?;
+        Ok(Self {
+            pkcs8: Zeroizing::new(der.to_vec()),
+            pair,
+            random,
+        })
+    }
+
+    /// The key's PKCS#8 encoding. Whoever copies it has to wipe the copy.
+    #[must_use]
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// The SHA-256 of the public key's SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn public_key_sha256(&self) -> [u8; 32] {
+        sha256(&rcgen::PublicKeyData::subject_public_key_info(self))
+    }
+
+    pub(crate) fn signing_key(&self) -> Result<Arc<dyn SigningKey>, InvalidKey> {
+        any_ecdsa_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pkcs8()))).map_err(|_error| InvalidKey)
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
+}
+
+impl rcgen::PublicKeyData for PrivateKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for PrivateKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signature = self
+            .pair
+            .sign(&self.random, message)
+            .map_err(|_unspecified| rcgen::Error::RingUnspecified)?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
