@@ -32,6 +32,7 @@
 //! decimal fractions to a neighbour, so what it has parsed may already be another value.
 
 mod read;
+mod scalar;
 mod text;
 mod write;
 
@@ -39,9 +40,10 @@ pub use read::{from_json, params_from_json, result_from_json};
 pub use text::parse_json;
 pub use write::{params_to_json, result_to_json, to_json};
 
+use std::fmt;
+
 use crate::limits::Exceeded;
-use crate::place::Place;
-use crate::{Type, Value};
+use crate::place::{Place, Shortened};
 
 /// What a reader of the JSON wants where the rules leave a choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,14 +75,14 @@ pub enum JsonError {
         /// What is wrong there.
         problem: String,
     },
-    /// A part of the JSON is not what the WIT type asks for.
-    #[error("{}: expected `{wit}`, found {found}", place_or_whole(pointer))]
+    /// A part of the JSON is not what its WIT type asks for.
+    #[error("{}: {found}, expected `{wit}`", place_or_whole(pointer))]
     Mismatch {
         /// Where: a JSON pointer (RFC 6901), empty for the whole.
         pointer: String,
-        /// The WIT type, shortened where it is long.
+        /// The WIT type at that place, shortened where it is long.
         wit: String,
-        /// What stands there.
+        /// What stands there instead.
         found: String,
     },
     /// The value is larger than the limits allow.
@@ -97,20 +99,12 @@ fn place_or_whole(pointer: &str) -> String {
 }
 
 impl JsonError {
-    fn mismatch(ty: &Type, found: impl Into<String>) -> Self {
-        Self::expected(shortened(ty), found)
-    }
-
-    fn expected(wit: impl Into<String>, found: impl Into<String>) -> Self {
+    fn mismatch(wit: &impl fmt::Display, found: impl Into<String>) -> Self {
         Self::Mismatch {
             pointer: String::new(),
-            wit: wit.into(),
+            wit: Shortened(wit).to_string(),
             found: found.into(),
         }
-    }
-
-    fn wrong_value(ty: &Type, value: &Value) -> Self {
-        Self::mismatch(ty, format!("a value of kind `{}`", value.kind()))
     }
 
     /// The error is in the element at `position` of something larger.
@@ -132,15 +126,5 @@ impl JsonError {
             }
             error @ (Self::Syntax { .. } | Self::TooLarge(_)) => error,
         }
-    }
-}
-
-/// The text of a type for a message: a long one ends in `…`.
-fn shortened(ty: &Type) -> String {
-    const LONGEST: usize = 100; // characters: a message stays on one line
-    let text = ty.to_string();
-    match text.char_indices().nth(LONGEST) {
-        None => text,
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(&text)),
     }
 }

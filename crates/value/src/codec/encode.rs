@@ -2,7 +2,7 @@
 
 use super::flags_width;
 use super::leb128::{write_signed, write_unsigned};
-use crate::place::Place;
+use crate::place::{Place, Shortened};
 use crate::{FunctionType, Type, Value};
 
 /// A value that does not have the type it is written as: a mistake on our side, never the peer's.
@@ -22,7 +22,7 @@ impl EncodeError {
     }
 
     fn mismatch(ty: &Type, value: &Value) -> Self {
-        Self::new(format!("expected `{ty}`, found a `{}`", value.kind()))
+        Self::new(format!("expected `{}`, found a `{}`", Shortened(ty), value.kind()))
     }
 
     fn within(mut self, name: &str) -> Self {
@@ -69,7 +69,10 @@ pub fn encode_result(function: &FunctionType, value: Option<&Value>, out: &mut V
             "expected no result, found a `{}`",
             value.kind()
         ))),
-        (None, Some(ty)) => Err(EncodeError::new(format!("expected a result `{ty}`, found none"))),
+        (None, Some(ty)) => Err(EncodeError::new(format!(
+            "expected a result `{}`, found none",
+            Shortened(ty)
+        ))),
     }
 }
 
@@ -83,32 +86,6 @@ fn all_or_nothing(
 
 fn write(value: &Value, ty: &Type, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match (ty, value) {
-        (Type::Bool, Value::Bool(value)) => out.push(u8::from(*value)),
-        (Type::U8, Value::U8(value)) => out.push(*value),
-        (Type::U16, Value::U16(value)) => write_unsigned(u64::from(*value), out),
-        (Type::U32, Value::U32(value)) => write_unsigned(u64::from(*value), out),
-        (Type::U64, Value::U64(value)) => write_unsigned(*value, out),
-        (Type::S8, Value::S8(value)) => out.extend_from_slice(&value.to_le_bytes()),
-        (Type::S16, Value::S16(value)) => write_signed(i64::from(*value), out),
-        (Type::S32, Value::S32(value)) => write_signed(i64::from(*value), out),
-        (Type::S64, Value::S64(value)) => write_signed(*value, out),
-        (Type::F32, Value::F32(value)) => {
-            let canonical = if value.is_nan() {
-                CANONICAL_NAN_F32
-            } else {
-                value.to_bits()
-            };
-            out.extend_from_slice(&canonical.to_le_bytes());
-        }
-        (Type::F64, Value::F64(value)) => {
-            let canonical = if value.is_nan() {
-                CANONICAL_NAN_F64
-            } else {
-                value.to_bits()
-            };
-            out.extend_from_slice(&canonical.to_le_bytes());
-        }
-        (Type::Char, Value::Char(value)) => out.extend_from_slice(value.encode_utf8(&mut [0; 4]).as_bytes()),
         (Type::String, Value::String(value)) => write_counted(value.as_bytes(), out)?,
         (Type::Bytes, Value::Bytes(value)) => write_counted(value, out)?,
         (Type::List(element), Value::List(values)) => {
@@ -152,7 +129,64 @@ fn write(value: &Value, ty: &Type, out: &mut Vec<u8>) -> Result<(), EncodeError>
             same_length("flags", flags.names.len(), bits.len())?;
             write_flags(bits, out);
         }
-        (ty, value) => return Err(EncodeError::mismatch(ty, value)),
+        (ty, value) => write_scalar(value, ty, out)?,
+    }
+    Ok(())
+}
+
+fn write_scalar(value: &Value, ty: &Type, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match (ty, value) {
+        (Type::Bool, Value::Bool(value)) => out.push(u8::from(*value)),
+        (Type::U8, Value::U8(value)) => out.push(*value),
+        (Type::U16, Value::U16(value)) => write_unsigned(u64::from(*value), out),
+        (Type::U32, Value::U32(value)) => write_unsigned(u64::from(*value), out),
+        (Type::U64, Value::U64(value)) => write_unsigned(*value, out),
+        (Type::S8, Value::S8(value)) => out.extend_from_slice(&value.to_le_bytes()),
+        (Type::S16, Value::S16(value)) => write_signed(i64::from(*value), out),
+        (Type::S32, Value::S32(value)) => write_signed(i64::from(*value), out),
+        (Type::S64, Value::S64(value)) => write_signed(*value, out),
+        (Type::F32, Value::F32(value)) => {
+            let canonical = if value.is_nan() {
+                CANONICAL_NAN_F32
+            } else {
+                value.to_bits()
+            };
+            out.extend_from_slice(&canonical.to_le_bytes());
+        }
+        (Type::F64, Value::F64(value)) => {
+            let canonical = if value.is_nan() {
+                CANONICAL_NAN_F64
+            } else {
+                value.to_bits()
+            };
+            out.extend_from_slice(&canonical.to_le_bytes());
+        }
+        (Type::Char, Value::Char(value)) => out.extend_from_slice(value.encode_utf8(&mut [0; 4]).as_bytes()),
+        (
+            Type::Bool
+            | Type::U8
+            | Type::U16
+            | Type::U32
+            | Type::U64
+            | Type::S8
+            | Type::S16
+            | Type::S32
+            | Type::S64
+            | Type::F32
+            | Type::F64
+            | Type::Char
+            | Type::String
+            | Type::Bytes
+            | Type::List(_)
+            | Type::Tuple(_)
+            | Type::Record(_)
+            | Type::Variant(_)
+            | Type::Enum(_)
+            | Type::Option(_)
+            | Type::Result(_)
+            | Type::Flags(_),
+            value,
+        ) => return Err(EncodeError::mismatch(ty, value)),
     }
     Ok(())
 }
@@ -170,7 +204,10 @@ fn write_payload(value: Option<&Value>, ty: Option<&Type>, out: &mut Vec<u8>) ->
             "expected no payload, found a `{}`",
             value.kind()
         ))),
-        (None, Some(ty)) => Err(EncodeError::new(format!("expected a payload `{ty}`, found none"))),
+        (None, Some(ty)) => Err(EncodeError::new(format!(
+            "expected a payload `{}`, found none",
+            Shortened(ty)
+        ))),
     }
 }
 

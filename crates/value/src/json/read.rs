@@ -1,10 +1,12 @@
 //! JSON trees to values.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use serde_json::{Map, Number, Value as Json};
+use std::fmt::Display;
+use std::iter;
 
+use bytes::Bytes;
+use serde_json::{Map, Value as Json};
+
+use super::scalar::scalar;
 use super::{JsonError, JsonRules};
 use crate::limits::{Budget, Limits};
 use crate::{Flags, FunctionType, ResultType, Type, Value, Variant};
@@ -30,21 +32,13 @@ pub fn params_from_json(
     let mut reader = Reader::new(rules, limits);
     let levels = reader.budget.depth();
     match json {
-        Json::Object(members) => reader.fields(members, &function.params, levels),
-        Json::Array(elements) => {
-            let types = function.params.iter().map(|(_, ty)| ty);
-            same_length("parameters", types.len(), elements.len())?;
-            elements
-                .iter()
-                .zip(types)
-                .enumerate()
-                .map(|(position, (element, ty))| reader.value(element, ty, levels).map_err(|error| error.at(position)))
-                .collect()
+        Json::Object(members) => reader.fields(members, &function.params, function, levels),
+        Json::Array(elements) if elements.len() == function.params.len() => {
+            reader.elements(elements, function.params.iter().map(|(_, ty)| ty), levels)
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Err(JsonError::expected(
-            "an object or an array of parameters",
-            describe(json),
-        )),
+        Json::Array(_) | Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
+            Err(JsonError::mismatch(function, describe(json)))
+        }
     }
 }
 
@@ -61,7 +55,7 @@ pub fn result_from_json(
     match &function.result {
         Some(ty) => from_json(json, ty, rules, limits).map(Some),
         None if json.is_null() => Ok(None),
-        None => Err(JsonError::expected("null", describe(json))),
+        None => Err(JsonError::mismatch(&"null", describe(json))),
     }
 }
 
@@ -70,7 +64,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reading needs no choice of the rules today: every form they allow is read.
+    /// Reading leaves no choice to the rules today: every form is read under all of them.
     fn new(_rules: &JsonRules, limits: &Limits) -> Self {
         Self {
             budget: Budget::new(limits),
@@ -83,86 +77,54 @@ impl Reader {
 
     fn value(&mut self, json: &Json, ty: &Type, levels: usize) -> Result<Value, JsonError> {
         let inner = self.budget.descend(levels)?;
-        let value = match (ty, json) {
-            (Type::Bool, Json::Bool(value)) => Some(Value::Bool(*value)),
-            (Type::U8, Json::Number(number)) => unsigned(number).map(Value::U8),
-            (Type::U16, Json::Number(number)) => unsigned(number).map(Value::U16),
-            (Type::U32, Json::Number(number)) => unsigned(number).map(Value::U32),
-            (Type::U64, Json::Number(number)) => number.as_u64().map(Value::U64),
-            (Type::S8, Json::Number(number)) => signed(number).map(Value::S8),
-            (Type::S16, Json::Number(number)) => signed(number).map(Value::S16),
-            (Type::S32, Json::Number(number)) => signed(number).map(Value::S32),
-            (Type::S64, Json::Number(number)) => number.as_i64().map(Value::S64),
-            (Type::U64, Json::String(text)) => decimal(text).map(Value::U64),
-            (Type::S64, Json::String(text)) => decimal(text).map(Value::S64),
-            (Type::F32, _) => float32(json).map(Value::F32),
-            (Type::F64, _) => float64(json).map(Value::F64),
-            (Type::Char, Json::String(text)) => only_char(text).map(Value::Char),
-            (Type::String, Json::String(text)) => Some(Value::String(text.clone())),
-            (Type::Bytes, Json::String(text)) => match STANDARD.decode(text) {
-                Ok(bytes) => Some(Value::Bytes(Bytes::from(bytes))),
-                Err(error) => return Err(JsonError::mismatch(ty, format!("a string that is not base64: {error}"))),
-            },
-            (Type::Enum(names), Json::String(text)) => position(&names.cases, text).map(Value::Enum),
-            (Type::Option(_), Json::Null) => Some(Value::none()),
-            (Type::Option(payload), _) => Some(Value::some(self.present(json, payload, inner)?)),
-            (Type::Bytes, Json::Array(elements)) => Some(Value::Bytes(number_array(elements)?)),
-            (Type::List(element), Json::Array(elements)) => Some(Value::List(self.list(elements, element, inner)?)),
-            (Type::Tuple(types), Json::Array(elements)) => Some(Value::Tuple(self.tuple(elements, types, inner)?)),
-            (Type::Flags(flags), Json::Array(names)) => Some(Value::Flags(flag_bits(names, flags)?)),
-            (Type::Record(record), Json::Object(members)) => {
-                Some(Value::Record(self.fields(members, &record.fields, inner)?))
+        match (ty, json) {
+            (Type::Option(_), Json::Null) => Ok(Value::none()),
+            (Type::Option(payload), json) if payload.is_option() => self.wrapped(json, ty, payload, inner),
+            (Type::Option(payload), json) => Ok(Value::Option(self.payload(json, payload, inner)?)),
+            (Type::Bytes, Json::Array(elements)) => number_array(elements),
+            (Type::List(element), Json::Array(elements)) => {
+                self.budget.charge(elements.len())?;
+                Ok(Value::List(self.elements(
+                    elements,
+                    iter::repeat_n(&**element, elements.len()),
+                    inner,
+                )?))
             }
-            (Type::Variant(variant), Json::Object(members)) => Some(self.variant(members, variant, inner)?),
-            (Type::Result(arms), Json::Object(members)) => Some(self.result(members, arms, inner)?),
-            (_, _) => None,
-        };
-        value.ok_or_else(|| JsonError::mismatch(ty, describe(json)))
-    }
-
-    /// The value of an option that is not `none`.
-    fn present(&mut self, json: &Json, payload: &Type, levels: usize) -> Result<Value, JsonError> {
-        self.budget.charge(1)?;
-        if !payload.is_option() {
-            return self.value(json, payload, levels);
+            (Type::Tuple(types), Json::Array(elements)) if types.len() == elements.len() => {
+                self.budget.charge(elements.len())?;
+                Ok(Value::Tuple(self.elements(elements, types.iter(), inner)?))
+            }
+            (Type::Flags(flags), Json::Array(names)) => flag_bits(names, flags, ty),
+            (Type::Record(record), Json::Object(members)) => {
+                self.budget.charge(record.fields.len())?;
+                Ok(Value::Record(self.fields(members, &record.fields, ty, inner)?))
+            }
+            (Type::Variant(variant), Json::Object(members)) => self.variant(members, variant, ty, inner),
+            (Type::Result(arms), Json::Object(members)) => self.result(members, arms, ty, inner),
+            (ty, json) => scalar(json, ty),
         }
-        let Json::Object(members) = json else {
-            return Err(JsonError::expected("null or {\"val\": ..}", describe(json)));
-        };
-        known_keys(members, &["val"])?;
-        let Some(inner) = members.get("val") else {
-            return Err(JsonError::expected("null or {\"val\": ..}", "an object without `val`"));
-        };
-        self.value(inner, payload, levels).map_err(|error| error.within("val"))
     }
 
-    fn list(&mut self, elements: &[Json], ty: &Type, levels: usize) -> Result<Vec<Value>, JsonError> {
-        self.budget.charge(elements.len())?;
-        let values = elements
-            .iter()
-            .enumerate()
-            .map(|(position, element)| self.value(element, ty, levels).map_err(|error| error.at(position)));
-        values.collect()
-    }
-
-    fn tuple(&mut self, elements: &[Json], types: &[Type], levels: usize) -> Result<Vec<Value>, JsonError> {
-        same_length("elements", types.len(), elements.len())?;
-        self.budget.charge(elements.len())?;
-        let values = elements
-            .iter()
-            .zip(types)
-            .enumerate()
-            .map(|(position, (element, ty))| self.value(element, ty, levels).map_err(|error| error.at(position)));
-        values.collect()
+    fn elements<'t>(
+        &mut self,
+        elements: &[Json],
+        types: impl Iterator<Item = &'t Type>,
+        levels: usize,
+    ) -> Result<Vec<Value>, JsonError> {
+        let mut values = Vec::with_capacity(elements.len());
+        for (position, (element, ty)) in elements.iter().zip(types).enumerate() {
+            values.push(self.value(element, ty, levels).map_err(|error| error.at(position))?);
+        }
+        Ok(values)
     }
 
     fn fields(
         &mut self,
         members: &Map<String, Json>,
         fields: &[(String, Type)],
+        wit: &impl Display,
         levels: usize,
     ) -> Result<Vec<Value>, JsonError> {
-        self.budget.charge(fields.len())?;
         let mut values = Vec::with_capacity(fields.len());
         let mut known = 0;
         for (name, ty) in fields {
@@ -174,10 +136,13 @@ impl Reader {
             return Ok(values);
         }
         let unknown = members.keys().find(|key| fields.iter().all(|(name, _)| name != *key));
-        Err(JsonError::expected("no such field", "a value").within(unknown.map_or("", String::as_str)))
+        Err(JsonError::mismatch(
+            wit,
+            format!("the unknown name {}", quoted(unknown.map_or("", String::as_str))),
+        ))
     }
 
-    /// A value that may be absent where its type is an option.
+    /// A value that may be left out where its type is an option.
     fn field(&mut self, member: Option<&Json>, ty: &Type, levels: usize) -> Result<Value, JsonError> {
         match member {
             Some(json) => self.value(json, ty, levels),
@@ -186,166 +151,118 @@ impl Reader {
         }
     }
 
-    fn variant(&mut self, members: &Map<String, Json>, ty: &Variant, levels: usize) -> Result<Value, JsonError> {
-        known_keys(members, &["tag", "val"])?;
-        let Some(Json::String(tag)) = members.get("tag") else {
-            return Err(JsonError::expected("the name of a case", "no string").within("tag"));
+    fn payload(&mut self, json: &Json, ty: &Type, levels: usize) -> Result<Option<Box<Value>>, JsonError> {
+        self.budget.charge(1)?;
+        Ok(Some(Box::new(self.value(json, ty, levels)?)))
+    }
+
+    /// The value of an option whose payload is an option: `{"val": value}`.
+    fn wrapped(&mut self, json: &Json, ty: &Type, payload: &Type, levels: usize) -> Result<Value, JsonError> {
+        let Some((json, 1)) = json
+            .as_object()
+            .and_then(|members| Some((members.get("val")?, members.len())))
+        else {
+            let found = describe(json);
+            return Err(JsonError::mismatch(
+                ty,
+                format!("{found} where null or {{\"val\": ..}} should be"),
+            ));
         };
-        let found = ty.cases.iter().zip(0..).find(|((name, _), _)| name == tag);
+        Ok(Value::Option(
+            self.payload(json, payload, levels)
+                .map_err(|error| error.within("val"))?,
+        ))
+    }
+
+    fn variant(
+        &mut self,
+        members: &Map<String, Json>,
+        variant: &Variant,
+        ty: &Type,
+        levels: usize,
+    ) -> Result<Value, JsonError> {
+        if let Some(key) = members.keys().find(|key| !matches!(key.as_str(), "tag" | "val")) {
+            return Err(JsonError::mismatch(ty, format!("the unknown name {}", quoted(key))));
+        }
+        let tag = members.get("tag").unwrap_or(&Json::Null);
+        let found = variant
+            .cases
+            .iter()
+            .zip(0..)
+            .find(|((name, _), _)| tag.as_str() == Some(name));
         let Some(((_, payload_type), position)) = found else {
-            let names = ty.cases.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
-            return Err(JsonError::expected(one_of(&names), quoted(tag)).within("tag"));
+            return Err(JsonError::mismatch(ty, describe(tag)).within("tag"));
         };
         let payload = match (payload_type, members.get("val")) {
-            (None, None | Some(Json::Null)) => None,
-            (None, Some(json)) => return Err(JsonError::expected("null", describe(json)).within("val")),
-            (Some(ty), member) => {
-                self.budget.charge(1)?;
-                Some(Box::new(
-                    self.field(member, ty, levels).map_err(|error| error.within("val"))?,
-                ))
-            }
+            (None, None | Some(Json::Null)) => Ok(None),
+            (None, Some(json)) => Err(JsonError::mismatch(&"nothing", describe(json))),
+            (Some(ty), Some(json)) => self.payload(json, ty, levels),
+            (Some(ty), None) if ty.is_option() => self.payload(&Json::Null, ty, levels),
+            (Some(ty), None) => Err(JsonError::mismatch(ty, "nothing")),
         };
-        Ok(Value::Variant(position, payload))
+        Ok(Value::Variant(position, payload.map_err(|error| error.within("val"))?))
     }
 
-    fn result(&mut self, members: &Map<String, Json>, arms: &ResultType, levels: usize) -> Result<Value, JsonError> {
-        let (Some((key, json)), 1) = (members.iter().next(), members.len()) else {
-            let found = format!("an object of {} members", members.len());
-            return Err(JsonError::expected("{\"ok\": ..} or {\"err\": ..}", found));
+    fn result(
+        &mut self,
+        members: &Map<String, Json>,
+        arms: &ResultType,
+        ty: &Type,
+        levels: usize,
+    ) -> Result<Value, JsonError> {
+        let only = if members.len() == 1 {
+            members.iter().next()
+        } else {
+            None
         };
-        let mut arm = |ty: Option<&Type>| match ty {
-            Some(ty) => {
-                self.budget.charge(1)?;
-                Ok(Some(Box::new(
-                    self.value(json, ty, levels).map_err(|error| error.within(key))?,
-                )))
+        let (arm, key, json) = match only.map(|(key, json)| (key.as_str(), json)) {
+            Some((key @ "ok", json)) => (&arms.ok, key, json),
+            Some((key @ "err", json)) => (&arms.err, key, json),
+            Some(_) | None => {
+                return Err(JsonError::mismatch(
+                    ty,
+                    "an object that is neither {\"ok\": ..} nor {\"err\": ..}",
+                ));
             }
+        };
+        let payload = match arm {
+            Some(ty) => self.payload(json, ty, levels),
             None if json.is_null() => Ok(None),
-            None => Err(JsonError::expected("null", describe(json)).within(key)),
+            None => Err(JsonError::mismatch(&"null", describe(json))),
         };
-        match key.as_str() {
-            "ok" => Ok(Value::Result(Ok(arm(arms.ok.as_ref())?))),
-            "err" => Ok(Value::Result(Err(arm(arms.err.as_ref())?))),
-            _ => Err(JsonError::expected(
-                "{\"ok\": ..} or {\"err\": ..}",
-                format!("the key {}", quoted(key)),
-            )),
-        }
+        let payload = payload.map_err(|error| error.within(key))?;
+        Ok(Value::Result(if key == "ok" { Ok(payload) } else { Err(payload) }))
     }
 }
 
-fn unsigned<T: TryFrom<u64>>(number: &Number) -> Option<T> {
-    number.as_u64().and_then(|value| T::try_from(value).ok())
-}
-
-fn signed<T: TryFrom<i64>>(number: &Number) -> Option<T> {
-    number.as_i64().and_then(|value| T::try_from(value).ok())
-}
-
-/// An integer as its decimal string: no `+`, no leading zero, no `-0`.
-fn decimal<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let canonical = text == "0" || !(digits.starts_with('0') || digits.starts_with('+'));
-    if canonical { text.parse().ok() } else { None }
-}
-
-fn float64(json: &Json) -> Option<f64> {
-    match json {
-        Json::Number(number) => number.as_f64(),
-        Json::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounding to the nearest f32 is the rule, and overflow is checked"
-)]
-fn float32(json: &Json) -> Option<f32> {
-    let wide = float64(json)?;
-    let narrow = wide as f32;
-    if narrow.is_infinite() && wide.is_finite() {
-        None
-    } else {
-        Some(narrow)
-    }
-}
-
-fn only_char(text: &str) -> Option<char> {
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(only), None) => Some(only),
-        (None | Some(_), _) => None,
-    }
-}
-
-fn number_array(elements: &[Json]) -> Result<Bytes, JsonError> {
-    let bytes = elements.iter().enumerate().map(|(position, element)| {
+fn number_array(elements: &[Json]) -> Result<Value, JsonError> {
+    let mut bytes = Vec::with_capacity(elements.len());
+    for (position, element) in elements.iter().enumerate() {
         let byte = element.as_u64().and_then(|value| u8::try_from(value).ok());
-        byte.ok_or_else(|| JsonError::mismatch(&Type::U8, describe(element)).at(position))
-    });
-    bytes.collect::<Result<Vec<_>, _>>().map(Bytes::from)
+        bytes.push(byte.ok_or_else(|| JsonError::mismatch(&Type::U8, describe(element)).at(position))?);
+    }
+    Ok(Value::Bytes(Bytes::from(bytes)))
 }
 
-fn flag_bits(names: &[Json], flags: &Flags) -> Result<Vec<bool>, JsonError> {
+fn flag_bits(names: &[Json], flags: &Flags, ty: &Type) -> Result<Value, JsonError> {
     let mut bits = vec![false; flags.names.len()];
-    for (place, json) in names.iter().enumerate() {
+    for (position, json) in names.iter().enumerate() {
         let set = json
             .as_str()
             .and_then(|name| flags.names.iter().position(|known| known == name));
-        let Some(bit) = set.and_then(|position| bits.get_mut(position)) else {
-            let known = flags.names.iter().map(String::as_str).collect::<Vec<_>>();
-            return Err(JsonError::expected(one_of(&known), describe(json)).at(place));
+        let Some(bit) = set.and_then(|set| bits.get_mut(set)) else {
+            return Err(JsonError::mismatch(ty, describe(json)).at(position));
         };
         if *bit {
-            return Err(JsonError::expected("each flag once", describe(json)).at(place));
+            return Err(JsonError::mismatch(ty, format!("{} for the second time", describe(json))).at(position));
         }
         *bit = true;
     }
-    Ok(bits)
-}
-
-fn position(names: &[String], name: &str) -> Option<u32> {
-    names
-        .iter()
-        .position(|known| known == name)
-        .and_then(|position| u32::try_from(position).ok())
-}
-
-fn known_keys(members: &Map<String, Json>, known: &[&str]) -> Result<(), JsonError> {
-    match members.keys().find(|key| !known.contains(&key.as_str())) {
-        None => Ok(()),
-        Some(key) => Err(JsonError::expected(one_of(known), format!("the key {}", quoted(key)))),
-    }
-}
-
-fn same_length(noun: &str, expected: usize, found: usize) -> Result<(), JsonError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(JsonError::expected(
-        format!("{expected} {noun}"),
-        format!("an array of {found}"),
-    ))
-}
-
-fn one_of(names: &[&str]) -> String {
-    const SHOWN: usize = 10; // names: a message stays on one line
-    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" | ");
-    if names.len() > SHOWN {
-        text.push_str(" | …");
-    }
-    text
+    Ok(Value::Flags(bits))
 }
 
 /// What a JSON value is, for messages: short ones verbatim.
-fn describe(json: &Json) -> String {
+pub(super) fn describe(json: &Json) -> String {
     match json {
         Json::Null => "null".to_owned(),
         Json::Bool(value) => format!("`{value}`"),

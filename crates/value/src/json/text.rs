@@ -8,14 +8,15 @@ use serde_json::{Map, Number, Value as Json};
 use super::JsonError;
 use crate::limits::{Budget, Limits};
 
-/// Parses one JSON text.
+/// Parses one JSON text. The limits count JSON values as they count WIT values, with one more level for the object that holds the
+/// parameters of a call.
 ///
 /// # Errors
 /// When the bytes are not JSON, an object repeats a key, a number overflows an `f64`, or the text exceeds the limits.
 pub fn parse_json(text: &[u8], limits: &Limits) -> Result<Json, JsonError> {
     let budget = Budget::new(limits);
     budget.reach(text.len())?;
-    let levels = budget.depth();
+    let levels = budget.depth().saturating_add(1);
     let mut parser = Parser { text, at: 0, budget };
     parser.skip_space();
     let json = parser.value(levels)?;

@@ -107,14 +107,38 @@ impl Writer<'_> {
             (Type::F64, Value::F64(value)) => self.float(value, *value),
             (Type::Char, Value::Char(value)) => self.plain(value),
             (Type::String, Value::String(value)) => self.plain(value),
-            (ty, value) => Err(JsonError::wrong_value(ty, value)),
+            (
+                Type::Bool
+                | Type::U8
+                | Type::U16
+                | Type::U32
+                | Type::U64
+                | Type::S8
+                | Type::S16
+                | Type::S32
+                | Type::S64
+                | Type::F32
+                | Type::F64
+                | Type::Char
+                | Type::String
+                | Type::Bytes
+                | Type::List(_)
+                | Type::Tuple(_)
+                | Type::Record(_)
+                | Type::Variant(_)
+                | Type::Enum(_)
+                | Type::Option(_)
+                | Type::Result(_)
+                | Type::Flags(_),
+                value,
+            ) => Err(JsonError::mismatch(ty, a_value(value))),
         }
     }
 
     /// What `serde_json` writes as the rules want it; an `f32` too comes out in its own shortest form.
     fn plain<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), JsonError> {
         serde_json::to_writer(&mut *self.out, value)
-            .map_err(|error| JsonError::expected("a JSON scalar", error.to_string()))
+            .map_err(|error| JsonError::mismatch(&"a scalar", error.to_string()))
     }
 
     fn int64<T: Serialize + ToString>(&mut self, value: &T) -> Result<(), JsonError> {
@@ -181,8 +205,8 @@ impl Writer<'_> {
     /// An object without the fields that are `none`.
     fn fields(&mut self, fields: &[(String, Type)], values: &[Value]) -> Result<(), JsonError> {
         if fields.len() != values.len() {
-            return Err(JsonError::expected(
-                format!("{} fields", fields.len()),
+            return Err(JsonError::mismatch(
+                &format_args!("{} fields", fields.len()),
                 values.len().to_string(),
             ));
         }
@@ -238,12 +262,14 @@ impl Writer<'_> {
             (Some(value), Some(ty)) => self.value(value, ty),
             (None, None) => self.plain(&()),
             (None, Some(ty)) => Err(JsonError::mismatch(ty, "no value")),
-            (Some(value), None) => Err(JsonError::expected(
-                "no value",
-                format!("a value of kind `{}`", value.kind()),
-            )),
+            (Some(value), None) => Err(JsonError::mismatch(&"nothing", a_value(value))),
         }
     }
+}
+
+/// What a value is, for messages.
+fn a_value(value: &Value) -> String {
+    format!("a value of kind `{}`", value.kind())
 }
 
 fn case<T>(position: u32, cases: &[T]) -> Option<&T> {
