@@ -1,1 +1,18 @@
-//! (unborn)
+//! Authenticated byte streams that carry wRPC: both ends of a QUIC connection whose peers proved a SPIFFE ID, the
+//! wRPC header and frame format, the codes by which a call or a connection is refused, and a limit on everything a
+//! peer can send.
+//!
+//! It does **not** know policies, WIT types, values, the broker, configuration or logs; it never decides whether a
+//! peer may make a call. It starts no task of its own: whoever owns a connection drives it.
+
+mod frame;
+mod header;
+mod leb;
+mod limit;
+pub mod quic;
+mod refusal;
+
+pub use frame::{FrameError, FrameLimits, RootFrames, encode_root_frame, encode_root_frame_head};
+pub use header::{Field, Header, HeaderLimits, InvalidHeader, Parsed};
+pub use limit::LimitedReader;
+pub use refusal::{CloseReason, Refusal};

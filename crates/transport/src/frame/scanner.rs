@@ -1,0 +1,119 @@
+use crate::leb::Leb;
+
+use super::{FrameError, FrameLimits};
+
+/// Follows a sequence of frames: says which bytes are payload and refuses a number the moment it breaks a limit, so
+/// that its last byte goes no further.
+///
+/// A frame is: number of indices, that many indices, payload length (LEB128 each), payload.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    limits: FrameLimits,
+    leb: Leb,
+    state: State,
+    frames: u64,
+    total: u64,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// Nothing of the next frame has come.
+    Boundary,
+    PathLength,
+    Path {
+        left: u32,
+    },
+    Length,
+    Payload {
+        left: usize,
+    },
+}
+
+impl Scanner {
+    pub(crate) const fn new(limits: FrameLimits) -> Self {
+        Self {
+            limits,
+            leb: Leb::new(),
+            state: State::Boundary,
+            frames: 0,
+            total: 0,
+        }
+    }
+
+    /// How many of the next bytes are payload; 0 where the next byte belongs to a frame's head.
+    pub(crate) const fn payload_left(&self) -> usize {
+        match self.state {
+            State::Payload { left } => left,
+            State::Boundary | State::PathLength | State::Path { .. } | State::Length => 0,
+        }
+    }
+
+    /// Says that the next `count` bytes came; at most [`Self::payload_left`].
+    pub(crate) fn skip_payload(&mut self, count: usize) {
+        self.state = match self.payload_left().saturating_sub(count) {
+            0 => State::Boundary,
+            left => State::Payload { left },
+        };
+    }
+
+    /// Takes the next byte of a frame's head.
+    pub(crate) fn head_byte(&mut self, byte: u8) -> Result<(), FrameError> {
+        if self.state == State::Boundary {
+            self.frames = self.frames.saturating_add(1);
+            if self.frames > self.limits.frames {
+                return Err(FrameError::TooManyFrames {
+                    limit: self.limits.frames,
+                });
+            }
+            self.state = State::PathLength;
+        }
+        let Some(number) = self.leb.push(byte).map_err(|_| FrameError::Number)? else {
+            return Ok(());
+        };
+        self.state = match self.state {
+            State::Boundary | State::PathLength => self.path_of(number)?,
+            State::Path { left: 0 | 1 } => State::Length,
+            State::Path { left } => State::Path { left: left - 1 },
+            State::Length | State::Payload { .. } => self.payload_of(number)?,
+        };
+        Ok(())
+    }
+
+    pub(crate) const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    pub(crate) const fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Boundary)
+    }
+
+    fn path_of(&self, length: u32) -> Result<State, FrameError> {
+        let limit = self.limits.path;
+        match length {
+            0 => Ok(State::Length),
+            _ if limit == 0 => Err(FrameError::Nested(length)),
+            _ if length > limit => Err(FrameError::PathTooLong { length, limit }),
+            _ => Ok(State::Path { left: length }),
+        }
+    }
+
+    fn payload_of(&mut self, length: u32) -> Result<State, FrameError> {
+        let limit = self.limits.frame;
+        if length > limit {
+            return Err(FrameError::FrameTooLarge { length, limit });
+        }
+        self.total = self.total.saturating_add(u64::from(length));
+        if self.total > self.limits.total {
+            return Err(FrameError::TotalTooLarge {
+                length: self.total,
+                limit: self.limits.total,
+            });
+        }
+        let left = usize::try_from(length).map_err(|_| FrameError::Number)?;
+        Ok(if left == 0 {
+            State::Boundary
+        } else {
+            State::Payload { left }
+        })
+    }
+}
