@@ -10,8 +10,8 @@
 //! * a `char` is the UTF-8 of one scalar value, without a length;
 //! * NaN is written in its canonical form and read in any.
 //!
-//! `wit-bindgen-wrpc` 0.11 writes `flags` of 17 to 24 names as four bytes but reads three: with more than 16 flags its own two ends
-//! do not understand each other, and neither does it understand us. The encoding here is the specified one.
+//! `wit-bindgen-wrpc` 0.11 writes `flags` in 1, 2, 4 or 8 bytes but reads ⌈n/8⌉: where the two differ, as with 17 to 24 names, its own
+//! two ends do not understand each other. The encoding here is the one of the specification, which it reads.
 
 mod decode;
 mod encode;
