@@ -1,0 +1,27 @@
+//! The one place where the broker reads the wall clock; everything below the daemons' edge is told the time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The time now.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the daemon's edge: the clock is read here and passed on"
+)]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Whole seconds since 1970; a time before that is 0.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The time `seconds` after 1970.
+#[must_use]
+pub fn from_unix_seconds(seconds: u64) -> SystemTime {
+    UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .unwrap_or(UNIX_EPOCH)
+}

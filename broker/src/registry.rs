@@ -1,0 +1,392 @@
+//! The registry: what is registered, who may ask for which identity, which policies are in force.
+//!
+//! It is a value. [`Registry::plan`] says what a [`Command`] would change, or why it is refused; [`Registry::apply`] makes the change. Between
+//! the two the change is stored durably, by somebody else. The registry reads no clock, no file and no socket, and knows nothing of the
+//! wire.
+
+mod address;
+mod bounds;
+mod command;
+mod explanation;
+mod held;
+mod plan;
+mod record;
+mod refusal;
+mod surface;
+mod token;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portcullis_identity::{ComponentId, Lattice, NodeName, SpiffeId, Target, TrustDomain};
+use portcullis_policy::{PolicyFile, PolicySet, Schema};
+
+pub use self::address::{Address, InvalidAddress};
+pub use self::command::{
+    Announcement, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present, Redemption,
+    Registration,
+};
+pub use self::explanation::{Explanation, Question, Unexplained};
+pub use self::plan::Plan;
+pub use self::record::{
+    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
+    PolicyDocument, Served, Upstream, Version,
+};
+pub use self::refusal::{Refusal, TokenRefusal};
+pub use self::token::{Token, TokenIndex};
+pub use self::view::{NodeView, ViewChange};
+
+use self::held::Held;
+
+/// Everything the broker knows, in memory.
+#[derive(Debug)]
+pub struct Registry {
+    trust_domain: TrustDomain,
+    version: Version,
+    components: BTreeMap<Lattice, BTreeMap<ComponentId, Held>>,
+    /// Which components a SPIFFE ID serves.
+    serving: BTreeMap<SpiffeId, BTreeSet<Target>>,
+    entries: BTreeMap<EntryId, Arc<Entry>>,
+    entries_of: BTreeMap<NodeName, BTreeSet<EntryId>>,
+    nodes: BTreeMap<NodeName, Arc<Node>>,
+    tokens: BTreeMap<TokenIndex, Arc<Token>>,
+    policies: BTreeMap<String, Arc<PolicyDocument>>,
+    schema: Arc<Schema>,
+    marks: Marks,
+}
+
+/// The epochs at which something last changed that the nodes of a lattice, or one node, can see.
+#[derive(Debug, Default)]
+struct Marks {
+    lattices: BTreeMap<Lattice, u64>,
+    nodes: BTreeMap<NodeName, u64>,
+}
+
+/// A store whose records do not fit together.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrestorable {
+    /// The components have no schema.
+    #[error("the stored components do not fit together: {0}")]
+    Schema(#[from] portcullis_policy::InvalidSchema),
+    /// A stored policy is not accepted any more.
+    #[error("the stored policies are not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Policies(Vec<portcullis_policy::Problem>),
+}
+
+impl Registry {
+    /// A registry without any record.
+    ///
+    /// # Errors
+    /// When the policy engine refuses the schema of nothing, which it does not.
+    pub fn empty(trust_domain: TrustDomain) -> Result<Self, Unrestorable> {
+        Ok(Self {
+            trust_domain,
+            version: Version::FIRST,
+            components: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            entries_of: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            schema: Arc::new(Schema::new(&[])?),
+            marks: Marks::default(),
+        })
+    }
+
+    /// The registry that `records` and `policies` were, when it had `version`.
+    ///
+    /// # Errors
+    /// When the policies do not fit the components.
+    pub fn restore(
+        trust_domain: TrustDomain,
+        version: Version,
+        mut records: Vec<Change>,
+        policies: &[PolicyFile],
+    ) -> Result<Self, Unrestorable> {
+        let mut registry = Self::empty(trust_domain)?;
+        let surfaces: Vec<_> = records
+            .iter()
+            .filter_map(|record| {
+                if let Change::Component(component) = record {
+                    Some(component.surface.clone())
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let schema = Schema::new(&surfaces)?;
+        PolicySet::parse(policies, &schema).map_err(Unrestorable::Policies)?;
+        for file in policies {
+            records.push(Change::Policies(Arc::new(
+                document(file, &schema).map_err(Unrestorable::Policies)?,
+            )));
+        }
+        registry.apply(&records, version, Some(Arc::new(schema)));
+        Ok(registry)
+    }
+
+    /// The trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The version of the latest change.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// A virtual component.
+    #[must_use]
+    pub fn component(&self, target: &Target) -> Option<&Arc<Component>> {
+        self.held(target).map(|held| &held.component)
+    }
+
+    /// A virtual component as other nodes see it.
+    #[must_use]
+    pub fn peer_record(&self, target: &Target) -> Option<&Arc<PeerRecord>> {
+        self.held(target).map(|held| &held.record)
+    }
+
+    /// A virtual component as its sidecar sees it.
+    #[must_use]
+    pub fn served(&self, target: &Target) -> Option<&Arc<Served>> {
+        self.held(target).map(|held| &held.served)
+    }
+
+    /// Every virtual component, by lattice and id.
+    pub fn all_served(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.components
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|held| &held.served)
+    }
+
+    /// An entry.
+    #[must_use]
+    pub fn entry(&self, id: &EntryId) -> Option<&Arc<Entry>> {
+        self.entries.get(id)
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// The entries whose parent is `node`.
+    pub fn entries_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries_of
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.entries.get(id))
+    }
+
+    /// A node that joined.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Every node that joined.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Every policy file in force.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<PolicyDocument>> {
+        self.policies.values()
+    }
+
+    /// How many virtual components there are.
+    #[must_use]
+    pub fn component_count(&self) -> usize {
+        self.components.values().map(BTreeMap::len).sum()
+    }
+
+    /// How many policies are in force.
+    #[must_use]
+    pub fn policy_count(&self) -> usize {
+        self.policies.values().map(|document| document.set.len()).sum()
+    }
+
+    fn held(&self, target: &Target) -> Option<&Held> {
+        self.components.get(&target.lattice)?.get(&target.id)
+    }
+
+    fn held_mut(&mut self, target: &Target) -> Option<&mut Held> {
+        self.components.get_mut(&target.lattice)?.get_mut(&target.id)
+    }
+
+    /// Makes the change that a plan described, after it was stored. `schema` is the plan's, where it made a new one.
+    pub fn apply(&mut self, changes: &[Change], version: Version, schema: Option<Arc<Schema>>) {
+        self.version = version;
+        if let Some(schema) = schema {
+            self.schema = schema;
+        }
+        let mut altered = BTreeSet::new();
+        for change in changes {
+            self.apply_one(change, &mut altered);
+        }
+        for target in altered {
+            self.marks.lattices.insert(target.lattice.clone(), version.epoch);
+            if let Some(held) = self.held_mut(&target) {
+                held.refresh();
+            }
+        }
+    }
+
+    fn apply_one(&mut self, change: &Change, altered: &mut BTreeSet<Target>) {
+        match change {
+            Change::Component(component) => {
+                self.put_component(component);
+                altered.insert(component.target.clone());
+            }
+            Change::ComponentRemoved(target) => {
+                self.remove_component(target);
+                altered.insert(target.clone());
+            }
+            Change::Entry(entry) => {
+                self.mark_node(&entry.node);
+                self.entries_of
+                    .entry(entry.node.clone())
+                    .or_default()
+                    .insert(entry.id.clone());
+                self.entries.insert(entry.id.clone(), Arc::clone(entry));
+            }
+            Change::EntryRemoved(id) => self.remove_entry(id),
+            Change::Node(node) => {
+                self.mark_node(&node.name);
+                self.nodes.insert(node.name.clone(), Arc::clone(node));
+            }
+            Change::NodeRemoved(name) => {
+                self.mark_node(name);
+                self.nodes.remove(name);
+            }
+            Change::Token(token) => {
+                self.tokens.insert(token.index, Arc::clone(token));
+            }
+            Change::TokenRemoved(index) => {
+                self.tokens.remove(index);
+            }
+            Change::Policies(document) => {
+                let sliced = self.each_held(|held| held.put_policies(document));
+                altered.extend(sliced);
+                self.policies.insert(document.name.clone(), Arc::clone(document));
+            }
+            Change::PoliciesRemoved(name) => {
+                let sliced = self.each_held(|held| held.remove_policies(name));
+                altered.extend(sliced);
+                self.policies.remove(name);
+            }
+            Change::Grant(target, spiffe_id) => self.alter(target, altered, |held| {
+                held.grants.insert(spiffe_id.clone());
+            }),
+            Change::GrantRemoved(target, spiffe_id) => self.alter(target, altered, |held| {
+                held.grants.remove(spiffe_id);
+            }),
+            Change::Addresses(target, node, addresses) => self.alter(target, altered, |held| {
+                if addresses.is_empty() {
+                    held.addresses.remove(node);
+                } else {
+                    held.addresses.insert(node.clone(), addresses.clone());
+                }
+            }),
+        }
+    }
+
+    fn put_component(&mut self, component: &Arc<Component>) {
+        let target = &component.target;
+        if let Some(old) = self.component(target).map(|component| component.spiffe_id.clone()) {
+            self.no_longer_serving(&old, target);
+        }
+        self.serving
+            .entry(component.spiffe_id.clone())
+            .or_default()
+            .insert(target.clone());
+        if let Some(held) = self.held_mut(target) {
+            held.component = Arc::clone(component);
+            return;
+        }
+        let mut held = Held::new(Arc::clone(component));
+        for document in self.policies.values() {
+            held.put_policies(document);
+        }
+        self.components
+            .entry(target.lattice.clone())
+            .or_default()
+            .insert(target.id.clone(), held);
+    }
+
+    fn remove_component(&mut self, target: &Target) {
+        let Some(of_lattice) = self.components.get_mut(&target.lattice) else {
+            return;
+        };
+        let Some(held) = of_lattice.remove(&target.id) else {
+            return;
+        };
+        if of_lattice.is_empty() {
+            self.components.remove(&target.lattice);
+        }
+        self.no_longer_serving(&held.component.spiffe_id, target);
+    }
+
+    fn no_longer_serving(&mut self, spiffe_id: &SpiffeId, target: &Target) {
+        let Some(targets) = self.serving.get_mut(spiffe_id) else {
+            return;
+        };
+        targets.remove(target);
+        if targets.is_empty() {
+            self.serving.remove(spiffe_id);
+        }
+    }
+
+    fn remove_entry(&mut self, id: &EntryId) {
+        let Some(entry) = self.entries.remove(id) else { return };
+        self.mark_node(&entry.node);
+        let Some(ids) = self.entries_of.get_mut(&entry.node) else {
+            return;
+        };
+        ids.remove(id);
+        if ids.is_empty() {
+            self.entries_of.remove(&entry.node);
+        }
+    }
+
+    fn mark_node(&mut self, node: &NodeName) {
+        self.marks.nodes.insert(node.clone(), self.version.epoch);
+    }
+
+    fn alter(&mut self, target: &Target, altered: &mut BTreeSet<Target>, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.held_mut(target) {
+            change(held);
+            altered.insert(target.clone());
+        }
+    }
+
+    /// The targets of those components that `change` altered.
+    fn each_held(&mut self, change: impl Fn(&mut Held) -> held::Altered) -> Vec<Target> {
+        let all = self.components.values_mut().flat_map(BTreeMap::values_mut);
+        all.filter_map(|held| match change(held) {
+            held::Altered::Yes => Some(held.component.target.clone()),
+            held::Altered::No => None,
+        })
+        .collect()
+    }
+}
+
+/// Parses one file against `schema`.
+fn document(file: &PolicyFile, schema: &Schema) -> Result<PolicyDocument, Vec<portcullis_policy::Problem>> {
+    let set = PolicySet::parse(std::slice::from_ref(file), schema)?;
+    Ok(PolicyDocument {
+        name: file.name.clone(),
+        text: file.text.clone(),
+        set,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! How much the registry holds (D12). Reaching a bound is a refusal with its name.
+
+use super::refusal::Refusal;
+
+/// Virtual components.
+pub(super) const COMPONENTS: usize = 10_000;
+/// Registration entries.
+pub(super) const ENTRIES: usize = 100_000;
+/// Join tokens, spent and expired ones of the last day included.
+pub(super) const TOKENS: usize = 100_000;
+/// Policy files.
+pub(super) const POLICY_FILES: usize = 20_000;
+/// Grants on one component.
+pub(super) const GRANTS: usize = 10_000;
+/// Interfaces of one component.
+pub(super) const INTERFACES: usize = 64;
+/// Files in one WIT folder.
+pub(super) const WIT_FILES: usize = 256;
+/// Bytes of one WIT folder.
+pub(super) const WIT_BYTES: usize = 2 << 20;
+/// Bytes of one policy file.
+pub(super) const POLICY_FILE_BYTES: usize = 1 << 20;
+/// Addresses that one node announces for one component.
+pub(super) const ADDRESSES: usize = 8;
+
+/// Refuses `count` above `limit`.
+pub(super) fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Refusal> {
+    if count > limit {
+        Err(Refusal::TooMany { what, limit })
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses `bytes` above `limit`.
+pub(super) fn no_larger(what: &'static str, bytes: usize, limit: usize) -> Result<(), Refusal> {
+    if bytes > limit {
+        Err(Refusal::TooLarge { what, bytes, limit })
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! What the registry can be asked to do. The operator and the nodes speak in these once their messages are parsed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_policy::PolicyFile;
+use portcullis_value::WitSource;
+
+use super::address::Address;
+use super::record::{Component, Digest, Entry, EntryId, Node, PolicyDocument, Upstream};
+use super::token::{Token, TokenIndex};
+use crate::ttl::Ttl;
+
+/// A change that somebody asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Registers or alters a virtual component.
+    RegisterComponent(Box<Registration>),
+    /// Removes one, with its grants, addresses and entries.
+    RemoveComponent(Target),
+    /// Lets a node ask for an SVID.
+    CreateEntry(NewEntry),
+    /// Takes that back.
+    RemoveEntry(EntryId),
+    /// Keeps the hash of a join token.
+    CreateToken(NewToken),
+    /// A node redeems one.
+    Redeem(Redemption),
+    /// A node is no longer one.
+    RemoveNode(NodeName),
+    /// Puts policy files in force: all of them or none.
+    PutPolicies(Vec<PolicyFile>),
+    /// Takes one out of force.
+    RemovePolicies(String),
+    /// Grants a caller on a component, or takes the grant back.
+    ChangeGrant(GrantChange),
+    /// A node says where it serves a component.
+    Announce(Announcement),
+}
+
+/// A virtual component to register.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its name.
+    pub target: Target,
+    /// Its WIT folder.
+    pub wit: Vec<WitSource>,
+    /// Which of the WIT's interfaces; empty: every exported one.
+    pub interfaces: Vec<String>,
+    /// Who serves it; `None`: `/virtual/LATTICE/ID`.
+    pub spiffe_id: Option<SpiffeId>,
+    /// How values pass.
+    pub upstream: Upstream,
+    /// The node that serves it, for which an entry is made.
+    pub node: Option<NodeName>,
+    /// Lifetime of the SVIDs of that entry.
+    pub ttl: Ttl,
+    /// Whether a component of that name may be altered.
+    pub present: Present,
+}
+
+/// What to do where something of that name exists and differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Present {
+    /// Refuse.
+    Refuse,
+    /// Alter it.
+    Replace,
+}
+
+/// An entry to make.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// The parent.
+    pub node: NodeName,
+    /// Whose it is.
+    pub holder: Holder,
+    /// Lifetime of its SVIDs.
+    pub ttl: Ttl,
+}
+
+/// Who will hold an entry's SVID.
+#[derive(Debug, Clone)]
+pub enum Holder {
+    /// A wasm component, under `/component/LATTICE/ID`; `Digest::NotApplicable` is not accepted.
+    Component {
+        /// Its name.
+        target: Target,
+        /// Which file.
+        digest: Digest,
+    },
+    /// Anything with an explicit SPIFFE ID.
+    Workload {
+        /// The ID.
+        spiffe_id: SpiffeId,
+        /// The lattice it may look into.
+        lattice: Option<Lattice>,
+        /// Which file, where it is a wasm component after all.
+        digest: Digest,
+    },
+}
+
+/// A join token to keep.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Whom it names.
+    pub node: NodeName,
+    /// How long it lives.
+    pub lifetime: Duration,
+    /// The hash of its secret.
+    pub secret_sha256: [u8; 32],
+}
+
+/// A join token coming back.
+#[derive(Debug, Clone)]
+pub struct Redemption {
+    /// Who says to be it.
+    pub node: NodeName,
+    /// The hash of what it showed.
+    pub secret_sha256: [u8; 32],
+    /// SHA-256 of the SubjectPublicKeyInfo in its request.
+    pub key_sha256: [u8; 32],
+}
+
+/// A grant given or taken back.
+#[derive(Debug, Clone)]
+pub struct GrantChange {
+    /// The callee.
+    pub target: Target,
+    /// The caller.
+    pub spiffe_id: SpiffeId,
+    /// Which of the two.
+    pub direction: GrantDirection,
+}
+
+/// Whether a grant is given or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantDirection {
+    /// From now on it is there.
+    Give,
+    /// From now on it is not.
+    TakeBack,
+}
+
+/// Where a node serves a component.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// Who says so.
+    pub node: NodeName,
+    /// What it serves.
+    pub target: Target,
+    /// Where; empty: no longer.
+    pub addresses: Vec<Address>,
+}
+
+/// One record of the registry put or removed: what a commit consists of, in memory and on disk.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A component, new or altered.
+    Component(Arc<Component>),
+    /// It is gone; its grants and addresses have changes of their own.
+    ComponentRemoved(Target),
+    /// An entry.
+    Entry(Arc<Entry>),
+    /// It is gone.
+    EntryRemoved(EntryId),
+    /// A node.
+    Node(Arc<Node>),
+    /// It is gone.
+    NodeRemoved(NodeName),
+    /// A join token, new or redeemed.
+    Token(Arc<Token>),
+    /// It is gone.
+    TokenRemoved(TokenIndex),
+    /// A policy file.
+    Policies(Arc<PolicyDocument>),
+    /// It is gone.
+    PoliciesRemoved(String),
+    /// A grant.
+    Grant(Target, SpiffeId),
+    /// It is gone.
+    GrantRemoved(Target, SpiffeId),
+    /// Where a node serves a component; empty: nowhere.
+    Addresses(Target, NodeName, Vec<Address>),
+}

@@ -1,0 +1,245 @@
+//! What the registry keeps, one type per kind of record. All of them are made by parsing: a value of these types is a valid one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_policy::{PolicySet, PolicyText};
+use portcullis_value::WitSource;
+
+use super::address::Address;
+use super::refusal::Refusal;
+use super::surface;
+use crate::ttl::Ttl;
+
+/// The order of everything the broker says (D2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Grows when a store is restored.
+    pub incarnation: u64,
+    /// Grows with every change.
+    pub epoch: u64,
+}
+
+impl Version {
+    /// The version of an empty store.
+    pub const FIRST: Self = Self {
+        incarnation: 1,
+        epoch: 0,
+    };
+
+    /// The version after one more change.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self {
+            incarnation: self.incarnation,
+            epoch: self.epoch.saturating_add(1),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.epoch)
+    }
+}
+
+/// Whether the sidecar decodes the parameters of a component's functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    /// Values are decoded by WIT.
+    Typed,
+    /// Bytes pass untouched: no policy can read a parameter.
+    Splice,
+}
+
+/// A registered virtual component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// Its name.
+    pub target: Target,
+    /// Who serves it.
+    pub spiffe_id: SpiffeId,
+    /// How its sidecar passes values on.
+    pub upstream: Upstream,
+    /// The WIT as registered.
+    pub wit: Vec<WitSource>,
+    /// What it serves, read from the WIT: functions and what a policy can see of their parameters.
+    pub surface: portcullis_policy::Component,
+}
+
+impl Component {
+    /// Reads the `interfaces` of `wit`; every exported one where none is named.
+    ///
+    /// # Errors
+    /// When the WIT is not usable or lacks one of them.
+    pub fn read(
+        target: Target,
+        spiffe_id: SpiffeId,
+        upstream: Upstream,
+        wit: Vec<WitSource>,
+        interfaces: &[String],
+    ) -> Result<Self, Refusal> {
+        let surface = surface::read(&target, upstream, &wit, interfaces)?;
+        Ok(Self {
+            target,
+            spiffe_id,
+            upstream,
+            wit,
+            surface,
+        })
+    }
+
+    /// wRPC instance names.
+    pub fn interface_names(&self) -> impl Iterator<Item = &str> {
+        self.surface.interfaces.iter().map(|interface| interface.name.as_str())
+    }
+}
+
+/// The name of an entry: `eINCARNATION-EPOCH` of the change that made it, so that none is ever used again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(String);
+
+/// Not the name of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the id of an entry: `entry list` shows them")]
+pub struct InvalidEntryId(String);
+
+impl EntryId {
+    pub(super) fn made_at(version: Version) -> Self {
+        Self(format!("e{}-{}", version.incarnation, version.epoch))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = InvalidEntryId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEntryId> {
+        let number =
+            |text: &str| text.len() <= 20 && text.parse::<u64>().is_ok_and(|number| number.to_string() == text);
+        text.strip_prefix('e')
+            .and_then(|rest| rest.split_once('-'))
+            .filter(|(incarnation, epoch)| number(incarnation) && number(epoch))
+            .map(|_| Self(text.to_owned()))
+            .ok_or_else(|| InvalidEntryId(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which file of a wasm component may have the entry's SVID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Digest {
+    /// The holder is not a wasm component.
+    NotApplicable,
+    /// `sha256:HEX` of the file.
+    Exactly(ComponentDigest),
+    /// Whatever the host runs under that name: for development.
+    DangerAny,
+}
+
+/// `sha256:` and 64 lower-case hex digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentDigest(String);
+
+/// Not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a component digest: write `sha256:` and 64 lower-case hex digits")]
+pub struct InvalidDigest(String);
+
+impl ComponentDigest {
+    /// The digest as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ComponentDigest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        text.strip_prefix("sha256:")
+            .filter(|digits| digits.len() == 64 && digits.bytes().all(hex))
+            .map(|_| Self(text.to_owned()))
+            .ok_or_else(|| InvalidDigest(text.chars().take(80).collect()))
+    }
+}
+
+/// What a node may ask an SVID for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub id: EntryId,
+    /// What the SVID says.
+    pub spiffe_id: SpiffeId,
+    /// The node whose child it is.
+    pub node: NodeName,
+    /// For a wasm component: which file.
+    pub digest: Digest,
+    /// Lifetime of its SVIDs.
+    pub ttl: Ttl,
+    /// The lattice whose virtual components the holder sees.
+    pub lattice: Option<Lattice>,
+}
+
+/// A node that joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// When it redeemed its latest token.
+    pub joined_at: SystemTime,
+    /// SHA-256 of the SubjectPublicKeyInfo it joined with.
+    pub key_sha256: [u8; 32],
+}
+
+/// The policies of one file.
+#[derive(Debug)]
+pub struct PolicyDocument {
+    /// The file's name.
+    pub name: String,
+    /// Cedar text.
+    pub text: String,
+    /// The text, parsed and checked against the schema.
+    pub set: PolicySet,
+}
+
+/// What other nodes need in order to call a virtual component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// Its name.
+    pub target: Target,
+    /// Who must answer.
+    pub spiffe_id: SpiffeId,
+    /// wRPC instance names.
+    pub interfaces: Vec<String>,
+    /// Where its sidecars listen.
+    pub addresses: Vec<Address>,
+}
+
+/// What a sidecar needs in order to serve a virtual component.
+#[derive(Debug)]
+pub struct Served {
+    /// As other nodes see it.
+    pub record: Arc<PeerRecord>,
+    /// WIT and upstream.
+    pub component: Arc<Component>,
+    /// Every policy that could match it.
+    pub policies: Vec<PolicyText>,
+    /// Who is granted on it.
+    pub grants: Vec<SpiffeId>,
+}

@@ -1,0 +1,136 @@
+//! Why the registry does not do what it is asked, by who must act.
+
+use portcullis_identity::{NodeName, SpiffeId, Target};
+use portcullis_policy::{InvalidSchema, Problem};
+use portcullis_value::InvalidWit;
+
+use super::record::EntryId;
+
+/// Nothing changed, for this reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The WIT cannot be parsed.
+    #[error("the WIT is not usable: {0}")]
+    Wit(#[from] InvalidWit),
+    /// The WIT has no such interface.
+    #[error("the WIT exports no interface `{wanted}`; it exports {exported}")]
+    UnknownInterface {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        exported: String,
+    },
+    /// The WIT exports nothing.
+    #[error("the WIT exports no interface: a virtual component serves at least one")]
+    NoInterface,
+    /// The components together have no schema.
+    #[error("the component cannot be registered: {0}")]
+    Schema(#[from] InvalidSchema),
+    /// The SPIFFE ID is not one of this trust domain's workloads.
+    #[error("`{0}` is not in this broker's trust domain: only its own IDs can be issued")]
+    ForeignId(SpiffeId),
+    /// The SPIFFE ID has no path.
+    #[error("`{0}` has no path: it is the trust domain itself, not a workload")]
+    NoPath(SpiffeId),
+    /// The SPIFFE ID belongs to the control plane (D1).
+    #[error("`{0}` is reserved: IDs under `/portcullis/` belong to the broker and its nodes")]
+    ReservedId(SpiffeId),
+    /// A different component of that name exists.
+    #[error("virtual component `{0}` is registered already, differently: use --replace to alter it")]
+    ComponentExists(Target),
+    /// A different entry for the same node, ID and digest exists.
+    #[error("entry `{id}` has the same node, SPIFFE ID and digest, but differs otherwise: remove it first")]
+    EntryExists {
+        /// The present entry.
+        id: EntryId,
+    },
+    /// There is no such component.
+    #[error("virtual component `{0}` is not registered")]
+    NoComponent(Target),
+    /// There is no such entry.
+    #[error("there is no entry `{0}`")]
+    NoEntry(EntryId),
+    /// There is no such node.
+    #[error("node `{0}` is not registered")]
+    NoNode(NodeName),
+    /// There is no such policy file.
+    #[error("there is no policy file `{0}`")]
+    NoPolicyFile(String),
+    /// The name is not that of a policy file.
+    #[error(
+        "`{0}` is not a name for a policy file: use 1 to 128 letters, digits, `.`, `_` and `-`, not beginning with a dot"
+    )]
+    PolicyFileName(String),
+    /// Two files of one request have the same name.
+    #[error("policy file `{0}` is given twice")]
+    PolicyFileTwice(String),
+    /// The policies have mistakes.
+    #[error("the policies have {} problem(s): {}", .0.len(), listed(.0))]
+    Policies(Vec<Problem>),
+    /// The change would make a policy in force invalid.
+    #[error("policies in force would become invalid: {}", listed(.0))]
+    Breaks(Vec<Problem>),
+    /// The grant is in place already, or never was.
+    #[error("`{spiffe_id}` is not granted on `{target}`")]
+    NotGranted {
+        /// The callee.
+        target: Target,
+        /// The caller.
+        spiffe_id: SpiffeId,
+    },
+    /// A node announced a component it does not serve.
+    #[error("node `{node}` has no entry for `{target}`")]
+    NotServed {
+        /// Who announced.
+        node: NodeName,
+        /// What.
+        target: Target,
+    },
+    /// More than the registry holds.
+    #[error("too many {what}: the limit is {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// Larger than the registry holds.
+    #[error("{what} of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A token's life is too short or too long.
+    #[error("a join token lives 10 seconds to 7 days, not {0} seconds")]
+    TokenLifetime(u64),
+    /// A join token was not accepted.
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
+}
+
+/// Why a join token was not accepted. Only who holds a token's secret learns more than `Unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// No token has this secret.
+    #[error("unknown join token: it was not made by this broker, or its time is long over")]
+    Unknown,
+    /// The token names another node.
+    #[error("the join token was made for another node")]
+    OtherNode,
+    /// Its time is over.
+    #[error("the join token expired: ask for a new one")]
+    Expired,
+    /// Another key redeemed it.
+    #[error(
+        "the join token is spent: it was redeemed with another key; if that was not this node, somebody else holds the token"
+    )]
+    Spent,
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,267 @@
+//! The store: every record of the registry in one file, written durably before anybody is told that it is.
+//!
+//! A commit is one transaction of redb: after a crash it is there whole or not at all, and one that was acknowledged is there. The file
+//! holds no secret: of join tokens it has hashes, of keys none.
+
+mod codec;
+mod record;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use portcullis_identity::TrustDomain;
+use portcullis_policy::PolicyFile;
+use prost::Message as _;
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+
+use self::codec::{Stored, Write};
+use crate::registry::{Change, Registry, Unrestorable, Version};
+
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+const META: &str = "meta";
+/// The only layout there has been.
+const LAYOUT: u32 = 1;
+/// Bytes. The registry is in memory anyway; redb's own default of 1 GiB would hold it twice.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Why the store is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the store `{}` is in use by another broker", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system refuses.
+    #[error("cannot open the store `{}`: {cause}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: io::Error,
+    },
+    /// It is not a store, or a damaged one.
+    #[error("the store `{}` cannot be read: {cause}; restore it from a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the engine said.
+        cause: Box<redb::Error>,
+    },
+    /// It was made by a newer version.
+    #[error("the store `{}` has layout {found}, this version knows {LAYOUT}: it was written by a newer broker", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// It is that of another trust domain.
+    #[error("the store `{}` belongs to trust domain `{found}`, not to `{expected}`: use another data folder", path.display())]
+    OtherTrustDomain {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: TrustDomain,
+    },
+    /// A record in it cannot be read.
+    #[error("record `{key}` of the store `{}` cannot be read: {problem}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The record's key.
+        key: String,
+        /// Why.
+        problem: String,
+    },
+    /// Its records do not fit together.
+    #[error("the store `{}` cannot be used: {cause}", path.display())]
+    Unrestorable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: Unrestorable,
+    },
+}
+
+/// A change was not stored.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot store the change: {0}")]
+pub struct CommitError(#[from] redb::Error);
+
+/// The file with all records.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    trust_domain: TrustDomain,
+}
+
+impl Store {
+    /// Opens the store at `path`, makes it where there is none, and reads what the registry was.
+    ///
+    /// # Errors
+    /// When the file cannot be used; nothing is repaired silently.
+    pub fn open(path: &Path, trust_domain: &TrustDomain) -> Result<(Self, Registry), OpenError> {
+        make_private(path).map_err(|cause| OpenError::Io {
+            path: path.to_owned(),
+            cause,
+        })?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| refused(path, error))?;
+        let store = Self {
+            database,
+            trust_domain: trust_domain.clone(),
+        };
+        let registry = store.read(path)?;
+        Ok((store, registry))
+    }
+
+    /// Stores `changes` under `version`; when it returns they are on disk.
+    ///
+    /// # Errors
+    /// When they may not be. After an error of the disk every later commit fails too, until the broker is started again.
+    pub fn commit(&self, changes: &[Change], version: Version) -> Result<(), CommitError> {
+        self.commit_transaction(changes, version).map_err(CommitError)
+    }
+
+    fn commit_transaction(&self, changes: &[Change], version: Version) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for change in changes {
+                match codec::write(change) {
+                    Write::Put(key, value) => table.insert(key.as_str(), value.as_slice())?.map(drop),
+                    Write::Remove(key) => table.remove(key.as_str())?.map(drop),
+                };
+            }
+            table.insert(META, self.meta(version).encode_to_vec().as_slice())?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn meta(&self, version: Version) -> record::Meta {
+        record::Meta {
+            layout: LAYOUT,
+            trust_domain: self.trust_domain.to_string(),
+            incarnation: version.incarnation,
+            epoch: version.epoch,
+        }
+    }
+
+    fn read(&self, path: &Path) -> Result<Registry, OpenError> {
+        let damaged = |cause| OpenError::Damaged {
+            path: path.to_owned(),
+            cause: Box::new(cause),
+        };
+        let unrestorable = |cause| OpenError::Unrestorable {
+            path: path.to_owned(),
+            cause,
+        };
+        let mut rows = self.rows().map_err(damaged)?;
+        let Some(position) = rows.iter().position(|(key, _)| key == META) else {
+            return self
+                .begin()
+                .map_err(damaged)
+                .and_then(|()| Registry::empty(self.trust_domain.clone()).map_err(unrestorable));
+        };
+        let (_, meta) = rows.swap_remove(position);
+        let version = self.check_meta(path, &meta)?;
+        let (mut records, mut policies) = (Vec::new(), Vec::new());
+        for (key, value) in rows {
+            match codec::read(&key, &value) {
+                Ok(Stored::Record(record)) => records.push(record),
+                Ok(Stored::Policies(file)) => policies.push(file),
+                Err(problem) => {
+                    return Err(OpenError::Record {
+                        path: path.to_owned(),
+                        key,
+                        problem,
+                    });
+                }
+            }
+        }
+        // Grants and addresses hang on components, so these come first; the order of files is that of their names.
+        records.sort_by_key(|record| !matches!(record, Change::Component(_)));
+        policies.sort_by(|one: &PolicyFile, other| one.name.cmp(&other.name));
+        Registry::restore(self.trust_domain.clone(), version, records, &policies).map_err(unrestorable)
+    }
+
+    /// Writes the record that says whose store this is.
+    fn begin(&self) -> Result<(), redb::Error> {
+        self.commit_transaction(&[], Version::FIRST)
+    }
+
+    fn check_meta(&self, path: &Path, meta: &[u8]) -> Result<Version, OpenError> {
+        let record::Meta {
+            layout,
+            trust_domain,
+            incarnation,
+            epoch,
+        } = record::Meta::decode(meta).map_err(|error| OpenError::Record {
+            path: path.to_owned(),
+            key: META.to_owned(),
+            problem: error.to_string(),
+        })?;
+        if layout > LAYOUT {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found: layout,
+            });
+        }
+        if trust_domain != self.trust_domain.as_str() {
+            let expected = self.trust_domain.clone();
+            return Err(OpenError::OtherTrustDomain {
+                path: path.to_owned(),
+                found: trust_domain,
+                expected,
+            });
+        }
+        Ok(Version { incarnation, epoch })
+    }
+
+    fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let table = match transaction.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            rows.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(rows)
+    }
+}
+
+/// redb makes files that everybody can read; this one lists who may call whom.
+fn make_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+fn refused(path: &Path, error: DatabaseError) -> OpenError {
+    if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+        return OpenError::InUse { path: path.to_owned() };
+    }
+    OpenError::Damaged {
+        path: path.to_owned(),
+        cause: Box::new(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Between the registry's records and what lies on disk, under which key.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use portcullis_identity::{SpiffeId, parse_spiffe_id};
+use portcullis_policy::PolicyFile;
+use portcullis_value::WitSource;
+use prost::Message;
+
+use super::record;
+use crate::clock::{from_unix_seconds, unix_seconds};
+use crate::registry::{Change, Component, Digest, Entry, Node, Token, TokenIndex, Upstream};
+
+/// What a change does to the table.
+pub(super) enum Write {
+    Put(String, Vec<u8>),
+    Remove(String),
+}
+
+/// A record read from the table.
+pub(super) enum Stored {
+    Record(Change),
+    Policies(PolicyFile),
+}
+
+/// Why a record cannot be read, without its key.
+pub(super) type Problem = String;
+
+pub(super) fn write(change: &Change) -> Write {
+    match change {
+        Change::Component(component) => put(format!("component/{}", component.target), &component_record(component)),
+        Change::ComponentRemoved(target) => Write::Remove(format!("component/{target}")),
+        Change::Entry(entry) => put(format!("entry/{}", entry.id), &entry_record(entry)),
+        Change::EntryRemoved(id) => Write::Remove(format!("entry/{id}")),
+        Change::Node(node) => put(format!("node/{}", node.name), &node_record(node)),
+        Change::NodeRemoved(name) => Write::Remove(format!("node/{name}")),
+        Change::Token(token) => put(token_key(&token.index), &token_record(token)),
+        Change::TokenRemoved(index) => Write::Remove(token_key(index)),
+        Change::Policies(document) => {
+            let record = record::Policies {
+                name: document.name.clone(),
+                text: document.text.clone(),
+            };
+            put(format!("policies/{}", document.name), &record)
+        }
+        Change::PoliciesRemoved(name) => Write::Remove(format!("policies/{name}")),
+        Change::Grant(target, id) => {
+            let record = record::Grant {
+                target: target.to_string(),
+                spiffe_id: id.to_string(),
+            };
+            put(format!("grant/{target}/{id}"), &record)
+        }
+        Change::GrantRemoved(target, id) => Write::Remove(format!("grant/{target}/{id}")),
+        Change::Addresses(target, node, addresses) if addresses.is_empty() => {
+            Write::Remove(format!("addresses/{target}/{node}"))
+        }
+        Change::Addresses(target, node, addresses) => {
+            let record = record::Addresses {
+                target: target.to_string(),
+                node: node.to_string(),
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+            };
+            put(format!("addresses/{target}/{node}"), &record)
+        }
+    }
+}
+
+/// Reads the record under `key`. Components come with their WIT parsed anew.
+pub(super) fn read(key: &str, value: &[u8]) -> Result<Stored, Problem> {
+    let (kind, _) = key.split_once('/').unwrap_or((key, ""));
+    let change = match kind {
+        "component" => Change::Component(Arc::new(component(message(value)?)?)),
+        "entry" => Change::Entry(Arc::new(entry(message(value)?)?)),
+        "node" => Change::Node(Arc::new(node(message(value)?)?)),
+        "token" => Change::Token(Arc::new(token(message(value)?)?)),
+        "policies" => {
+            let record::Policies { name, text } = message(value)?;
+            return Ok(Stored::Policies(PolicyFile { name, text }));
+        }
+        "grant" => {
+            let record::Grant { target, spiffe_id: id } = message(value)?;
+            Change::Grant(parse(&target)?, spiffe_id(&id)?)
+        }
+        "addresses" => {
+            let record::Addresses {
+                target,
+                node,
+                addresses,
+            } = message(value)?;
+            let addresses = addresses
+                .iter()
+                .map(|address| parse(address))
+                .collect::<Result<_, _>>()?;
+            Change::Addresses(parse(&target)?, parse(&node)?, addresses)
+        }
+        unknown => return Err(format!("`{unknown}` is not a kind of record this version knows")),
+    };
+    Ok(Stored::Record(change))
+}
+
+fn put(key: String, record: &impl Message) -> Write {
+    Write::Put(key, record.encode_to_vec())
+}
+
+fn message<M: Message + Default>(value: &[u8]) -> Result<M, Problem> {
+    M::decode(value).map_err(|error| error.to_string())
+}
+
+fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, Problem> {
+    parse_spiffe_id(text).map_err(|error| error.to_string())
+}
+
+fn hash(bytes: &[u8]) -> Result<[u8; 32], Problem> {
+    bytes.try_into().map_err(|_| format!("a hash of {} bytes", bytes.len()))
+}
+
+fn token_key(index: &TokenIndex) -> String {
+    let hex: String = index.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("token/{hex}")
+}
+
+fn component_record(component: &Component) -> record::Component {
+    let upstream = match component.upstream {
+        Upstream::Typed => record::Upstream::Typed,
+        Upstream::Splice => record::Upstream::Splice,
+    };
+    let wit = |source: &WitSource| record::WitFile {
+        path: source.path.clone(),
+        text: source.text.clone(),
+    };
+    record::Component {
+        target: component.target.to_string(),
+        spiffe_id: component.spiffe_id.to_string(),
+        upstream: upstream.into(),
+        wit: component.wit.iter().map(wit).collect(),
+        interfaces: component.interface_names().map(str::to_owned).collect(),
+    }
+}
+
+fn component(record: record::Component) -> Result<Component, Problem> {
+    let upstream = match record.upstream() {
+        record::Upstream::Typed => Upstream::Typed,
+        record::Upstream::Splice => Upstream::Splice,
+        record::Upstream::Unspecified => return Err("its upstream is missing".to_owned()),
+    };
+    let record::Component {
+        target,
+        spiffe_id: id,
+        upstream: _,
+        wit,
+        interfaces,
+    } = record;
+    let wit = wit
+        .into_iter()
+        .map(|record::WitFile { path, text }| WitSource { path, text })
+        .collect();
+    Component::read(parse(&target)?, spiffe_id(&id)?, upstream, wit, &interfaces).map_err(|error| error.to_string())
+}
+
+fn entry_record(entry: &Entry) -> record::Entry {
+    let (digest, danger_any_digest) = match &entry.digest {
+        Digest::NotApplicable => (String::new(), false),
+        Digest::Exactly(digest) => (digest.as_str().to_owned(), false),
+        Digest::DangerAny => (String::new(), true),
+    };
+    record::Entry {
+        id: entry.id.to_string(),
+        spiffe_id: entry.spiffe_id.to_string(),
+        node: entry.node.to_string(),
+        digest,
+        danger_any_digest,
+        ttl_seconds: entry.ttl.seconds(),
+        lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+fn entry(record: record::Entry) -> Result<Entry, Problem> {
+    let record::Entry {
+        id,
+        spiffe_id: subject,
+        node,
+        digest,
+        danger_any_digest,
+        ttl_seconds,
+        lattice,
+    } = record;
+    let digest = match (digest.as_str(), danger_any_digest) {
+        ("", false) => Digest::NotApplicable,
+        ("", true) => Digest::DangerAny,
+        (digest, false) => Digest::Exactly(parse(digest)?),
+        (_, true) => return Err("it has a digest and accepts any".to_owned()),
+    };
+    Ok(Entry {
+        id: parse(&id)?,
+        spiffe_id: spiffe_id(&subject)?,
+        node: parse(&node)?,
+        digest,
+        ttl: u64::from(ttl_seconds)
+            .try_into()
+            .map_err(|error: crate::ttl::InvalidTtl| error.to_string())?,
+        lattice: if lattice.is_empty() {
+            None
+        } else {
+            Some(parse(&lattice)?)
+        },
+    })
+}
+
+fn node_record(node: &Node) -> record::Node {
+    record::Node {
+        name: node.name.to_string(),
+        joined_at: unix_seconds(node.joined_at),
+        key_sha256: node.key_sha256.to_vec(),
+    }
+}
+
+fn node(record: record::Node) -> Result<Node, Problem> {
+    let record::Node {
+        name,
+        joined_at,
+        key_sha256,
+    } = record;
+    Ok(Node {
+        name: parse(&name)?,
+        joined_at: from_unix_seconds(joined_at),
+        key_sha256: hash(&key_sha256)?,
+    })
+}
+
+fn token_record(token: &Token) -> record::Token {
+    record::Token {
+        index: token.index.to_vec(),
+        tag: token.tag.clone(),
+        node: token.node.to_string(),
+        expires_at: unix_seconds(token.expires_at),
+        redeemed_by: token.redeemed_by.map(|key| key.to_vec()).unwrap_or_default(),
+    }
+}
+
+fn token(record: record::Token) -> Result<Token, Problem> {
+    let record::Token {
+        index,
+        tag,
+        node,
+        expires_at,
+        redeemed_by,
+    } = record;
+    Ok(Token {
+        index: index
+            .as_slice()
+            .try_into()
+            .map_err(|_| "its index is not 8 bytes".to_owned())?,
+        tag,
+        node: parse(&node)?,
+        expires_at: from_unix_seconds(expires_at),
+        redeemed_by: if redeemed_by.is_empty() {
+            None
+        } else {
+            Some(hash(&redeemed_by)?)
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! What lies on disk: one protobuf message per kind of record. A set of types of its own, so that neither the wire nor the registry
+//! decides what old data folders mean. Numbers are never used again.
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Meta {
+    /// The layout of all records; raised when an older broker must not open a newer folder.
+    #[prost(uint32, tag = "1")]
+    pub(super) layout: u32,
+    #[prost(string, tag = "2")]
+    pub(super) trust_domain: String,
+    #[prost(uint64, tag = "3")]
+    pub(super) incarnation: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) epoch: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Component {
+    #[prost(string, tag = "1")]
+    pub(super) target: String,
+    #[prost(string, tag = "2")]
+    pub(super) spiffe_id: String,
+    #[prost(enumeration = "Upstream", tag = "3")]
+    pub(super) upstream: i32,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) wit: Vec<WitFile>,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) interfaces: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Upstream {
+    Unspecified = 0,
+    Typed = 1,
+    Splice = 2,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WitFile {
+    #[prost(string, tag = "1")]
+    pub(super) path: String,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Entry {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, tag = "2")]
+    pub(super) spiffe_id: String,
+    #[prost(string, tag = "3")]
+    pub(super) node: String,
+    #[prost(string, tag = "4")]
+    pub(super) digest: String,
+    #[prost(bool, tag = "5")]
+    pub(super) danger_any_digest: bool,
+    #[prost(uint32, tag = "6")]
+    pub(super) ttl_seconds: u32,
+    #[prost(string, tag = "7")]
+    pub(super) lattice: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Node {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) joined_at: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) key_sha256: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Token {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) index: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) tag: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub(super) node: String,
+    #[prost(uint64, tag = "4")]
+    pub(super) expires_at: u64,
+    /// Empty: not redeemed.
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) redeemed_by: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Policies {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Grant {
+    #[prost(string, tag = "1")]
+    pub(super) target: String,
+    #[prost(string, tag = "2")]
+    pub(super) spiffe_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Addresses {
+    #[prost(string, tag = "1")]
+    pub(super) target: String,
+    #[prost(string, tag = "2")]
+    pub(super) node: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) addresses: Vec<String>,
+}
