@@ -1,6 +1,6 @@
 //! Bundles: which authorities may sign for which trust domain.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
@@ -24,7 +24,7 @@ pub struct InvalidBundle {
 /// The X.509 authorities of one trust domain.
 ///
 /// A bundle may be empty: its trust domain is known, and nobody in it is trusted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Bundle {
     trust_domain: TrustDomain,
     authorities: Vec<Authority>,
@@ -109,6 +109,15 @@ impl Bundle {
     }
 }
 
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bundle")
+            .field("trust_domain", &self.trust_domain)
+            .field("authorities", &self.authorities.len())
+            .finish_non_exhaustive()
+    }
+}
+
 fn trusted(
     der: &CertificateDer<'static>,
     trust_domain: &TrustDomain,
@@ -157,5 +166,151 @@ impl TrustBundles {
     #[must_use]
     pub fn into_source(self) -> TrustSource {
         Arc::new(ArcSwap::from_pointee(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
+
+    use super::*;
+    use crate::test_ca::{HOUR, NOW, TestCa, date, extension, system, td, uri};
+
+    fn refused(ca: &TestCa) -> InvalidAuthority {
+        Bundle::new(td("a.test"), [ca.certificate().clone()])
+            .unwrap_err()
+            .reason
+    }
+
+    #[test]
+    fn an_authority_may_carry_the_id_of_its_trust_domain_or_none() {
+        for ca in [
+            TestCa::root("a.test"),
+            TestCa::root_with("a.test", |params| params.subject_alt_names.clear()),
+        ] {
+            let bundle = Bundle::new(td("a.test"), [ca.certificate().clone()]).unwrap();
+            assert_eq!(bundle.certificates().collect::<Vec<_>>(), [ca.certificate()]);
+        }
+    }
+
+    #[test]
+    fn what_may_not_sign_is_no_authority() {
+        let leaf = TestCa::root_with("a.test", |params| params.is_ca = IsCa::ExplicitNoCa);
+        assert_eq!(refused(&leaf), InvalidAuthority::NotAuthority);
+        let silent = TestCa::root_with("a.test", |params| params.is_ca = IsCa::NoCa);
+        assert_eq!(refused(&silent), InvalidAuthority::NotAuthority);
+        let usage = TestCa::root_with("a.test", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        assert_eq!(refused(&usage), InvalidAuthority::KeyUsage);
+        let no_usage = TestCa::root_with("a.test", |params| params.key_usages.clear());
+        assert_eq!(refused(&no_usage), InvalidAuthority::KeyUsage);
+        let path = TestCa::root_with("a.test", |params| {
+            params.subject_alt_names = vec![uri("spiffe://a.test/x")]
+        });
+        assert!(matches!(refused(&path), InvalidAuthority::Path { .. }));
+        let two = TestCa::root_with("a.test", |params| params.subject_alt_names.push(uri("spiffe://b.test")));
+        assert_eq!(refused(&two), InvalidCertificate::UriNames { count: 2 }.into());
+        assert_eq!(
+            refused(&TestCa::root("b.test")),
+            InvalidAuthority::OtherTrustDomain {
+                expected: td("a.test"),
+                found: td("b.test")
+            }
+        );
+    }
+
+    /// X509-SVID §4.3 asks it of SVIDs; a root without a SPIFFE ID is none.
+    #[test]
+    fn key_usage_is_critical_on_an_authority_with_an_id() {
+        // keyCertSign is bit 5.
+        let not_critical = extension(15, false, &[0x03, 0x02, 0x02, 0x04]);
+        let svid = TestCa::root_with("a.test", |params| {
+            params.key_usages.clear();
+            params.custom_extensions.push(not_critical.clone());
+        });
+        assert_eq!(refused(&svid), InvalidAuthority::KeyUsage);
+        let plain = TestCa::root_with("a.test", |params| {
+            params.key_usages.clear();
+            params.subject_alt_names.clear();
+            params.custom_extensions.push(not_critical);
+        });
+        assert_eq!(
+            Bundle::new(td("a.test"), [plain.certificate().clone()])
+                .unwrap()
+                .authorities()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn the_error_says_which_authority() {
+        let good = TestCa::root("a.test").certificate().clone();
+        let error = Bundle::new(td("a.test"), [good, CertificateDer::from(vec![1, 2])]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "authority 1 of trust domain `a.test` is refused: not a certificate in DER"
+        );
+    }
+
+    #[test]
+    fn a_certificate_given_twice_counts_once() {
+        let der = TestCa::root("a.test").certificate().clone();
+        assert_eq!(
+            Bundle::new(td("a.test"), [der.clone(), der])
+                .unwrap()
+                .authorities()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn expired_authorities_are_dropped_and_their_trust_domain_stays_known() {
+        let old = TestCa::root_with("a.test", |params| params.not_after = date(NOW - HOUR));
+        let young = TestCa::root("a.test");
+        let bundle = Bundle::new(td("a.test"), [old.certificate().clone(), young.certificate().clone()]).unwrap();
+        let trust = TrustBundles::new([bundle], system(NOW));
+        let kept = trust.get(&td("a.test")).unwrap();
+        assert_eq!(kept.certificates().collect::<Vec<_>>(), [young.certificate()]);
+        assert_eq!(kept.anchors().len(), 1);
+
+        let trust = TrustBundles::new([old.bundle()], system(NOW));
+        assert_eq!(trust.get(&td("a.test")).unwrap().authorities().len(), 0);
+        assert_eq!(trust.iter().count(), 1);
+    }
+
+    #[test]
+    fn an_authority_is_valid_to_the_last_second() {
+        let ca = TestCa::root_with("a.test", |params| params.not_after = date(NOW));
+        let count = |seconds| {
+            TrustBundles::new([ca.bundle()], system(seconds))
+                .get(&td("a.test"))
+                .unwrap()
+                .authorities()
+                .len()
+        };
+        assert_eq!([count(NOW), count(NOW + 1)], [1, 0]);
+    }
+
+    #[test]
+    fn a_second_bundle_does_not_replace_the_first() {
+        let (own, forged) = (TestCa::root("a.test"), TestCa::root("a.test"));
+        let trust = TrustBundles::new([own.bundle(), forged.bundle()], system(NOW));
+        assert_eq!(
+            trust.get(&td("a.test")).unwrap().certificates().collect::<Vec<_>>(),
+            [own.certificate()]
+        );
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_public_key() {
+        let ca = TestCa::root_with("a.test", |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))
+        });
+        let bundle = ca.bundle();
+        let authority = &bundle.authorities()[0];
+        let spki = webpki::spki_for_anchor(&bundle.anchors()[0]);
+        assert_eq!(authority.public_key_sha256(), crate::request::sha256(&spki));
+        assert!(authority.allows_intermediates(0) && !authority.allows_intermediates(1));
     }
 }

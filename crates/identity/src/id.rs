@@ -79,3 +79,131 @@ pub fn parse_trust_domain(text: &str) -> Result<TrustDomain, InvalidSpiffeId> {
             text: text.chars().take(256).collect(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// SPIFFE-ID §2 to §2.4.
+    #[test]
+    fn what_is_not_written_as_the_standard_says_is_refused() {
+        let refused = [
+            // Scheme, query, fragment.
+            "",
+            "td/a",
+            "http://td/a",
+            "spiffe:/td/a",
+            "spiffe:td/a",
+            "spiffe:///a",
+            "spiffe://",
+            "spiffe://td/a?x",
+            "spiffe://td?x",
+            "spiffe://td/a#f",
+            " spiffe://td/a",
+            "spiffe://td/a\n",
+            // User information and port.
+            "spiffe://u@td/a",
+            "spiffe://td:443/a",
+            "spiffe://td:/a",
+            // The trust domain's characters.
+            "spiffe://EXAMPLE.org/a",
+            "spiffe://ex%41mple.org/a",
+            "spiffe://exämple.org/a",
+            "spiffe://td!/a",
+            "spiffe://[::1]/a",
+            // The path: percent-encoding, empty and dot segments, the trailing slash.
+            "spiffe://td/a%2Fb",
+            "spiffe://td/%61",
+            "spiffe://td//a",
+            "spiffe://td/a//b",
+            "spiffe://td/./a",
+            "spiffe://td/a/..",
+            "spiffe://td/",
+            "spiffe://td/a/",
+            "spiffe://td/a b",
+            "spiffe://td/ä",
+            "spiffe://td/a\0b",
+            "spiffe://td/a\\b",
+            // Case is not folded (§2.4 read as go-spiffe reads it).
+            "SPIFFE://td/a",
+            "Spiffe://td/a",
+            "spiffe://Td/a",
+        ];
+        for text in refused {
+            assert!(parse_spiffe_id(text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_is_written_as_the_standard_says_is_accepted_unchanged() {
+        let accepted = [
+            "spiffe://td",
+            "spiffe://a_b-c.d/x",
+            "spiffe://10.0.0.1/a",
+            "spiffe://not_a_dns_name/a",
+            "spiffe://td/A.b-c_9/...",
+        ];
+        for text in accepted {
+            assert_eq!(parse_spiffe_id(text).unwrap().to_string(), text);
+        }
+        assert_ne!(parse_spiffe_id("spiffe://td/A"), parse_spiffe_id("spiffe://td/a"));
+    }
+
+    #[test]
+    fn an_id_has_at_most_2048_bytes_and_a_trust_domain_255() {
+        let longest = format!("spiffe://td/{}", "a".repeat(2048 - 12));
+        assert_eq!(longest.len(), 2048);
+        assert_eq!(parse_spiffe_id(&longest).unwrap().to_string(), longest);
+        assert_eq!(
+            parse_spiffe_id(&format!("{longest}a")),
+            Err(InvalidSpiffeId::TooLong { bytes: 2049 })
+        );
+
+        assert!(parse_trust_domain(&"a".repeat(255)).is_ok());
+        assert!(parse_trust_domain(&"a".repeat(256)).is_err());
+        assert!(parse_spiffe_id(&format!("spiffe://{}/a", "a".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn upper_case_is_answered_with_the_right_spelling() {
+        let error = parse_spiffe_id("spiffe://Example.org/a").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`spiffe://Example.org/a` is not a SPIFFE ID: write it as `spiffe://example.org/a`"
+        );
+    }
+
+    #[test]
+    fn a_trust_domain_is_given_by_its_bare_name() {
+        for text in ["", "spiffe://td", "td/a", "TD", "td:1", "u@td", "tä", "[::1]"] {
+            assert!(parse_trust_domain(text).is_err(), "{text:?} was accepted");
+        }
+        assert_eq!(parse_trust_domain("a_b-c.d").unwrap().as_str(), "a_b-c.d");
+    }
+
+    #[test]
+    fn a_segment_holds_the_standards_characters_only() {
+        for byte in 0..=u8::MAX {
+            let text = format!("spiffe://td/a{}b", char::from(byte));
+            let allowed = byte.is_ascii_alphanumeric() || b".-_/".contains(&byte);
+            assert_eq!(parse_spiffe_id(&text).is_ok(), allowed, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_trust_domain_is_accepted_if_and_only_if_its_characters_are(text in "[a-zA-Z0-9._%:/@ä-]{1,12}") {
+            let allowed = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
+            prop_assert_eq!(parse_trust_domain(&text).is_ok(), allowed);
+        }
+
+        #[test]
+        fn what_is_accepted_prints_as_it_was_written(text in "(spiffe|SPIFFE)://[a-zA-B.]{0,3}(/[aA.%]{0,3}){0,3}") {
+            if let Ok(id) = parse_spiffe_id(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -219,3 +219,182 @@ fn check_address(address: &str) -> Result<(), InvalidJoinToken> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token() -> JoinToken {
+        JoinToken {
+            trust_domain: TrustDomain::new("example.org").unwrap(),
+            node: "edge-1".parse().unwrap(),
+            broker: "broker.example.org:7443".to_owned(),
+            root_spki_sha256: [7; 32],
+            secret: JoinSecret::from([9; 16]),
+            expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
+        }
+    }
+
+    fn forged(json: &str) -> Result<JoinToken, InvalidJoinToken> {
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json)).parse()
+    }
+
+    /// Brokers and nodes of different versions have to agree on it.
+    #[test]
+    fn the_format_is_what_it_was() {
+        let revealed = token().reveal();
+        let json = URL_SAFE_NO_PAD
+            .decode(revealed.strip_prefix("portcullis-join.v1.").unwrap())
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            json,
+            json!({
+                "td": "example.org",
+                "node": "edge-1",
+                "broker": "broker.example.org:7443",
+                "root": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc",
+                "secret": "CQkJCQkJCQkJCQkJCQkJCQ",
+                "exp": 1_767_225_600,
+            })
+        );
+        assert!(revealed.bytes().all(|b| b.is_ascii_graphic()));
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        let shown = format!("{:?}", token());
+        assert!(shown.contains("edge-1") && shown.contains("JoinSecret(..)"), "{shown}");
+        assert!(!shown.contains("9, 9") && !shown.contains("CQkJ"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_differ_and_are_stored_hashed() {
+        let (one, other) = (JoinSecret::generate().unwrap(), JoinSecret::generate().unwrap());
+        assert_ne!(*one.0, *other.0);
+        assert_eq!(token().secret_sha256(), sha256(&[9; 16]));
+    }
+
+    #[test]
+    fn white_space_around_a_token_is_ignored() {
+        assert_eq!(
+            format!(" {}\r\n", token().reveal())
+                .parse::<JoinToken>()
+                .unwrap()
+                .secret(),
+            &[9; 16]
+        );
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let revealed = token().reveal();
+        let parse = |text: &str| text.parse::<JoinToken>().unwrap_err();
+        assert_eq!(parse(""), InvalidJoinToken::Prefix);
+        assert_eq!(parse("portcullis-join.v2.e30"), InvalidJoinToken::Prefix);
+        assert_eq!(
+            parse(revealed.trim_end_matches(char::is_alphanumeric)),
+            InvalidJoinToken::Damaged
+        );
+        assert_eq!(parse(&format!("{revealed}=")), InvalidJoinToken::Damaged);
+        assert_eq!(parse(&revealed.replace("v1.", "v1.!")), InvalidJoinToken::Damaged);
+        assert_eq!(
+            parse(&format!("{PREFIX}{}", "A".repeat(3000))),
+            InvalidJoinToken::TooLong { bytes: 3019 }
+        );
+    }
+
+    #[test]
+    fn what_a_token_says_is_checked() {
+        let good = json!({
+            "td": "example.org", "node": "n", "broker": "b:1", "root": URL_SAFE_NO_PAD.encode([1; 32]),
+            "secret": URL_SAFE_NO_PAD.encode([2; 16]), "exp": 1,
+        });
+        assert!(forged(&good.to_string()).is_ok());
+        let with = |field: &str, value: serde_json::Value| {
+            let mut json = good.clone();
+            json[field] = value;
+            forged(&json.to_string()).unwrap_err()
+        };
+        assert!(matches!(
+            with("td", json!("Example.org")),
+            InvalidJoinToken::TrustDomain(_)
+        ));
+        assert!(matches!(with("node", json!("../broker")), InvalidJoinToken::Node(_)));
+        assert_eq!(
+            with("root", json!(URL_SAFE_NO_PAD.encode([1; 31]))),
+            InvalidJoinToken::Damaged
+        );
+        assert_eq!(
+            with("secret", json!(URL_SAFE_NO_PAD.encode([1; 17]))),
+            InvalidJoinToken::Damaged
+        );
+        assert_eq!(with("secret", json!("")), InvalidJoinToken::Damaged);
+        assert_eq!(with("exp", json!(-1)), InvalidJoinToken::Damaged);
+        assert_eq!(with("exp", json!(u64::MAX)), InvalidJoinToken::Damaged);
+        assert_eq!(with("extra", json!(1)), InvalidJoinToken::Damaged);
+        for address in [
+            "",
+            "b",
+            "b:",
+            ":1",
+            "b:0",
+            "b:65536",
+            "b:+1",
+            "b:x",
+            "::1:1",
+            "[::1]",
+            "[b]:1",
+            "a b:1",
+            "http://b:1",
+        ] {
+            assert!(
+                matches!(with("broker", json!(address)), InvalidJoinToken::Broker { .. }),
+                "{address:?}"
+            );
+        }
+        for address in ["[::1]:7443", "127.0.0.1:7443", "localhost:1"] {
+            check_address(address).unwrap();
+        }
+    }
+
+    /// Errors are logged; a damaged token still holds most of its secret.
+    #[test]
+    fn no_error_repeats_the_secret() {
+        let json = json!({"td": "x", "secret": "CQkJCQkJCQkJCQkJCQkJCQ"}).to_string();
+        let error = forged(&json).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("CQkJ"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_survives_printing(
+            td in "[a-z0-9._-]{1,255}",
+            node in "[A-Za-z0-9_-]{1,64}",
+            host in "[a-z0-9.-]{1,253}",
+            port in 1..=u16::MAX,
+            root: [u8; 32],
+            secret: [u8; 16],
+            seconds in 0..=253_402_300_799_u64,
+        ) {
+            let token = JoinToken {
+                trust_domain: TrustDomain::new(td).unwrap(),
+                node: node.parse().unwrap(),
+                broker: format!("{host}:{port}"),
+                root_spki_sha256: root,
+                secret: JoinSecret::from(secret),
+                expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+            };
+            let JoinToken { trust_domain, node, broker, root_spki_sha256, secret, expires_at } =
+                token.reveal().parse().unwrap();
+            prop_assert_eq!(&trust_domain, &token.trust_domain);
+            prop_assert_eq!(&node, &token.node);
+            prop_assert_eq!(&broker, &token.broker);
+            prop_assert_eq!(root_spki_sha256, token.root_spki_sha256);
+            prop_assert_eq!(&*secret.0, token.secret());
+            prop_assert_eq!(expires_at, token.expires_at);
+        }
+    }
+}

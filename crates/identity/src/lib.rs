@@ -21,7 +21,6 @@ mod renewal;
 mod request;
 mod slot;
 mod svid;
-
 mod tls;
 mod validity;
 mod verify;

@@ -169,3 +169,74 @@ impl fmt::Display for Target {
         write!(f, "{}/{}", self.lattice, self.id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_leave_its_segment_is_refused() {
+        for text in [
+            "", ".", "..", "a/b", "a.b", "a%2fb", "a b", "a*", ">", "ä", "a\0", "a\n", "a:b", "$a",
+        ] {
+            assert!(text.parse::<Lattice>().is_err(), "{text:?} was accepted as a lattice");
+            assert!(text.parse::<ComponentId>().is_err(), "{text:?} was accepted as an id");
+            assert!(
+                NodeName::try_from(text.to_owned()).is_err(),
+                "{text:?} was accepted as a node"
+            );
+        }
+        assert!("a".repeat(64).parse::<Lattice>().is_ok());
+        let error = "a".repeat(65).parse::<Lattice>().unwrap_err();
+        assert_eq!(error.to_string(), "lattice name of 65 bytes is longer than 64");
+    }
+
+    #[test]
+    fn an_id_with_a_meaning_in_addresses_is_refused_as_an_id_alone() {
+        for text in ["vc", "host", "wrpc"] {
+            assert_eq!(
+                text.parse::<ComponentId>(),
+                Err(InvalidName::Reserved { text: text.to_owned() })
+            );
+            assert_eq!(
+                ComponentId::try_from(text.to_owned()),
+                Err(InvalidName::Reserved { text: text.to_owned() })
+            );
+            assert!(text.parse::<NodeName>().is_ok());
+        }
+        assert!("vcs".parse::<ComponentId>().is_ok());
+    }
+
+    #[test]
+    fn a_target_is_a_lattice_a_slash_and_an_id() {
+        let target: Target = "prod/billing_2-x".parse().unwrap();
+        assert_eq!((target.lattice.as_str(), target.id.as_ref()), ("prod", "billing_2-x"));
+        for text in [
+            "",
+            "prod",
+            "prod/",
+            "/billing",
+            "prod/billing/x",
+            "prod/vc",
+            "prod//billing",
+        ] {
+            assert!(text.parse::<Target>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_accepted_if_and_only_if_it_is_path_safe(text in "[A-Za-z0-9_./%ä -]{0,70}") {
+            let allowed = (1..=64).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            prop_assert_eq!(text.parse::<NodeName>().is_ok(), allowed);
+        }
+
+        #[test]
+        fn a_target_survives_printing(text in "[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{5,64}") {
+            prop_assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+}

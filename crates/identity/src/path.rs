@@ -69,3 +69,71 @@ fn segments(id: &SpiffeId) -> impl Iterator<Item = &str> {
 fn below(trust_domain: &TrustDomain, segments: &[&str]) -> SpiffeId {
     SpiffeId::from_segments(trust_domain.clone(), segments).expect("path-safe segments")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{parse_spiffe_id, test_ca::td};
+
+    fn id(path: &str) -> SpiffeId {
+        parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap()
+    }
+
+    #[test]
+    fn every_kind_has_its_path() {
+        let (td, target) = (td("example.org"), "prod/billing".parse().unwrap());
+        assert_eq!(broker_id(&td), id("/portcullis/broker"));
+        assert_eq!(node_id(&td, &"edge-1".parse().unwrap()), id("/portcullis/node/edge-1"));
+        assert_eq!(virtual_component_id(&td, &target), id("/virtual/prod/billing"));
+        assert_eq!(component_id(&td, &target), id("/component/prod/billing"));
+    }
+
+    #[test]
+    fn the_longest_names_fit() {
+        let longest = "a".repeat(64);
+        let id = virtual_component_id(&td(&"a".repeat(255)), &format!("{longest}/{longest}").parse().unwrap());
+        assert_eq!(parse_spiffe_id(&id.to_string()).unwrap(), id);
+    }
+
+    #[test]
+    fn the_reserved_subtree_is_a_segment_and_not_a_prefix() {
+        for path in [
+            "/portcullis",
+            "/portcullis/broker",
+            "/portcullis/node/x",
+            "/portcullis/anything",
+        ] {
+            assert!(is_reserved(&id(path)), "{path} is free");
+        }
+        for path in [
+            "",
+            "/portcullisx",
+            "/portcullis-node/x",
+            "/Portcullis/broker",
+            "/x/portcullis",
+            "/port/cullis",
+        ] {
+            assert!(!is_reserved(&id(path)), "{path} is reserved");
+        }
+    }
+
+    #[test]
+    fn a_node_is_named_by_exactly_its_path() {
+        assert_eq!(
+            node_name(&id("/portcullis/node/edge-1")),
+            Some("edge-1".parse().unwrap())
+        );
+        for path in [
+            "",
+            "/portcullis/node",
+            "/portcullis/node/a.b",
+            "/portcullis/node/a/b",
+            "/portcullis/broker",
+            "/portcullis/nodes/a",
+            "/portcullisx/node/a",
+            "/x/portcullis/node/a",
+        ] {
+            assert_eq!(node_name(&id(path)), None, "{path}");
+        }
+    }
+}

@@ -57,3 +57,29 @@ impl Peer {
         &self.chain
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_ca::{HOUR, NOW, TestCa, system};
+
+    #[test]
+    fn a_peer_is_its_leaf_and_what_it_presented() {
+        let chain = TestCa::root("a.test").intermediate().leaf("/x");
+        let peer = Peer::from_chain(&chain).unwrap();
+        assert_eq!(peer.id().to_string(), "spiffe://a.test/x");
+        assert_eq!(peer.not_after(), system(NOW + HOUR));
+        assert_eq!(peer.serial(), peer.leaf().serial());
+        assert_eq!(peer.chain(), chain);
+    }
+
+    #[test]
+    fn nobody_is_no_peer() {
+        assert_eq!(Peer::from_chain(&[]), Err(InvalidLeaf::Missing));
+        let authority = TestCa::root("a.test").certificate().clone();
+        assert!(matches!(
+            Peer::from_chain(&[authority]),
+            Err(InvalidLeaf::NoPath { .. })
+        ));
+    }
+}

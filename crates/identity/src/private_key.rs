@@ -101,3 +101,37 @@ impl rcgen::SigningKey for PrivateKey {
         Ok(signature.as_ref().to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_encoding() {
+        let key = PrivateKey::generate().unwrap();
+        let again = PrivateKey::from_pkcs8(key.pkcs8()).unwrap();
+        assert_eq!(key.pkcs8(), again.pkcs8());
+        assert_eq!(key.public_key_sha256(), again.public_key_sha256());
+        assert_ne!(
+            key.public_key_sha256(),
+            PrivateKey::generate().unwrap().public_key_sha256()
+        );
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        assert_eq!(format!("{:?}", PrivateKey::generate().unwrap()), "PrivateKey(..)");
+    }
+
+    #[test]
+    fn other_keys_and_damaged_ones_are_refused() {
+        let key = PrivateKey::generate().unwrap();
+        let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let cut = &key.pkcs8()[..key.pkcs8().len() - 1];
+        let longer = [key.pkcs8(), &[0]].concat();
+        for der in [&[][..], cut, &longer, p384.serialized_der(), ed25519.serialized_der()] {
+            assert_eq!(PrivateKey::from_pkcs8(der).unwrap_err(), InvalidKey);
+        }
+    }
+}

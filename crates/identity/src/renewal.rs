@@ -50,3 +50,50 @@ impl RenewalSchedule {
         self.renew_at.duration_since(now).unwrap_or(Duration::ZERO)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seconds(count: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(count)
+    }
+
+    proptest! {
+        #[test]
+        fn renewal_lies_around_half_life(start in 0..4_000_000_000_u64, life in 1..100_000_000_u64, jitter in 0.0..1.0) {
+            let schedule = RenewalSchedule::new(seconds(start), seconds(start + life), jitter);
+            let part = schedule.renew_at().duration_since(seconds(start)).unwrap().as_secs_f64() / life as f64;
+            prop_assert!((0.45 - 1e-6..=0.55 + 1e-6).contains(&part), "renewed after {part} of its life");
+            prop_assert_eq!(schedule.expires_at(), seconds(start + life));
+        }
+    }
+
+    #[test]
+    fn a_jitter_out_of_range_stays_within_the_span() {
+        let at = |jitter| RenewalSchedule::new(seconds(0), seconds(100), jitter).renew_at();
+        assert_eq!(
+            [at(-7.0), at(f64::NAN), at(f64::INFINITY)],
+            [seconds(45), seconds(50), seconds(55)]
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_is_never_valid_is_renewed_at_once() {
+        let schedule = RenewalSchedule::new(seconds(100), seconds(50), 0.9);
+        assert_eq!(
+            (schedule.renew_at(), schedule.wait(seconds(100))),
+            (seconds(100), Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn the_wait_ends_when_renewal_is_due() {
+        let schedule = RenewalSchedule::new(seconds(0), seconds(100), 0.5);
+        assert_eq!(schedule.wait(seconds(20)), Duration::from_secs(30));
+        assert_eq!(schedule.wait(seconds(50)), Duration::ZERO);
+        assert_eq!(schedule.wait(seconds(500)), Duration::ZERO);
+    }
+}

@@ -7,6 +7,7 @@ use rcgen::{CertificateParams, DistinguishedName, PublicKeyData as _, SubjectPub
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 use x509_parser::{
+    asn1_rs::Tag,
     certification_request::X509CertificationRequest,
     oid_registry::{
         OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_PKCS1_RSASSAPSS,
@@ -134,30 +135,35 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
-    let algorithm = &key.algorithm;
-    if algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
-        let curve = algorithm
-            .parameters
+    let ParsedPublicKey {
+        algorithm: AlgorithmIdentifier { algorithm, parameters },
+        ..
+    } = key;
+    if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
+        // Reading an OID does not check that it is one.
+        let name = parameters
             .as_ref()
-            .and_then(|parameters| parameters.as_oid().ok());
-        return match curve {
+            .filter(|any| any.tag() == Tag::Oid)
+            .and_then(|any| any.as_oid().ok());
+        return match name {
             Some(curve) if curve == OID_EC_P256 || curve == OID_NIST_EC_P384 => Ok(()),
             Some(curve) => Err(InvalidRequest::UnsupportedKey {
                 found: format!("curve {curve}"),
             }),
             None => Err(InvalidRequest::UnsupportedKey {
-                found: "explicit curve parameters".to_owned(),
+                found: "curve without a name".to_owned(),
             }),
         };
     }
-    if algorithm.algorithm == OID_PKCS1_RSAENCRYPTION
-        && let Ok(PublicKey::RSA(rsa)) = key.parsed()
-    {
-        return check_rsa(&rsa);
+    if *algorithm != OID_PKCS1_RSAENCRYPTION {
+        return Err(InvalidRequest::UnsupportedKey {
+            found: format!("algorithm {algorithm}"),
+        });
     }
-    Err(InvalidRequest::UnsupportedKey {
-        found: format!("algorithm {}", algorithm.algorithm),
-    })
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => check_rsa(&rsa),
+        Ok(_) | Err(_) => Err(InvalidRequest::Malformed),
+    }
 }
 
 fn check_rsa(key: &RSAPublicKey<'_>) -> Result<(), InvalidRequest> {
@@ -200,5 +206,169 @@ fn check_signature_algorithm(algorithm: &AlgorithmIdentifier<'_>) -> Result<(), 
         Ok(())
     } else {
         Err(InvalidRequest::UnsupportedSignature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! fixture {
+        ($name:literal) => {
+            include_bytes!(concat!("../fixtures/", $name, ".csr")).as_slice()
+        };
+    }
+
+    fn unsupported(der: &[u8]) -> String {
+        match RequestedKey::parse(der) {
+            Err(InvalidRequest::UnsupportedKey { found }) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn our_own_request_carries_the_key() {
+        let key = PrivateKey::generate().unwrap();
+        let requested = RequestedKey::parse(&key_request(&key).unwrap()).unwrap();
+        assert_eq!(requested.sha256(), key.public_key_sha256());
+        assert_eq!(requested.spki_der(), key.subject_public_key_info());
+    }
+
+    #[test]
+    fn requests_of_openssl_are_read() {
+        for (der, bytes) in [
+            (fixture!("p256-greedy"), 91),
+            (fixture!("p384-sha256"), 120),
+            (fixture!("rsa2048"), 294),
+            (fixture!("rsa2048-pss"), 294),
+            (fixture!("rsa4096"), 550),
+        ] {
+            assert_eq!(RequestedKey::parse(der).unwrap().spki_der().len(), bytes);
+        }
+    }
+
+    /// What the request asks for (another's SPIFFE ID, CA:TRUE, keyCertSign) has no way into a certificate: the type
+    /// holds the key alone.
+    #[test]
+    fn a_requested_key_can_be_certified() {
+        for der in [fixture!("p256-greedy"), fixture!("p384-sha256"), fixture!("rsa2048")] {
+            let requested = RequestedKey::parse(der).unwrap();
+            let key = SubjectPublicKeyInfo::from_der(requested.spki_der()).unwrap();
+            assert_eq!(key.subject_public_key_info(), requested.spki_der());
+        }
+    }
+
+    #[test]
+    fn keys_that_are_weak_costly_or_unusual_are_refused() {
+        assert_eq!(unsupported(fixture!("rsa1024")), "RSA of 1024 bits");
+        assert_eq!(unsupported(fixture!("rsa8192")), "RSA of 8192 bits");
+        assert_eq!(unsupported(fixture!("rsa-exponent3")), "RSA with exponent 3");
+        assert_eq!(unsupported(fixture!("p521")), "curve 1.3.132.0.35");
+        assert_eq!(unsupported(fixture!("k256")), "curve 1.3.132.0.10");
+        assert_eq!(unsupported(fixture!("p256-explicit")), "curve without a name");
+        assert_eq!(unsupported(fixture!("ed25519")), "algorithm 1.3.101.112");
+    }
+
+    /// With the exponent 1 a signature is its own padded message: anybody could make one.
+    #[test]
+    fn an_rsa_exponent_is_large_and_odd() {
+        let check = |exponent| {
+            check_rsa(&RSAPublicKey {
+                modulus: &[0xff; 256],
+                exponent,
+            })
+        };
+        assert_eq!(check(&[1, 0, 1]), Ok(()));
+        for exponent in [&[1][..], &[3], &[1, 0, 0], &[], &[0xff; 3], &[1; 9]] {
+            assert!(
+                matches!(check(exponent), Err(InvalidRequest::UnsupportedKey { .. })),
+                "{exponent:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_that_is_not_der_is_refused() {
+        let mut der = fixture!("rsa2048").to_vec();
+        let at = der
+            .windows(5)
+            .position(|window| window == [0x02, 0x03, 0x01, 0x00, 0x01])
+            .unwrap();
+        der[at + 2..at + 5].copy_from_slice(&[0, 0, 1]);
+        assert_eq!(RequestedKey::parse(&der), Err(InvalidRequest::Malformed));
+    }
+
+    #[test]
+    fn a_proof_over_sha1_is_refused() {
+        assert_eq!(
+            RequestedKey::parse(fixture!("rsa2048-sha1")),
+            Err(InvalidRequest::UnsupportedSignature)
+        );
+    }
+
+    #[test]
+    fn a_request_without_proof_is_refused() {
+        let mut der = key_request(&PrivateKey::generate().unwrap()).unwrap();
+        *der.last_mut().unwrap() ^= 1;
+        assert_eq!(RequestedKey::parse(&der), Err(InvalidRequest::NoProof));
+    }
+
+    #[test]
+    fn a_request_for_another_ones_key_is_refused() {
+        let (mine, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let mut der = key_request(&mine).unwrap();
+        let point = rcgen::PublicKeyData::der_bytes(&mine);
+        let at = der.windows(point.len()).position(|window| window == point).unwrap();
+        der[at..at + point.len()].copy_from_slice(rcgen::PublicKeyData::der_bytes(&other));
+        assert_eq!(RequestedKey::parse(&der), Err(InvalidRequest::NoProof));
+    }
+
+    /// The name of the signature's algorithm is not signed, so some changes go unnoticed; none of them tells another key.
+    #[test]
+    fn a_changed_request_never_carries_another_key() {
+        let key = PrivateKey::generate().unwrap();
+        let der = key_request(&key).unwrap();
+        for at in 0..der.len() {
+            for bit in 0..8 {
+                let mut changed = der.clone();
+                changed[at] ^= 1 << bit;
+                if let Ok(requested) = RequestedKey::parse(&changed) {
+                    assert_eq!(requested.sha256(), key.public_key_sha256(), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_request_are_refused() {
+        let der = [fixture!("p256-greedy"), &[0, 0]].concat();
+        assert_eq!(
+            RequestedKey::parse(&der),
+            Err(InvalidRequest::TrailingBytes { bytes: 2 })
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for der in [&[][..], b"hello", &fixture!("rsa2048")[..100]] {
+            assert_eq!(RequestedKey::parse(der), Err(InvalidRequest::Malformed));
+        }
+        assert_eq!(
+            RequestedKey::parse(&vec![0x30; 8193]),
+            Err(InvalidRequest::TooLarge { bytes: 8193 })
+        );
+    }
+
+    #[test]
+    fn a_length_in_bits_ignores_leading_zeros() {
+        assert_eq!(
+            [
+                bit_length(&[]),
+                bit_length(&[0, 0]),
+                bit_length(&[0, 1]),
+                bit_length(&[0x80, 0])
+            ],
+            [0, 0, 1, 16]
+        );
     }
 }

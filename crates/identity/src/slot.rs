@@ -21,15 +21,15 @@ pub struct SvidSlot {
 impl SvidSlot {
     /// A slot that holds `svid`.
     #[must_use]
-    pub fn new(svid: Svid) -> Arc<Self> {
+    pub fn new(svid: impl Into<Arc<Svid>>) -> Arc<Self> {
         Arc::new(Self {
-            current: ArcSwap::from_pointee(svid),
+            current: ArcSwap::new(svid.into()),
         })
     }
 
     /// Presents `svid` from the next handshake on. Connections that stand keep what they were made with.
-    pub fn store(&self, svid: Svid) {
-        self.current.store(Arc::new(svid));
+    pub fn store(&self, svid: impl Into<Arc<Svid>>) {
+        self.current.store(svid.into());
     }
 
     /// The SVID that the next handshake presents.

@@ -118,3 +118,81 @@ impl fmt::Debug for Svid {
         f.debug_struct("Svid").field("leaf", &self.leaf).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_ca::{HOUR, NOW, TestCa, system};
+
+    #[test]
+    fn an_svid_is_a_chain_with_its_key() {
+        let ca = TestCa::root("a.test").intermediate();
+        let key = PrivateKey::generate().unwrap();
+        let (hash, chain) = (key.public_key_sha256(), ca.leaf_with("/x", &key, |_| {}));
+        let svid = Svid::new(chain.clone(), key).unwrap();
+        assert_eq!((svid.id().path(), svid.chain()), ("/x", chain.as_slice()));
+        assert_eq!(
+            (svid.not_before(), svid.not_after()),
+            (system(NOW - 60), system(NOW + HOUR))
+        );
+        assert_eq!(
+            (svid.key().public_key_sha256(), svid.leaf().public_key_sha256()),
+            (hash, hash)
+        );
+    }
+
+    #[test]
+    fn another_ones_key_is_refused() {
+        let chain = TestCa::root("a.test").leaf("/x");
+        let error = Svid::new(chain, PrivateKey::generate().unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "private key does not belong to the certificate of `spiffe://a.test/x`"
+        );
+    }
+
+    #[test]
+    fn an_empty_chain_is_refused() {
+        let error = Svid::new(Vec::new(), PrivateKey::generate().unwrap()).unwrap_err();
+        assert_eq!(error, InvalidSvid::Leaf(InvalidLeaf::Missing));
+    }
+
+    #[test]
+    fn a_chain_that_no_peer_accepts_is_refused() {
+        let root = TestCa::root("a.test");
+        let with = |above: &[&CertificateDer<'static>]| {
+            let key = PrivateKey::generate().unwrap();
+            let mut chain = root.leaf_with("/x", &key, |_| {});
+            chain.extend(above.iter().map(|der| (*der).clone()));
+            Svid::new(chain, key)
+        };
+        let other = TestCa::root("b.test");
+        assert!(with(&[root.certificate(); 4]).is_ok());
+        assert_eq!(
+            with(&[root.certificate(); 5]).unwrap_err(),
+            InvalidSvid::TooManyIntermediates { count: 5 }
+        );
+        assert!(matches!(
+            with(&[root.certificate(), other.certificate()]).unwrap_err(),
+            InvalidSvid::Intermediate {
+                index: 1,
+                reason: InvalidAuthority::OtherTrustDomain { .. }
+            }
+        ));
+        assert!(matches!(
+            with(&[&root.leaf("/y")[0]]).unwrap_err(),
+            InvalidSvid::Intermediate {
+                index: 0,
+                reason: InvalidAuthority::NotAuthority
+            }
+        ));
+    }
+
+    #[test]
+    fn debug_names_the_svid_and_hides_the_key() {
+        let svid = TestCa::root("a.test").svid("/x");
+        let shown = format!("{svid:?}");
+        assert!(shown.contains("/x"), "{shown}");
+        assert!(!shown.contains("key:") && !shown.contains("certified"), "{shown}");
+    }
+}

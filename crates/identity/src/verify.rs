@@ -152,3 +152,84 @@ impl fmt::Debug for PeerVerifier {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        TrustBundles, parse_spiffe_id,
+        test_ca::{Chain, NOW, TestCa, now, system, td, trust},
+    };
+
+    #[test]
+    fn exactly_means_the_whole_id() {
+        let (a, b) = (TestCa::root("a.test"), TestCa::root("a.test.evil.test"));
+        let trust = trust([&a, &b]);
+        let rule = PeerRule::Exactly(parse_spiffe_id("spiffe://a.test/pay").unwrap());
+        let verifier = PeerVerifier::new(trust, rule);
+        let verify = |chain: Chain| verifier.verify(&chain[0], &chain[1..], now(), Usage::ServerAuth);
+        verify(a.leaf("/pay")).unwrap();
+        for path in ["/payroll", "/pay/x", "/pa", "/Pay", "/x/pay"] {
+            let refused = verify(a.leaf(path)).unwrap_err();
+            assert!(matches!(refused.reason(), RefusalReason::NotExpected { .. }), "{path}");
+        }
+        let refused = verify(b.leaf("/pay")).unwrap_err();
+        assert_eq!(
+            refused.reason().to_string(),
+            "peer is `spiffe://a.test.evil.test/pay`, expected `spiffe://a.test/pay`"
+        );
+    }
+
+    #[test]
+    fn a_trust_domain_rule_accepts_its_members_alone() {
+        let (a, b) = (TestCa::root("a.test"), TestCa::root("a.test.b"));
+        let verifier = PeerVerifier::new(trust([&a, &b]), PeerRule::TrustDomain(td("a.test")));
+        let verify = |chain: Chain| verifier.verify(&chain[0], &chain[1..], now(), Usage::ClientAuth);
+        verify(a.leaf("/x")).unwrap();
+        assert!(matches!(
+            verify(b.leaf("/x")).unwrap_err().reason(),
+            RefusalReason::NotExpected { .. }
+        ));
+    }
+
+    #[test]
+    fn a_peer_is_refused_again_once_its_root_is_withdrawn() {
+        let (old, new) = (TestCa::root("a.test"), TestCa::root("a.test"));
+        let trust = trust([&old]);
+        let peer = Peer::from_chain(&old.intermediate().leaf("/x")).unwrap();
+        let verifier = PeerVerifier::new(Arc::clone(&trust), PeerRule::AnyTrusted);
+        verifier.verify_again(&peer, now(), Usage::ClientAuth).unwrap();
+
+        trust.store(Arc::new(TrustBundles::new([new.bundle()], system(NOW))));
+        verifier.verify_again(&peer, now(), Usage::ClientAuth).unwrap_err();
+    }
+
+    #[test]
+    fn a_refusal_is_bland_outside_and_exact_inside() {
+        let root = TestCa::root("a.test");
+        let chain = TestCa::root("secret.test").leaf("/inner");
+        let seen = Arc::new(Mutex::new(None));
+        let observer = {
+            let seen = Arc::clone(&seen);
+            move |refused: &PeerRefused| *seen.lock().unwrap() = Some(refused.clone())
+        };
+        let verifier = PeerVerifier::observed(trust([&root]), PeerRule::AnyTrusted, observer);
+        let error = rustls::server::danger::ClientCertVerifier::verify_client_cert(&*verifier, &chain[0], &[], now())
+            .unwrap_err();
+
+        // What quinn puts into CONNECTION_CLOSE is this text.
+        assert_eq!(
+            error.to_string(),
+            "invalid peer certificate: Other(OtherError(PeerRefused))"
+        );
+        assert!(!format!("{error:?}").contains("secret"));
+
+        let expected = "no bundle is held for the trust domain of `spiffe://secret.test/inner`";
+        let io = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        assert_eq!(PeerRefused::find(&io).unwrap().reason().to_string(), expected);
+        assert_eq!(seen.lock().unwrap().as_ref().unwrap().reason().to_string(), expected);
+        assert!(PeerRefused::find(&std::io::Error::other("else")).is_none());
+    }
+}

@@ -113,3 +113,133 @@ impl ServerCertVerifier for PinnedRootVerifier {
         schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        InvalidLeaf, PrivateKey,
+        test_ca::{Chain, NOW, TestCa, date, now, td},
+    };
+
+    const BROKER: &str = "/portcullis/broker";
+
+    fn verify(pinned: &TestCa, chain: &Chain) -> Result<(), RefusalReason> {
+        let pin = pinned.bundle().authorities()[0].public_key_sha256();
+        PinnedRootVerifier::new(pin, &td("a.test"))
+            .verify(&chain[0], &chain[1..], now())
+            .map_err(|refused| refused.reason().clone())
+    }
+
+    /// A leaf with the path, what its issuer presents, and these certificates on top.
+    fn chain(issuer: &TestCa, path: &str, above: &[&TestCa]) -> Chain {
+        let mut chain = issuer.leaf_with(path, &PrivateKey::generate().unwrap(), |_| {});
+        chain.extend(above.iter().map(|ca| ca.certificate().clone()));
+        chain
+    }
+
+    #[test]
+    fn the_broker_below_the_pinned_root_is_accepted() {
+        let root = TestCa::root("a.test");
+        assert_eq!(verify(&root, &chain(&root, BROKER, &[&root])), Ok(()));
+        let four = root.intermediate().intermediate().intermediate().intermediate();
+        assert_eq!(verify(&root, &chain(&four, BROKER, &[&root])), Ok(()));
+        // What else is presented does not matter.
+        assert_eq!(
+            verify(&root, &chain(&root, BROKER, &[&TestCa::root("a.test"), &root])),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn another_root_is_refused() {
+        let (root, other) = (TestCa::root("a.test"), TestCa::root("a.test"));
+        for chain in [chain(&root, BROKER, &[&root]), chain(&root.intermediate(), BROKER, &[])] {
+            assert!(matches!(
+                verify(&other, &chain),
+                Err(RefusalReason::RootNotPresented { .. })
+            ));
+        }
+    }
+
+    /// Whoever saw the pinned root can present it.
+    #[test]
+    fn a_pinned_root_that_signed_nothing_below_is_refused() {
+        let (root, attacker) = (TestCa::root("a.test"), TestCa::root("a.test"));
+        for issuer in [&attacker, &attacker.intermediate()] {
+            let result = verify(&root, &chain(issuer, BROKER, &[&attacker, &root]));
+            assert!(
+                matches!(
+                    result,
+                    Err(RefusalReason::UnknownIssuer { .. } | RefusalReason::Chain { .. })
+                ),
+                "{result:?}"
+            );
+        }
+    }
+
+    /// A node's certificate is from the same root, and is no broker's.
+    #[test]
+    fn everybody_but_the_broker_is_refused() {
+        let root = TestCa::root("a.test");
+        for path in [
+            "/portcullis/node/edge",
+            "/portcullis/broker/x",
+            "/portcullis/brokers",
+            "/broker",
+            "/x",
+        ] {
+            let result = verify(&root, &chain(&root, path, &[&root]));
+            assert!(
+                matches!(result, Err(RefusalReason::NotExpected { .. })),
+                "{path}: {result:?}"
+            );
+        }
+        let other = TestCa::root("b.test");
+        let result = verify(&other, &chain(&other, BROKER, &[&other]));
+        assert!(matches!(result, Err(RefusalReason::NotExpected { .. })));
+        let result = verify(&root, &vec![root.certificate().clone(); 2]);
+        assert!(matches!(result, Err(RefusalReason::Leaf(InvalidLeaf::NoPath { .. }))));
+    }
+
+    /// Only the key is pinned: a certificate over it that the key did not sign says whatever its author likes.
+    #[test]
+    fn a_root_certificate_that_its_key_did_not_sign_is_refused() {
+        let root = TestCa::root("a.test");
+        let mut forged = root.certificate().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let mut chain = chain(&root, BROKER, &[]);
+        chain.push(CertificateDer::from(forged));
+        assert!(matches!(
+            verify(&root, &chain),
+            Err(RefusalReason::RootNotPresented { .. })
+        ));
+    }
+
+    #[test]
+    fn a_root_of_another_profile_is_refused() {
+        let root = TestCa::root_with("a.test", |params| params.key_usages.clear());
+        let other = TestCa::root_with("a.test", |params| params.not_after = date(NOW - 1));
+        let pin = Authority::parse(other.certificate(), &td("a.test"))
+            .unwrap()
+            .public_key_sha256();
+        assert!(matches!(
+            verify(&other, &chain(&other, BROKER, &[&other])),
+            Err(RefusalReason::AuthorityNotCurrent { .. })
+        ));
+        let chain = chain(&root, BROKER, &[&root]);
+        let verifier = PinnedRootVerifier::new(pin, &td("a.test"));
+        let refused = verifier.verify(&chain[0], &chain[1..], now()).unwrap_err();
+        assert!(matches!(refused.reason(), RefusalReason::RootNotPresented { .. }));
+    }
+
+    #[test]
+    fn a_chain_has_at_most_the_root_and_four_more() {
+        let root = TestCa::root("a.test");
+        let result = verify(&root, &chain(&root, BROKER, &[&root; 6]));
+        assert!(matches!(
+            result,
+            Err(RefusalReason::TooManyIntermediates { count: 6, .. })
+        ));
+    }
+}

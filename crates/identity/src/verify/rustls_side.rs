@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::verify_tls13_signature,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -13,8 +13,9 @@ use rustls::{
 use super::{PeerVerifier, Usage};
 use crate::tls::provider;
 
+/// No configuration of ours negotiates TLS 1.2.
 pub(super) fn tls12_signature() -> Result<HandshakeSignatureValid, Error> {
-    Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    Err(Error::General("TLS 1.2 is not spoken".to_owned()))
 }
 
 pub(super) fn tls13_signature(
