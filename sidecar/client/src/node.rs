@@ -1,0 +1,517 @@
+//! A node: one sidecar or host process that joined the broker.
+//!
+//! It holds one `Watch` stream, keeps what the broker pushes on disk, and renews its identities at half-life. With the broker away it
+//! serves on what it holds and looks for the broker's return.
+
+mod cache;
+mod identity;
+mod join;
+mod session;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use portcullis_api::v1;
+use portcullis_identity::{JoinToken, SpiffeId, Svid, Target, TrustBundles, TrustDomain, TrustSource};
+use portcullis_value::WitSource;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+use tracing::{info, warn};
+
+pub use cache::{Access, CacheError};
+pub use identity::Identity;
+pub use join::JoinError;
+pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
+
+use crate::clock;
+use cache::{Cache, CachedSvid, Identities};
+
+/// How long one signing request may take, the wait for the broker included.
+const SIGN_DEADLINE: Duration = Duration::from_secs(10);
+/// Requests to the broker that may wait for the stream.
+const REQUEST_QUEUE: usize = 64;
+/// How long the state file waits for more changes after it was written.
+const STATE_WRITE_PAUSE: Duration = Duration::from_millis(200);
+
+/// What kind of process the node is, for the operator's eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Serves virtual components. Says itself which version it enforces ([`Node::applied`]).
+    Sidecar,
+    /// Runs wasm components.
+    Host,
+    /// A command that ends soon; borrows the cache of a sidecar or host.
+    Shell,
+}
+
+/// How a node starts.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Folder of the on-disk cache, mode 0700.
+    pub state_dir: PathBuf,
+    /// What the process is.
+    pub kind: NodeKind,
+    /// Needed once, where the cache holds no identity.
+    pub join_token: Option<JoinToken>,
+    /// `host:port` of the broker where it is not that of the token any more.
+    pub broker: Option<String>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The on-disk cache is unusable.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// There is no identity and no way to one.
+    #[error("this node has no identity yet: a join token is needed (hint: portcullis-broker token create --node NAME)")]
+    NoToken,
+    /// The identity ran out while the node was away.
+    #[error(
+        "the node's certificate expired while it was away: a new join token is needed (hint: portcullis-broker token create --node NAME)"
+    )]
+    Expired,
+    /// The broker does not let it join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The cache holds something that cannot be used.
+    #[error("the cached {what} cannot be used: {cause}")]
+    Unusable {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Why the broker's signature was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// There is no connection to the broker within the deadline.
+    #[error("the broker cannot be reached")]
+    Offline,
+    /// The broker says no.
+    #[error("the broker refuses: {0}")]
+    Refused(String),
+    /// What came back, or the key made for it, is of no use.
+    #[error("the svid cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// Why a component's WIT was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// There is no connection to the broker.
+    #[error("the broker cannot be reached")]
+    Offline,
+    /// The broker says no.
+    #[error("the broker does not describe `{target}`: {reason}")]
+    Refused {
+        /// What was asked for.
+        target: String,
+        /// Its answer.
+        reason: String,
+    },
+    /// The answer does not parse.
+    #[error(transparent)]
+    Invalid(#[from] InvalidState),
+}
+
+/// Whether the node hears the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connectivity {
+    /// The stream is up.
+    Connected,
+    /// It is not; why.
+    Disconnected(String),
+}
+
+/// A joined node. Clones share it; it ends with the token given at start.
+#[derive(Clone, Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the tasks of a node share.
+pub(super) struct Shared {
+    kind: NodeKind,
+    broker: String,
+    trust_domain: TrustDomain,
+    trust: TrustSource,
+    own: Arc<Identity>,
+    identities: Mutex<BTreeMap<String, Arc<Identity>>>,
+    cached: Mutex<Vec<CachedSvid>>,
+    announced: Mutex<BTreeMap<Target, Vec<String>>>,
+    state: watch::Sender<Arc<NodeState>>,
+    connectivity: watch::Sender<Connectivity>,
+    client: Mutex<Option<v1::node_client::NodeClient<Channel>>>,
+    /// When the broker last confirmed the state, in seconds since 1970.
+    confirmed: AtomicU64,
+    requests: mpsc::Sender<Request>,
+    cache: Arc<Cache>,
+    state_changed: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("kind", &self.kind)
+            .field("broker", &self.broker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What others ask of the task that holds the stream.
+#[derive(Debug)]
+pub(super) enum Request {
+    Sign {
+        entry: String,
+        digest: String,
+        csr: Vec<u8>,
+        reply: oneshot::Sender<Result<Vec<Vec<u8>>, SignError>>,
+    },
+    Announce(Target),
+    Applied(Version),
+}
+
+impl Node {
+    /// Resumes from the cache, or joins with the token; then keeps the stream to the broker up until `stop`.
+    ///
+    /// With a cached identity this does not wait for the broker.
+    ///
+    /// # Errors
+    /// When there is no usable identity and no way to join, or when the cache cannot be used.
+    pub async fn start(config: NodeConfig, tasks: &TaskTracker, stop: CancellationToken) -> Result<Self, StartError> {
+        let access = match config.kind {
+            NodeKind::Sidecar | NodeKind::Host => Access::Own,
+            NodeKind::Shell => Access::Borrow,
+        };
+        let cache = Arc::new(Cache::open(&config.state_dir, access)?);
+        let identities = join::resume_or_join(&cache, &config).await?;
+        let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
+        let shared = Arc::new(shared(config.kind, cache, identities, requests)?);
+        let node = Self {
+            shared: Arc::clone(&shared),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(session::keep_connected(Arc::clone(&shared), queue, stop.clone()));
+        tasks.spawn(write_state(Arc::clone(&shared), stop.clone()));
+        if access == Access::Own {
+            tasks.spawn(stop.run_until_cancelled_owned(Arc::clone(&shared.own).keep_fresh(shared)));
+        }
+        Ok(node)
+    }
+
+    /// The trust domain of the broker.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.shared.trust_domain
+    }
+
+    /// The node's own SPIFFE ID.
+    #[must_use]
+    pub fn id(&self) -> SpiffeId {
+        self.shared.own.id()
+    }
+
+    /// The node's own SVID.
+    #[must_use]
+    pub fn svid(&self) -> Arc<Svid> {
+        self.shared.own.svid()
+    }
+
+    /// `host:port` of the broker.
+    #[must_use]
+    pub fn broker(&self) -> &str {
+        &self.shared.broker
+    }
+
+    /// The bundles in force, for verifiers.
+    #[must_use]
+    pub fn trust(&self) -> TrustSource {
+        Arc::clone(&self.shared.trust)
+    }
+
+    /// What the broker has told, and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Arc<NodeState>> {
+        self.shared.state.subscribe()
+    }
+
+    /// Whether the broker is heard, and every change of it.
+    #[must_use]
+    pub fn connectivity(&self) -> watch::Receiver<Connectivity> {
+        self.shared.connectivity.subscribe()
+    }
+
+    /// How long ago the broker last confirmed the state; zero while connected.
+    #[must_use]
+    pub fn state_age(&self) -> Duration {
+        if *self.shared.connectivity.borrow() == Connectivity::Connected {
+            return Duration::ZERO;
+        }
+        let confirmed = UNIX_EPOCH + Duration::from_secs(self.shared.confirmed.load(Ordering::Relaxed));
+        clock::now().duration_since(confirmed).unwrap_or_default()
+    }
+
+    /// The identity of an entry: from the cache where it is still good, else from the broker; from then on it renews itself.
+    ///
+    /// `digest` is that of the component file for entries that name a wasm component, else empty.
+    ///
+    /// # Errors
+    /// When nothing usable is cached and the broker does not sign.
+    pub async fn identity(&self, entry: &Entry, digest: &str) -> Result<Arc<Identity>, SignError> {
+        if let Some(identity) = lock(&self.shared.identities).get(&entry.id) {
+            return Ok(Arc::clone(identity));
+        }
+        let cached = self.shared.take_cached(entry, digest);
+        let svid = match cached {
+            Some(svid) => svid,
+            None => self.shared.signed(&entry.id, digest).await?,
+        };
+        if svid.id() != &entry.spiffe_id {
+            return Err(SignError::Unusable(format!(
+                "it is for `{}`, not for `{}`",
+                svid.id(),
+                entry.spiffe_id
+            )));
+        }
+        let identity = Identity::new(entry.id.clone(), digest.to_owned(), svid);
+        let known = lock(&self.shared.identities).insert(entry.id.clone(), Arc::clone(&identity));
+        drop(known);
+        if let Err(error) = self.shared.store_identities().await {
+            warn!(%error, "cannot write the identity cache");
+        }
+        let fresh = Arc::clone(&identity).keep_fresh(Arc::clone(&self.shared));
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(fresh));
+        Ok(identity)
+    }
+
+    /// Tells the broker where this node serves a virtual component, now and after every reconnect.
+    pub async fn announce(&self, target: Target, addresses: Vec<String>) {
+        lock(&self.shared.announced).insert(target.clone(), addresses);
+        // A full queue or a stopped node loses nothing: every new stream announces everything again.
+        let _ = self.shared.requests.send(Request::Announce(target)).await;
+    }
+
+    /// Tells the broker that the node now enforces `version`.
+    pub fn applied(&self, version: Version) {
+        // Only for the operator's eyes: a full queue may drop it, the next one says more.
+        let _ = self.shared.requests.try_send(Request::Applied(version));
+    }
+
+    /// The WIT of a virtual component, and its record.
+    ///
+    /// # Errors
+    /// When the broker cannot be asked or does not know the component in a lattice of this node.
+    pub async fn describe(&self, target: &Target) -> Result<(PeerRecord, Vec<WitSource>), DescribeError> {
+        let client = lock(&self.shared.client).clone();
+        let mut client = client.ok_or(DescribeError::Offline)?;
+        let request = v1::DescribeRequest {
+            target: Some(state::target_message(target)),
+        };
+        let reply = client
+            .describe(request)
+            .await
+            .map_err(|status| DescribeError::Refused {
+                target: target.to_string(),
+                reason: status.message().to_owned(),
+            })?;
+        let v1::DescribeReply { record, wit } = reply.into_inner();
+        let record = PeerRecord::from_message(record.ok_or(InvalidState::Missing("record"))?)?;
+        Ok((record, state::wit_sources(wit)))
+    }
+}
+
+fn shared(
+    kind: NodeKind,
+    cache: Arc<Cache>,
+    identities: Identities,
+    requests: mpsc::Sender<Request>,
+) -> Result<Shared, StartError> {
+    let Identities {
+        broker,
+        bundles,
+        mut svids,
+    } = identities;
+    let unusable = |what: &'static str, cause: String| StartError::Unusable { what, cause };
+    let position = svids
+        .iter()
+        .position(|svid| svid.entry.is_empty())
+        .ok_or(StartError::NoToken)?;
+    let own = svids.swap_remove(position).svid;
+    let trust_domain =
+        TrustDomain::new(own.id().trust_domain_name()).map_err(|error| unusable("identity", error.to_string()))?;
+    let (state, confirmed) = cached_state(&cache, bundles)?;
+    let trust = TrustBundles::new(state.bundles.values().cloned(), clock::now());
+    Ok(Shared {
+        kind,
+        broker,
+        trust_domain,
+        trust: Arc::new(ArcSwap::from_pointee(trust)),
+        own: Identity::new(String::new(), String::new(), own),
+        identities: Mutex::default(),
+        cached: Mutex::new(svids),
+        announced: Mutex::default(),
+        state: watch::Sender::new(Arc::new(state)),
+        connectivity: watch::Sender::new(Connectivity::Disconnected("not connected yet".to_owned())),
+        client: Mutex::default(),
+        confirmed: AtomicU64::new(confirmed),
+        requests,
+        cache,
+        state_changed: Notify::new(),
+    })
+}
+
+/// The last state, or a first one that holds nothing but the bundles of the join reply.
+fn cached_state(cache: &Cache, bundles: Vec<v1::Bundle>) -> Result<(NodeState, u64), StartError> {
+    let (message, confirmed) = match cache.state()? {
+        Some(message) => {
+            let confirmed = message.now_seconds;
+            (message, confirmed)
+        }
+        None => {
+            let version = Some(v1::Version::default());
+            (
+                v1::State {
+                    version,
+                    bundles,
+                    ..v1::State::default()
+                },
+                seconds(clock::now()),
+            )
+        }
+    };
+    let state = NodeState::from_message(message, Version::default()).map_err(|error| StartError::Unusable {
+        what: "state",
+        cause: error.to_string(),
+    })?;
+    Ok((state, confirmed))
+}
+
+impl Shared {
+    async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Sign {
+            entry: entry.to_owned(),
+            digest: digest.to_owned(),
+            csr,
+            reply,
+        };
+        let asked = async {
+            self.requests.send(request).await.map_err(|_| SignError::Offline)?;
+            answer.await.map_err(|_| SignError::Offline)?
+        };
+        tokio::time::timeout(SIGN_DEADLINE, asked)
+            .await
+            .map_err(|_| SignError::Offline)?
+    }
+
+    /// A cached SVID of the entry that is still in the first three quarters of its life and for the same file.
+    fn take_cached(&self, entry: &Entry, digest: &str) -> Option<Arc<Svid>> {
+        let now = clock::now();
+        let mut cached = lock(&self.cached);
+        let good = |svid: &CachedSvid| {
+            svid.entry == entry.id
+                && svid.digest == digest
+                && svid.svid.id() == &entry.spiffe_id
+                && svid.svid.not_after() > now
+        };
+        let position = cached.iter().position(good)?;
+        Some(cached.swap_remove(position).svid)
+    }
+
+    async fn store_identities(&self) -> Result<(), CacheError> {
+        let identities = self.identities();
+        let cache = Arc::clone(&self.cache);
+        blocking(move || cache.store_identities(&identities)).await
+    }
+
+    fn identities(&self) -> Identities {
+        let own = std::iter::once(Arc::clone(&self.own));
+        let held: Vec<_> = own.chain(lock(&self.identities).values().cloned()).collect();
+        let held = held.iter().map(|identity| CachedSvid {
+            entry: identity.entry().to_owned(),
+            digest: identity.digest().to_owned(),
+            svid: identity.svid(),
+        });
+        // What an earlier run cached and nobody asked for yet stays on disk.
+        let svids = held.chain(lock(&self.cached).iter().cloned()).collect();
+        let bundles = self.state.borrow().to_message().bundles;
+        Identities {
+            broker: self.broker.clone(),
+            bundles,
+            svids,
+        }
+    }
+
+    /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
+    fn enforce(&self, state: NodeState) {
+        let now = clock::now();
+        if !self.state.borrow().trusts_as(&state) {
+            self.trust
+                .store(Arc::new(TrustBundles::new(state.bundles.values().cloned(), now)));
+        }
+        self.confirm(now);
+        self.state.send_replace(Arc::new(state));
+        self.state_changed.notify_one();
+    }
+
+    fn confirm(&self, now: SystemTime) {
+        self.confirmed.store(seconds(now), Ordering::Relaxed);
+    }
+}
+
+/// Writes the state file some time after each change, and once more at the end.
+async fn write_state(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let stopped = tokio::select! {
+            () = shared.state_changed.notified() => false,
+            () = stop.cancelled() => true,
+        };
+        let mut message = shared.state.borrow().to_message();
+        message.now_seconds = shared.confirmed.load(Ordering::Relaxed);
+        let cache = Arc::clone(&shared.cache);
+        if let Err(error) = blocking(move || cache.store_state(&message)).await {
+            warn!(%error, "cannot write the state cache");
+        }
+        if stopped {
+            info!("node stopped");
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STATE_WRITE_PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Runs file work off the runtime's threads.
+async fn blocking(work: impl FnOnce() -> Result<(), CacheError> + Send + 'static) -> Result<(), CacheError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(CacheError::Io {
+            action: "write",
+            path: "cache".to_owned(),
+            cause: std::io::Error::other(error),
+        })
+    })
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A poisoned lock is taken over: every critical section here leaves its data whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

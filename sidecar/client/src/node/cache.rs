@@ -1,0 +1,284 @@
+//! The on-disk cache of a node: what it needs to serve again while the broker is away.
+//!
+//! Two files in a 0700 folder, each replaced as a whole: `identity` (keys and certificates) and `state` (registry and policies). The keys
+//! lie in them unencrypted under mode 0600; `status` calls such a cache *unsealed*.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portcullis_api::v1;
+use portcullis_identity::{PrivateKey, Svid};
+use prost::Message as _;
+use rustls::pki_types::CertificateDer;
+
+/// A cache file larger than this is not read: twice the largest message of the broker.
+const MAX_FILE_BYTES: u64 = 2 * portcullis_api::MAX_MESSAGE_BYTES as u64;
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// A file or folder cannot be read or written.
+    #[error("cannot {action} `{path}`: {cause}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// Somebody else could read or write the keys.
+    #[error("`{path}` has mode {mode:03o}: others can read it (hint: chmod {wanted:o})")]
+    Exposed {
+        /// File or folder.
+        path: String,
+        /// Its mode.
+        mode: u32,
+        /// The mode it should have.
+        wanted: u32,
+    },
+    /// Another process holds the folder.
+    #[error("`{0}` is in use by another process")]
+    Locked(String),
+    /// The content is not what this program writes.
+    #[error("`{path}` is damaged: {cause} (hint: remove it and join again with a new token)")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// How a process uses the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and writes, alone.
+    Own,
+    /// Reads only, beside a running owner: a shell command.
+    Borrow,
+}
+
+/// An SVID of the cache, by the entry it belongs to (empty: the node's own).
+#[derive(Clone, Debug)]
+pub(crate) struct CachedSvid {
+    pub(crate) entry: String,
+    pub(crate) digest: String,
+    pub(crate) svid: Arc<Svid>,
+}
+
+/// What the identity file holds.
+#[derive(Debug)]
+pub(crate) struct Identities {
+    pub(crate) broker: String,
+    pub(crate) bundles: Vec<v1::Bundle>,
+    pub(crate) svids: Vec<CachedSvid>,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    access: Access,
+    /// Held for its lock.
+    _lock: Option<File>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct IdentityFile {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(string, tag = "2")]
+    broker: String,
+    #[prost(message, repeated, tag = "3")]
+    bundles: Vec<v1::Bundle>,
+    #[prost(message, repeated, tag = "4")]
+    svids: Vec<SvidFile>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SvidFile {
+    #[prost(string, tag = "1")]
+    entry: String,
+    #[prost(string, tag = "2")]
+    digest: String,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    chain: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", tag = "4")]
+    key: Vec<u8>,
+}
+
+/// Written into every identity file; another number is another program's file.
+const FORMAT: u32 = 1;
+
+impl Cache {
+    /// Opens the folder, making it where it is missing.
+    pub(crate) fn open(folder: &Path, access: Access) -> Result<Self, CacheError> {
+        if access == Access::Own {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(failed("create", folder))?;
+        }
+        check_mode(folder, 0o700)?;
+        let lock = match access {
+            Access::Own => Some(lock(&folder.join("lock"))?),
+            Access::Borrow => None,
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            access,
+            _lock: lock,
+        })
+    }
+
+    /// The identities, or nothing where the node never joined.
+    pub(crate) fn identities(&self) -> Result<Option<Identities>, CacheError> {
+        let path = self.folder.join("identity");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let damaged = |cause: String| CacheError::Damaged {
+            path: path.display().to_string(),
+            cause,
+        };
+        let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
+        let IdentityFile {
+            format,
+            broker,
+            bundles,
+            svids,
+        } = file;
+        if format != FORMAT {
+            return Err(damaged(format!("format {format} is unknown")));
+        }
+        let svids = svids
+            .into_iter()
+            .map(|svid| parse_svid(svid).map_err(&damaged))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Identities { broker, bundles, svids }))
+    }
+
+    /// Replaces the identities; returns once they are on disk.
+    pub(crate) fn store_identities(&self, identities: &Identities) -> Result<(), CacheError> {
+        let Identities { broker, bundles, svids } = identities;
+        let file = IdentityFile {
+            format: FORMAT,
+            broker: broker.clone(),
+            bundles: bundles.clone(),
+            svids: svids
+                .iter()
+                .map(|CachedSvid { entry, digest, svid }| SvidFile {
+                    entry: entry.clone(),
+                    digest: digest.clone(),
+                    chain: svid.chain().iter().map(|certificate| certificate.to_vec()).collect(),
+                    key: svid.key().pkcs8().to_vec(),
+                })
+                .collect(),
+        };
+        self.replace("identity", &file.encode_to_vec())
+    }
+
+    /// The last state, or nothing.
+    pub(crate) fn state(&self) -> Result<Option<v1::State>, CacheError> {
+        let path = self.folder.join("state");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        v1::State::decode(bytes.as_slice())
+            .map(Some)
+            .map_err(|error| CacheError::Damaged {
+                path: path.display().to_string(),
+                cause: error.to_string(),
+            })
+    }
+
+    /// Replaces the state; returns once it is on disk.
+    pub(crate) fn store_state(&self, state: &v1::State) -> Result<(), CacheError> {
+        self.replace("state", &state.encode_to_vec())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+        if self.access == Access::Borrow {
+            return Ok(());
+        }
+        let path = self.folder.join(name);
+        let fresh = self.folder.join(format!("{name}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(failed("write", &path))
+    }
+}
+
+fn parse_svid(file: SvidFile) -> Result<CachedSvid, String> {
+    let SvidFile {
+        entry,
+        digest,
+        chain,
+        key,
+    } = file;
+    let key = PrivateKey::from_pkcs8(&key).map_err(|error| error.to_string())?;
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    let svid = Arc::new(Svid::new(chain, key).map_err(|error| error.to_string())?);
+    Ok(CachedSvid { entry, digest, svid })
+}
+
+fn lock(path: &Path) -> Result<File, CacheError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(CacheError::Locked(path.display().to_string())),
+        Err(std::fs::TryLockError::Error(cause)) => Err(failed("lock", path)(cause)),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    check_mode(path, 0o600)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read", path))?;
+    Ok(Some(bytes))
+}
+
+fn check_mode(path: &Path, wanted: u32) -> Result<(), CacheError> {
+    let mode = std::fs::metadata(path)
+        .map_err(failed("inspect", path))?
+        .permissions()
+        .mode()
+        & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(CacheError::Exposed {
+            path: path.display().to_string(),
+            mode,
+            wanted,
+        });
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+    let path = path.display().to_string();
+    move |cause| CacheError::Io { action, path, cause }
+}

@@ -1,0 +1,135 @@
+//! An identity this node holds for one of its entries, kept fresh at half-life.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use portcullis_identity::{PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, key_request};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::{Shared, SignError};
+use crate::clock;
+
+/// The first wait after a failed renewal; doubles up to [`RETRY_CEILING`].
+const RETRY_FLOOR: Duration = Duration::from_millis(200);
+/// The longest wait between two attempts to renew.
+const RETRY_CEILING: Duration = Duration::from_secs(30);
+
+/// An SVID that renews itself while the node lives.
+#[derive(Debug)]
+pub struct Identity {
+    entry: String,
+    digest: String,
+    slot: Arc<SvidSlot>,
+    renewals: watch::Sender<u64>,
+}
+
+impl Identity {
+    pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
+        Arc::new(Self {
+            entry,
+            digest,
+            slot: SvidSlot::new(svid),
+            renewals: watch::Sender::new(0),
+        })
+    }
+
+    /// Where TLS takes the certificate from.
+    #[must_use]
+    pub fn slot(&self) -> &Arc<SvidSlot> {
+        &self.slot
+    }
+
+    /// The SVID in force.
+    #[must_use]
+    pub fn svid(&self) -> Arc<Svid> {
+        self.slot.load()
+    }
+
+    /// The SPIFFE ID.
+    #[must_use]
+    pub fn id(&self) -> SpiffeId {
+        self.slot.load().id().clone()
+    }
+
+    /// Counts renewals: connections made before the last one should be made anew.
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    pub(super) fn entry(&self) -> &str {
+        &self.entry
+    }
+
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Renews for ever: at half-life, then until it works.
+    pub(super) async fn keep_fresh(self: Arc<Self>, shared: Arc<Shared>) {
+        loop {
+            let svid = self.svid();
+            let schedule = RenewalSchedule::new(svid.not_before(), svid.not_after(), clock::jitter());
+            clock::sleep_until(schedule.renew_at()).await;
+            self.renew_until_done(&shared, svid.not_after()).await;
+        }
+    }
+
+    async fn renew_until_done(&self, shared: &Shared, not_after: SystemTime) {
+        let mut wait = RETRY_FLOOR;
+        loop {
+            match self.renew(shared).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let left = not_after.duration_since(clock::now()).unwrap_or_default();
+                    warn!(entry = %self.entry, %error, seconds_left = left.as_secs(), "cannot renew an svid");
+                    // A broker that is back must not be waited for: the connection's return ends the pause.
+                    let mut connected = shared.connectivity.subscribe();
+                    connected.mark_unchanged();
+                    let back = async {
+                        let connected = connected.wait_for(|state| matches!(state, super::Connectivity::Connected));
+                        drop(connected.await);
+                        tokio::time::sleep(RETRY_FLOOR).await;
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = back, if !matches!(error, SignError::Refused(_)) => {}
+                    }
+                    wait = (wait * 2).min(RETRY_CEILING);
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, shared: &Shared) -> Result<(), SignError> {
+        let svid = shared.signed(&self.entry, &self.digest).await?;
+        let not_after = svid.not_after();
+        self.slot.store(svid);
+        self.renewals.send_modify(|count| *count += 1);
+        info!(entry = %self.entry, id = %self.id(), valid_seconds = not_after.duration_since(clock::now()).unwrap_or_default().as_secs(), "renewed an svid");
+        if let Err(error) = shared.store_identities().await {
+            warn!(%error, "cannot write the identity cache");
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A new key and the broker's certificate for it.
+    pub(super) async fn signed(&self, entry: &str, digest: &str) -> Result<Arc<Svid>, SignError> {
+        let key = PrivateKey::generate().map_err(|error| SignError::Unusable(error.to_string()))?;
+        let csr = key_request(&key).map_err(|error| SignError::Unusable(error.to_string()))?;
+        let chain = self.sign(entry, digest, csr).await?;
+        debug!(entry, certificates = chain.len(), "the broker signed");
+        svid(chain, key)
+    }
+}
+
+pub(super) fn svid(chain: Vec<Vec<u8>>, key: PrivateKey) -> Result<Arc<Svid>, SignError> {
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    Svid::new(chain, key)
+        .map(Arc::new)
+        .map_err(|error| SignError::Unusable(error.to_string()))
+}

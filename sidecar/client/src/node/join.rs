@@ -1,0 +1,135 @@
+//! How a node gets its first identity: from the cache of an earlier run, or for a join token.
+
+use std::time::Duration;
+
+use portcullis_api::v1;
+use portcullis_identity::{JoinToken, PrivateKey, joining_client_config, key_request};
+use tonic::Code;
+use tracing::{info, warn};
+
+use super::cache::{Cache, CachedSvid, Identities};
+use super::{NodeConfig, SignError, StartError, identity, state};
+use crate::clock;
+
+/// How long a joining node looks for a broker that does not answer yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The wait between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the broker may take for one attempt.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a node could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The broker was not found in time.
+    #[error("cannot join: {0}")]
+    Unreachable(String),
+    /// The broker refuses the token.
+    #[error("the broker refuses the join token: {0}")]
+    Refused(String),
+    /// The reply cannot be used.
+    #[error("the broker's answer cannot be used: {0}")]
+    Unusable(String),
+}
+
+impl From<SignError> for JoinError {
+    fn from(error: SignError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+/// The identities to start with.
+pub(super) async fn resume_or_join(cache: &Cache, config: &NodeConfig) -> Result<Identities, StartError> {
+    let cached = cache.identities()?;
+    let had_one = cached.is_some();
+    if let Some(mut identities) = cached {
+        let now = clock::now();
+        let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
+        if own.is_some_and(|own| own.svid.not_after() > now) {
+            if let Some(broker) = &config.broker {
+                identities.broker.clone_from(broker);
+            }
+            return Ok(identities);
+        }
+    }
+    let Some(token) = &config.join_token else {
+        return Err(if had_one {
+            StartError::Expired
+        } else {
+            StartError::NoToken
+        });
+    };
+    let broker = config.broker.clone().unwrap_or_else(|| token.broker.clone());
+    let identities = join(token, broker).await?;
+    cache.store_identities(&identities)?;
+    info!(node = %token.node, trust_domain = %token.trust_domain, "joined");
+    Ok(identities)
+}
+
+/// Redeems the token. One key is used for every attempt, so that a lost reply can be asked for again.
+async fn join(token: &JoinToken, broker: String) -> Result<Identities, JoinError> {
+    let key = PrivateKey::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
+    let csr = key_request(&key).map_err(|error| JoinError::Unusable(error.to_string()))?;
+    let patience = clock::instant() + PATIENCE;
+    let reply = loop {
+        match attempt(token, &broker, &csr).await {
+            Ok(reply) => break reply,
+            Err(JoinError::Unreachable(cause)) if clock::instant() < patience => {
+                warn!(cause, "the broker does not answer; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let v1::JoinReply { chain, bundles } = reply;
+    for bundle in &bundles {
+        state::parse_bundle(bundle.clone()).map_err(|error| JoinError::Unusable(error.to_string()))?;
+    }
+    let svid = identity::svid(chain, key)?;
+    let expected = portcullis_identity::node_id(&token.trust_domain, &token.node);
+    if svid.id() != &expected {
+        return Err(JoinError::Unusable(format!(
+            "the certificate is for `{}`, not for `{expected}`",
+            svid.id()
+        )));
+    }
+    let own = CachedSvid {
+        entry: String::new(),
+        digest: String::new(),
+        svid,
+    };
+    Ok(Identities {
+        broker,
+        bundles,
+        svids: vec![own],
+    })
+}
+
+async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::JoinReply, JoinError> {
+    let config = joining_client_config(token.root_spki_sha256, &token.trust_domain)
+        .map_err(|error| JoinError::Unusable(error.to_string()))?;
+    let channel = portcullis_api::connect_node(broker, &config)
+        .await
+        .map_err(|error| JoinError::Unreachable(error.to_string()))?;
+    let request = v1::JoinRequest {
+        node: token.node.to_string(),
+        secret: token.secret().to_vec(),
+        csr: csr.to_vec(),
+    };
+    let mut client = v1::node_client::NodeClient::new(channel);
+    let reply = tokio::time::timeout(DEADLINE, client.join(request))
+        .await
+        .map_err(|_| JoinError::Unreachable("the broker does not answer".to_owned()))?;
+    match reply {
+        Ok(reply) => Ok(reply.into_inner()),
+        Err(status)
+            if matches!(
+                status.code(),
+                Code::Unavailable | Code::ResourceExhausted | Code::Unknown
+            ) =>
+        {
+            Err(JoinError::Unreachable(status.message().to_owned()))
+        }
+        Err(status) => Err(JoinError::Refused(status.message().to_owned())),
+    }
+}

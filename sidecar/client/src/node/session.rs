@@ -1,0 +1,260 @@
+//! The one stream to the broker: state comes down, signing requests and announcements go up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_api::v1::{self, watch_reply, watch_request};
+use portcullis_identity::{PeerRule, PeerVerifier, broker_id, client_config};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{debug, error, info, warn};
+
+use super::state::{NodeState, target_message};
+use super::{Connectivity, NodeKind, Request, Shared, SignError, lock};
+use crate::clock;
+
+/// The first wait after a lost stream.
+const RETRY_FLOOR: Duration = Duration::from_millis(50);
+/// The longest: a node must be back within a second of the broker's return.
+const RETRY_CEILING: Duration = Duration::from_millis(700);
+/// Messages that may wait to be sent.
+const UPLINK_QUEUE: usize = 64;
+/// Signing requests that may wait for an answer.
+const MAX_PENDING: usize = 256;
+
+type Reply = oneshot::Sender<Result<Vec<Vec<u8>>, SignError>>;
+
+/// Why a session ended.
+enum End {
+    /// The node stops.
+    Stopped,
+    /// The node's own certificate was renewed: connect anew with it.
+    Renewed,
+    /// The stream broke, or the broker said something unbelievable.
+    Lost(String),
+}
+
+/// Keeps a session up until `stop`.
+pub(super) async fn keep_connected(
+    shared: Arc<Shared>,
+    mut requests: mpsc::Receiver<Request>,
+    stop: CancellationToken,
+) {
+    let mut wait = RETRY_FLOOR;
+    loop {
+        let end = tokio::select! {
+            end = session(&shared, &mut requests, &mut wait) => end,
+            () = stop.cancelled() => End::Stopped,
+        };
+        *lock(&shared.client) = None;
+        match end {
+            End::Stopped => return,
+            End::Renewed => {
+                debug!("connecting anew with the renewed certificate");
+                continue;
+            }
+            End::Lost(cause) => {
+                if *shared.connectivity.borrow() == Connectivity::Connected {
+                    shared.confirm(clock::now());
+                    warn!(cause, "lost the broker");
+                } else {
+                    debug!(cause, "the broker cannot be reached");
+                }
+                shared.connectivity.send_replace(Connectivity::Disconnected(cause));
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(0.5 + clock::jitter() / 2.0)) => {}
+            () = stop.cancelled() => return,
+        }
+        wait = (wait * 2).min(RETRY_CEILING);
+    }
+}
+
+async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: &mut Duration) -> End {
+    let mut renewals = shared.own.renewals();
+    renewals.mark_unchanged();
+    let (mut stream, mut uplink) = match open(shared).await {
+        Ok(opened) => opened,
+        Err(cause) => return End::Lost(cause),
+    };
+    loop {
+        let step = tokio::select! {
+            message = stream.message() => match message {
+                Ok(Some(message)) => uplink.receive(shared, message).await.inspect(|()| *wait = RETRY_FLOOR),
+                Ok(None) => Err("the broker ended the stream".to_owned()),
+                Err(status) => Err(status.message().to_owned()),
+            },
+            Some(request) = requests.recv() => uplink.ask(shared, request).await,
+            _ = renewals.changed() => return End::Renewed,
+        };
+        if let Err(cause) = step {
+            return End::Lost(cause);
+        }
+    }
+}
+
+async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), String> {
+    let verifier = PeerVerifier::new(
+        Arc::clone(&shared.trust),
+        PeerRule::Exactly(broker_id(&shared.trust_domain)),
+    );
+    let config = client_config(verifier, Arc::clone(shared.own.slot())).map_err(|error| error.to_string())?;
+    let channel = portcullis_api::connect_node(&shared.broker, &config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut client =
+        v1::node_client::NodeClient::new(channel).max_decoding_message_size(portcullis_api::MAX_MESSAGE_BYTES);
+    let (messages, queue) = mpsc::channel(UPLINK_QUEUE);
+    let uplink = Uplink {
+        messages,
+        pending: HashMap::new(),
+        next: 1,
+    };
+    uplink.send(hello(shared)).await?;
+    let stream = client
+        .watch(ReceiverStream::new(queue))
+        .await
+        .map_err(|status| status.message().to_owned())?;
+    let announced: Vec<_> = lock(&shared.announced).keys().cloned().collect();
+    for target in announced {
+        uplink.announce(shared, &target).await?;
+    }
+    *lock(&shared.client) = Some(client);
+    Ok((stream.into_inner(), uplink))
+}
+
+fn hello(shared: &Shared) -> watch_request::Message {
+    let kind = match shared.kind {
+        NodeKind::Sidecar => v1::NodeKind::Sidecar,
+        NodeKind::Host => v1::NodeKind::Host,
+        NodeKind::Shell => v1::NodeKind::Shell,
+    };
+    watch_request::Message::Hello(v1::Hello {
+        kind: kind.into(),
+        last: Some(shared.state.borrow().version.into()),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The sending half of the stream, and who waits for an answer to what was sent.
+struct Uplink {
+    messages: mpsc::Sender<v1::WatchRequest>,
+    pending: HashMap<u64, Reply>,
+    next: u64,
+}
+
+impl Uplink {
+    async fn send(&self, message: watch_request::Message) -> Result<(), String> {
+        let message = v1::WatchRequest { message: Some(message) };
+        self.messages
+            .send(message)
+            .await
+            .map_err(|_| "the broker ended the stream".to_owned())
+    }
+
+    async fn announce(&self, shared: &Shared, target: &portcullis_identity::Target) -> Result<(), String> {
+        let addresses = lock(&shared.announced).get(target).cloned().unwrap_or_default();
+        let target = Some(target_message(target));
+        self.send(watch_request::Message::Announce(v1::Announce { target, addresses }))
+            .await
+    }
+
+    async fn ask(&mut self, shared: &Shared, request: Request) -> Result<(), String> {
+        match request {
+            Request::Sign {
+                entry,
+                digest,
+                csr,
+                reply,
+            } => {
+                self.pending.retain(|_, reply| !reply.is_closed());
+                if reply.is_closed() {
+                    return Ok(());
+                }
+                if self.pending.len() >= MAX_PENDING {
+                    let _ = reply.send(Err(SignError::Offline));
+                    return Ok(());
+                }
+                let request = self.next;
+                self.next += 1;
+                self.pending.insert(request, reply);
+                let sign = v1::Sign {
+                    request,
+                    entry,
+                    csr,
+                    component_digest: digest,
+                };
+                self.send(watch_request::Message::Sign(sign)).await
+            }
+            Request::Announce(target) => self.announce(shared, &target).await,
+            Request::Applied(version) => self.send(watch_request::Message::Applied(version.into())).await,
+        }
+    }
+
+    async fn receive(&mut self, shared: &Shared, message: v1::WatchReply) -> Result<(), String> {
+        let known = shared.state.borrow().version;
+        let state = match message.message {
+            Some(watch_reply::Message::State(state)) => {
+                warn_of_skew(state.now_seconds);
+                NodeState::from_message(state, known)
+            }
+            Some(watch_reply::Message::Change(change)) => {
+                let before = Arc::clone(&shared.state.borrow());
+                before.changed(change)
+            }
+            Some(watch_reply::Message::Signed(v1::Signed { request, chain })) => {
+                self.answer(request, Ok(chain));
+                return Ok(());
+            }
+            Some(watch_reply::Message::SignRefused(v1::SignRefused { request, reason })) => {
+                self.answer(request, Err(SignError::Refused(reason)));
+                return Ok(());
+            }
+            Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused { target, reason })) => {
+                let target = target
+                    .map(|target| format!("{}/{}", target.lattice, target.id))
+                    .unwrap_or_default();
+                warn!(target, reason, "the broker refuses an announcement");
+                return Ok(());
+            }
+            None => return Err("the broker sent an empty message".to_owned()),
+        };
+        let state = state.map_err(|error| {
+            error!(%error, "refusing what the broker says");
+            error.to_string()
+        })?;
+        let version = state.version;
+        shared.enforce(state);
+        if *shared.connectivity.borrow() != Connectivity::Connected {
+            info!(%version, "connected to the broker");
+            shared.connectivity.send_replace(Connectivity::Connected);
+        }
+        match shared.kind {
+            NodeKind::Sidecar => Ok(()),
+            NodeKind::Host | NodeKind::Shell => self.send(watch_request::Message::Applied(version.into())).await,
+        }
+    }
+
+    fn answer(&mut self, request: u64, answer: Result<Vec<Vec<u8>>, SignError>) {
+        if let Some(reply) = self.pending.remove(&request) {
+            // Nobody waits any more: the deadline passed.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// Certificates are backdated by ten seconds; beyond that a skewed clock makes them look not yet valid.
+fn warn_of_skew(broker_seconds: u64) {
+    const TOLERATED_SECONDS: u64 = 5;
+    let here = super::seconds(clock::now());
+    if broker_seconds != 0 && here.abs_diff(broker_seconds) > TOLERATED_SECONDS {
+        warn!(
+            seconds = here.abs_diff(broker_seconds),
+            "this machine's clock differs from the broker's"
+        );
+    }
+}

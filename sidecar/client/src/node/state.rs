@@ -1,0 +1,431 @@
+//! What the broker has told this node, as domain types; applying a message is a plain function.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use portcullis_api::v1;
+use portcullis_identity::{Bundle, SpiffeId, Target, TrustDomain};
+use portcullis_policy::PolicyText;
+use portcullis_value::WitSource;
+use rustls::pki_types::CertificateDer;
+
+/// The order of everything the broker says. A restored broker starts a new incarnation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Grows when the broker's store is restored from a backup.
+    pub incarnation: u64,
+    /// Grows with every change.
+    pub epoch: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.epoch)
+    }
+}
+
+impl From<Version> for v1::Version {
+    fn from(version: Version) -> Self {
+        Self {
+            incarnation: version.incarnation,
+            epoch: version.epoch,
+        }
+    }
+}
+
+/// Which file may run under an entry that names a wasm component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ComponentDigest {
+    /// The entry is not for a wasm component.
+    NotAComponent,
+    /// Only the file with this digest, `sha256:HEX`.
+    Exactly(String),
+    /// Any file: for development (`danger-any-digest`).
+    DangerAny,
+}
+
+/// What this node may ask an SVID for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The broker's name for it.
+    pub id: String,
+    /// The identity it earns.
+    pub spiffe_id: SpiffeId,
+    /// Which wasm file it is bound to.
+    pub digest: ComponentDigest,
+}
+
+/// What is needed in order to call a virtual component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// Its address in the lattice.
+    pub target: Target,
+    /// Who must answer.
+    pub spiffe_id: SpiffeId,
+    /// wRPC instance names, `namespace:package/interface@version`.
+    pub interfaces: Vec<String>,
+    /// `host:port` of QUIC listeners.
+    pub addresses: Vec<String>,
+}
+
+/// Whether the sidecar decodes parameters, so that a policy may read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// Values are decoded by WIT.
+    Typed,
+    /// Bytes pass untouched.
+    Splice,
+}
+
+/// Everything needed in order to serve a virtual component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedComponent {
+    /// How the lattice sees it.
+    pub record: PeerRecord,
+    /// As it was registered.
+    pub upstream: UpstreamKind,
+    /// Its WIT folder.
+    pub wit: Vec<WitSource>,
+    /// Every policy that could match it.
+    pub policies: Vec<PolicyText>,
+    /// SPIFFE IDs granted on it.
+    pub grants: Vec<String>,
+}
+
+/// Everything the broker has told this node, at one version.
+#[derive(Clone, Debug, Default)]
+pub struct NodeState {
+    /// Of the last message applied.
+    pub version: Version,
+    /// Trust bundles by trust domain.
+    pub bundles: BTreeMap<TrustDomain, Bundle>,
+    /// Entries by their id.
+    pub entries: BTreeMap<String, Entry>,
+    /// Virtual components that can be called.
+    pub components: BTreeMap<Target, PeerRecord>,
+    /// Virtual components that this node serves.
+    pub served: BTreeMap<Target, ServedComponent>,
+}
+
+/// A message of the broker that is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidState {
+    /// A required field is missing.
+    #[error("the broker's message lacks `{0}`")]
+    Missing(&'static str),
+    /// A field does not parse.
+    #[error("the broker's message has a bad `{field}`: {cause}")]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// Why.
+        cause: String,
+    },
+    /// The message is older than what is already known: a rolled-back or restored store.
+    #[error("the broker offers version {offered}, but {known} was already seen")]
+    Older {
+        /// In the message.
+        offered: Version,
+        /// Applied before.
+        known: Version,
+    },
+}
+
+impl NodeState {
+    /// Parses a whole state.
+    ///
+    /// # Errors
+    /// When a field is missing or malformed, or when it is older than `known`.
+    pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
+        let v1::State {
+            version,
+            bundles,
+            entries,
+            components,
+            served,
+            now_seconds: _,
+        } = message;
+        let version = parse_version(version)?;
+        if version < known {
+            return Err(InvalidState::Older {
+                offered: version,
+                known,
+            });
+        }
+        let mut state = Self {
+            version,
+            ..Self::default()
+        };
+        state.upsert(bundles, entries, components, served)?;
+        Ok(state)
+    }
+
+    /// The state after a change.
+    ///
+    /// # Errors
+    /// As for [`NodeState::from_message`]; the state before stays good.
+    pub fn changed(&self, change: v1::Change) -> Result<Self, InvalidState> {
+        let v1::Change {
+            version,
+            bundles,
+            entries,
+            entries_removed,
+            components,
+            components_removed,
+            served,
+            served_removed,
+        } = change;
+        let version = parse_version(version)?;
+        if version <= self.version {
+            return Err(InvalidState::Older {
+                offered: version,
+                known: self.version,
+            });
+        }
+        let mut state = self.clone();
+        state.version = version;
+        for id in entries_removed {
+            state.entries.remove(&id);
+        }
+        for target in components_removed {
+            state.components.remove(&parse_target(Some(target))?);
+        }
+        for target in served_removed {
+            state.served.remove(&parse_target(Some(target))?);
+        }
+        state.upsert(bundles, entries, components, served)?;
+        Ok(state)
+    }
+
+    /// The message that would carry this state: what the on-disk cache keeps.
+    #[must_use]
+    pub fn to_message(&self) -> v1::State {
+        v1::State {
+            version: Some(self.version.into()),
+            bundles: self.bundles.values().map(bundle_message).collect(),
+            entries: self.entries.values().map(Entry::to_message).collect(),
+            components: self.components.values().map(PeerRecord::to_message).collect(),
+            served: self.served.values().map(ServedComponent::to_message).collect(),
+            now_seconds: 0,
+        }
+    }
+
+    /// Whether both states hold the same bundles, to the byte.
+    pub(super) fn trusts_as(&self, other: &Self) -> bool {
+        let message = |state: &Self| state.bundles.values().map(bundle_message).collect::<Vec<_>>();
+        message(self) == message(other)
+    }
+
+    fn upsert(
+        &mut self,
+        bundles: Vec<v1::Bundle>,
+        entries: Vec<v1::Entry>,
+        components: Vec<v1::PeerRecord>,
+        served: Vec<v1::ServedComponent>,
+    ) -> Result<(), InvalidState> {
+        for bundle in bundles {
+            let bundle = parse_bundle(bundle)?;
+            self.bundles.insert(bundle.trust_domain().clone(), bundle);
+        }
+        for entry in entries {
+            let entry = Entry::from_message(entry)?;
+            self.entries.insert(entry.id.clone(), entry);
+        }
+        for record in components {
+            let record = PeerRecord::from_message(record)?;
+            self.components.insert(record.target.clone(), record);
+        }
+        for component in served {
+            let component = ServedComponent::from_message(component)?;
+            self.served.insert(component.record.target.clone(), component);
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn from_message(message: v1::Entry) -> Result<Self, InvalidState> {
+        let v1::Entry {
+            id,
+            spiffe_id,
+            node: _,
+            component_digest,
+            danger_any_digest,
+            x509_ttl_seconds: _,
+            lattice: _,
+        } = message;
+        let digest = match (component_digest.is_empty(), danger_any_digest) {
+            (false, _) => ComponentDigest::Exactly(component_digest),
+            (true, true) => ComponentDigest::DangerAny,
+            (true, false) => ComponentDigest::NotAComponent,
+        };
+        Ok(Self {
+            id,
+            spiffe_id: parse_id("entry.spiffe_id", &spiffe_id)?,
+            digest,
+        })
+    }
+
+    fn to_message(&self) -> v1::Entry {
+        let (component_digest, danger_any_digest) = match &self.digest {
+            ComponentDigest::NotAComponent => (String::new(), false),
+            ComponentDigest::Exactly(digest) => (digest.clone(), false),
+            ComponentDigest::DangerAny => (String::new(), true),
+        };
+        v1::Entry {
+            id: self.id.clone(),
+            spiffe_id: self.spiffe_id.to_string(),
+            component_digest,
+            danger_any_digest,
+            ..v1::Entry::default()
+        }
+    }
+
+    /// Whether a component file with this digest (`sha256:HEX`) may use the entry.
+    #[must_use]
+    pub fn admits(&self, digest: &str) -> bool {
+        match &self.digest {
+            ComponentDigest::NotAComponent => false,
+            ComponentDigest::Exactly(bound) => bound == digest,
+            ComponentDigest::DangerAny => true,
+        }
+    }
+}
+
+impl PeerRecord {
+    pub(crate) fn from_message(message: v1::PeerRecord) -> Result<Self, InvalidState> {
+        let v1::PeerRecord {
+            target,
+            spiffe_id,
+            interfaces,
+            addresses,
+        } = message;
+        Ok(Self {
+            target: parse_target(target)?,
+            spiffe_id: parse_id("record.spiffe_id", &spiffe_id)?,
+            interfaces,
+            addresses,
+        })
+    }
+
+    fn to_message(&self) -> v1::PeerRecord {
+        v1::PeerRecord {
+            target: Some(target_message(&self.target)),
+            spiffe_id: self.spiffe_id.to_string(),
+            interfaces: self.interfaces.clone(),
+            addresses: self.addresses.clone(),
+        }
+    }
+}
+
+impl ServedComponent {
+    fn from_message(message: v1::ServedComponent) -> Result<Self, InvalidState> {
+        let v1::ServedComponent {
+            record,
+            upstream,
+            wit,
+            policies,
+            grants,
+        } = message;
+        let upstream = match v1::Upstream::try_from(upstream) {
+            Ok(v1::Upstream::Typed) => UpstreamKind::Typed,
+            Ok(v1::Upstream::Splice) => UpstreamKind::Splice,
+            Ok(v1::Upstream::Unspecified) | Err(_) => return Err(InvalidState::Missing("served.upstream")),
+        };
+        Ok(Self {
+            record: PeerRecord::from_message(record.ok_or(InvalidState::Missing("served.record"))?)?,
+            upstream,
+            wit: wit_sources(wit),
+            policies: policies
+                .into_iter()
+                .map(|v1::Policy { id, text }| PolicyText { id, text })
+                .collect(),
+            grants,
+        })
+    }
+
+    fn to_message(&self) -> v1::ServedComponent {
+        let upstream = match self.upstream {
+            UpstreamKind::Typed => v1::Upstream::Typed,
+            UpstreamKind::Splice => v1::Upstream::Splice,
+        };
+        v1::ServedComponent {
+            record: Some(self.record.to_message()),
+            upstream: upstream.into(),
+            wit: self
+                .wit
+                .iter()
+                .map(|source| v1::WitFile {
+                    path: source.path.clone(),
+                    text: source.text.clone(),
+                })
+                .collect(),
+            policies: self
+                .policies
+                .iter()
+                .map(|policy| v1::Policy {
+                    id: policy.id.clone(),
+                    text: policy.text.clone(),
+                })
+                .collect(),
+            grants: self.grants.clone(),
+        }
+    }
+}
+
+pub(crate) fn wit_sources(files: Vec<v1::WitFile>) -> Vec<WitSource> {
+    files
+        .into_iter()
+        .map(|v1::WitFile { path, text }| WitSource { path, text })
+        .collect()
+}
+
+pub(crate) fn target_message(target: &Target) -> v1::Target {
+    v1::Target {
+        lattice: target.lattice.to_string(),
+        id: target.id.to_string(),
+    }
+}
+
+pub(crate) fn parse_bundle(message: v1::Bundle) -> Result<Bundle, InvalidState> {
+    let v1::Bundle {
+        trust_domain,
+        x509_authorities,
+    } = message;
+    let field = |cause: String| InvalidState::Field { field: "bundle", cause };
+    let trust_domain = TrustDomain::new(&trust_domain).map_err(|error| field(error.to_string()))?;
+    Bundle::new(trust_domain, x509_authorities.into_iter().map(CertificateDer::from))
+        .map_err(|error| field(error.to_string()))
+}
+
+fn bundle_message(bundle: &Bundle) -> v1::Bundle {
+    v1::Bundle {
+        trust_domain: bundle.trust_domain().as_str().to_owned(),
+        x509_authorities: bundle.certificates().map(|certificate| certificate.to_vec()).collect(),
+    }
+}
+
+fn parse_version(version: Option<v1::Version>) -> Result<Version, InvalidState> {
+    let v1::Version { incarnation, epoch } = version.ok_or(InvalidState::Missing("version"))?;
+    Ok(Version { incarnation, epoch })
+}
+
+fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
+    let v1::Target { lattice, id } = target.ok_or(InvalidState::Missing("target"))?;
+    let field = |cause: String| InvalidState::Field { field: "target", cause };
+    Ok(Target {
+        lattice: lattice
+            .parse()
+            .map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
+        id: id
+            .parse()
+            .map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
+    })
+}
+
+fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
+    SpiffeId::new(text).map_err(|error| InvalidState::Field {
+        field,
+        cause: error.to_string(),
+    })
+}

@@ -1,0 +1,144 @@
+//! The connection to one virtual component: found, checked, and made anew before the old one must go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use portcullis_identity::SpiffeId;
+use portcullis_transport::quic::Connection;
+use tokio::sync::Mutex;
+use tracing::{debug, info};
+
+use super::{CallError, Inner};
+use crate::clock;
+use crate::node::PeerRecord;
+
+/// Where one SPIFFE ID is reached.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// What messages call it: its target.
+    pub(super) peer: String,
+    expected: SpiffeId,
+    addresses: RwLock<Vec<String>>,
+    current: ArcSwapOption<Link>,
+    /// Held while dialling: one caller dials, the others wait for what it gets.
+    dialling: Mutex<()>,
+    refreshing: AtomicBool,
+}
+
+/// A connection and when a younger one should take its place.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    renewal: u64,
+    refresh_at: SystemTime,
+}
+
+impl Route {
+    pub(super) fn new(record: &PeerRecord) -> Self {
+        Self {
+            peer: record.target.to_string(),
+            expected: record.spiffe_id.clone(),
+            addresses: RwLock::new(record.addresses.clone()),
+            current: ArcSwapOption::empty(),
+            dialling: Mutex::new(()),
+            refreshing: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes over the addresses of a newer record.
+    pub(super) fn update(&self, record: &PeerRecord) {
+        let known = *self.addresses.read().unwrap_or_else(PoisonError::into_inner) == record.addresses;
+        if !known {
+            self.addresses
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone_from(&record.addresses);
+        }
+    }
+
+    /// Drops a link that failed, unless another took its place already.
+    pub(super) fn forget(&self, link: &Arc<Link>) {
+        let current = self.current.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            self.current.compare_and_swap(&current, None);
+        }
+    }
+}
+
+/// A live connection. Past its refresh time it is still used while a younger one is made beside it.
+pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<Link>, CallError> {
+    if let Some(link) = usable(route) {
+        let renewal = *inner.identity.renewals().borrow();
+        let stale = link.renewal != renewal || link.refresh_at <= clock::now();
+        if stale && !route.refreshing.swap(true, Ordering::AcqRel) {
+            let (inner, route) = (Arc::clone(inner), Arc::clone(route));
+            inner.tasks.clone().spawn(async move {
+                let made = dial(&inner, &route).await;
+                match made {
+                    Ok(link) => {
+                        debug!(peer = route.peer, "connected anew");
+                        route.current.store(Some(link));
+                    }
+                    Err(error) => info!(peer = route.peer, %error, "cannot connect anew; the old connection stays"),
+                }
+                route.refreshing.store(false, Ordering::Release);
+            });
+        }
+        return Ok(link);
+    }
+    let _one_dials = route.dialling.lock().await;
+    if let Some(link) = usable(route) {
+        return Ok(link);
+    }
+    let link = dial(inner, route).await?;
+    route.current.store(Some(Arc::clone(&link)));
+    Ok(link)
+}
+
+fn usable(route: &Route) -> Option<Arc<Link>> {
+    route
+        .current
+        .load_full()
+        .filter(|link| link.connection.lost().is_none())
+}
+
+async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
+    let renewal = *inner.identity.renewals().borrow();
+    let addresses = route.addresses.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let unreachable = |cause: String| CallError::Unreachable {
+        peer: route.peer.clone(),
+        cause,
+    };
+    let mut last = "no sidecar has announced an address".to_owned();
+    for address in addresses {
+        let resolved = match tokio::net::lookup_host(&address).await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                last = format!("`{address}`: {error}");
+                continue;
+            }
+        };
+        for resolved in resolved {
+            let dialled = inner.dialer.connect(resolved, &route.expected);
+            match tokio::time::timeout(inner.limits.connect, dialled).await {
+                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, renewal))),
+                Ok(Err(error)) => last = format!("`{address}`: {error}"),
+                Err(_) => last = format!("`{address}`: no answer within {} ms", inner.limits.connect.as_millis()),
+            }
+        }
+    }
+    Err(unreachable(last))
+}
+
+/// The younger connection is due at half of what is left of the peer's certificate.
+fn fresh(connection: Connection, renewal: u64) -> Link {
+    let now = clock::now();
+    let left = connection.peer().not_after().duration_since(now).unwrap_or_default();
+    Link {
+        connection,
+        renewal,
+        refresh_at: now + left / 2,
+    }
+}
