@@ -54,13 +54,13 @@ pub fn parse_spiffe_id(text: &str) -> Result<SpiffeId, InvalidSpiffeId> {
         return Err(InvalidSpiffeId::TooLong { bytes: text.len() });
     }
     let id = SpiffeId::new(text).map_err(|reason| InvalidSpiffeId::Malformed {
-        text: text.to_owned(),
+        text: shown(text),
         reason,
     })?;
     let canonical = id.to_string();
     if canonical != text {
         return Err(InvalidSpiffeId::NotCanonical {
-            text: text.to_owned(),
+            text: shown(text),
             canonical,
         });
     }
@@ -75,9 +75,12 @@ pub fn parse_trust_domain(text: &str) -> Result<TrustDomain, InvalidSpiffeId> {
     TrustDomain::new(text)
         .ok()
         .filter(|trust_domain| trust_domain.as_str() == text)
-        .ok_or_else(|| InvalidSpiffeId::NotTrustDomain {
-            text: text.chars().take(256).collect(),
-        })
+        .ok_or_else(|| InvalidSpiffeId::NotTrustDomain { text: shown(text) })
+}
+
+/// A text of a stranger as it may stand in a log: without control characters, and not too long.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(256).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +176,15 @@ mod tests {
             error.to_string(),
             "`spiffe://Example.org/a` is not a SPIFFE ID: write it as `spiffe://example.org/a`"
         );
+    }
+
+    /// A peer that is not authenticated yet writes this text.
+    #[test]
+    fn an_error_repeats_a_text_without_its_control_characters_and_not_whole() {
+        let text = format!("spiffe://td/a\n\u{1b}[31m{}", "b".repeat(1500));
+        let error = parse_spiffe_id(&text).unwrap_err().to_string();
+        assert!(error.starts_with(r"`spiffe://td/a\n\u{1b}[31mbbb"), "{error}");
+        assert!(error.len() < 500 && !error.contains(char::is_control));
     }
 
     #[test]

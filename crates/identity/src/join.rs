@@ -15,7 +15,7 @@ use spiffe::TrustDomain;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::{InvalidName, InvalidSpiffeId, NoRandomness, NodeName, parse_trust_domain, request::sha256};
+use crate::{InvalidName, InvalidSpiffeId, NoRandomness, NodeName, id::shown, parse_trust_domain, request::sha256};
 
 const PREFIX: &str = "portcullis-join.v1.";
 
@@ -215,7 +215,7 @@ fn check_address(address: &str) -> Result<(), InvalidJoinToken> {
         Ok(())
     } else {
         Err(InvalidJoinToken::Broker {
-            address: address.to_owned(),
+            address: shown(address),
         })
     }
 }

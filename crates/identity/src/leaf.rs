@@ -131,6 +131,7 @@ impl Leaf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 
     use super::*;
@@ -350,5 +351,17 @@ mod tests {
         let id = format!("spiffe://a.test/{}", "a".repeat(2048 - 16));
         let leaf = parse(|params| params.subject_alt_names = vec![uri(&id)]).unwrap();
         assert_eq!(leaf.id().to_string(), id);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_strange(at in 0..300_usize, bytes in proptest::collection::vec(any::<u8>(), 1..6)) {
+            let mut der = TestCa::root("a.test").leaf("/x").remove(0).to_vec();
+            der.splice(at..at + bytes.len(), bytes.iter().copied());
+            if let Ok(leaf) = Leaf::parse(&der) {
+                prop_assert!(!leaf.id().path().is_empty());
+            }
+            prop_assert!(Leaf::parse(&bytes).is_err());
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
+use crate::id::shown;
+
 /// A name has at most this many bytes.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -28,7 +30,7 @@ pub enum InvalidName {
         bytes: usize,
     },
     /// The name holds a character that has a meaning in a path or a subject.
-    #[error("{kind} `{text}` holds `{character}`: use letters, digits, `_` and `-` only")]
+    #[error("{kind} `{text}` holds {character:?}: use letters, digits, `_` and `-` only")]
     Character {
         /// What was to be named.
         kind: &'static str,
@@ -67,7 +69,7 @@ fn check(kind: &'static str, text: &str) -> Result<(), InvalidName> {
     {
         Some(character) => Err(InvalidName::Character {
             kind,
-            text: text.to_owned(),
+            text: shown(text),
             character,
         }),
         None => Ok(()),
@@ -154,9 +156,9 @@ impl FromStr for Target {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (lattice, id) = text.split_once('/').ok_or_else(|| InvalidName::NotTarget {
-            text: text.chars().take(160).collect(),
-        })?;
+        let (lattice, id) = text
+            .split_once('/')
+            .ok_or_else(|| InvalidName::NotTarget { text: shown(text) })?;
         Ok(Self {
             lattice: lattice.parse()?,
             id: id.parse()?,

@@ -27,6 +27,8 @@ pub struct InvalidKey;
 pub struct NoRandomness;
 
 /// A P-256 private key in PKCS#8. It is never cloned, never printed, and its encoding is wiped on drop.
+///
+/// What ring and rustls keep of it in order to sign is not wiped: they offer no way.
 pub struct PrivateKey {
     pkcs8: Zeroizing<Vec<u8>>,
     pair: EcdsaKeyPair,

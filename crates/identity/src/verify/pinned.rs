@@ -1,17 +1,14 @@
 //! The verifier of a node that joins: it knows no bundle yet, only the hash of the root's key.
 
 use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    Error,
+    client::danger::{ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use spiffe::{SpiffeId, TrustDomain};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{
-    PeerRefused, PeerRule, RefusalReason, Usage, chain,
-    rustls_side::{schemes, tls12_signature, tls13_signature},
-};
+use super::{PeerRefused, PeerRule, RefusalReason, Usage, chain, rustls_side::tls13_signatures};
 use crate::{Authority, Bundle, Leaf, MAX_INTERMEDIATES, broker_id};
 
 /// Accepts the broker of one trust domain, by a root that it presents and whose key is pinned.
@@ -91,27 +88,7 @@ impl ServerCertVerifier for PinnedRootVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
+    tls13_signatures!();
 }
 
 #[cfg(test)]
