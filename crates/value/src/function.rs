@@ -35,3 +35,81 @@ impl fmt::Display for FunctionType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FunctionType;
+    use crate::Type;
+
+    fn function(params: &[(&str, Type)], result: Option<Type>) -> FunctionType {
+        FunctionType {
+            params: params
+                .iter()
+                .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
+                .collect(),
+            result,
+        }
+    }
+
+    #[test]
+    fn a_difference_names_its_place() {
+        let order = |price: Type| {
+            let line = Type::record([("price", price), ("state", Type::enumeration(["new", "paid"]))]);
+            Type::record([("lines", Type::list(line))])
+        };
+        let outcome = |err: Option<Type>| Some(Type::result(Some(Type::tuple([Type::U8, Type::Bool])), err));
+        let base = function(&[("id", Type::U8), ("order", order(Type::U32))], outcome(None));
+        assert_eq!(base.difference(&base.clone()), None);
+        let shape = |cases: &[(&str, Option<Type>)]| function(&[("s", Type::variant(cases.to_vec()))], None);
+        for (expected, found, words) in [
+            (
+                &base,
+                function(&[("id", Type::U8), ("order", order(Type::U64))], outcome(None)),
+                "parameter `order`: field `lines`: list element: field `price`: expected `u32`, found `u64`",
+            ),
+            (
+                &base,
+                function(&[("id", Type::U8)], outcome(None)),
+                "parameter `order` is missing",
+            ),
+            (
+                &base,
+                function(&[("nr", Type::U8), ("order", order(Type::U32))], outcome(None)),
+                "expected parameter `id` at position 0, found `nr`",
+            ),
+            (
+                &base,
+                function(
+                    &[("id", Type::U8), ("order", order(Type::U32)), ("x", Type::U8)],
+                    outcome(None),
+                ),
+                "unexpected parameter `x`",
+            ),
+            (
+                &base,
+                function(&[("id", Type::U8), ("order", order(Type::U32))], None),
+                "result: expected `result<tuple<u8, bool>>`, found nothing",
+            ),
+            (
+                &base,
+                function(
+                    &[("id", Type::U8), ("order", order(Type::U32))],
+                    outcome(Some(Type::String)),
+                ),
+                "result: `err`: expected nothing, found `string`",
+            ),
+            (
+                &shape(&[("a", None), ("b", Some(Type::U8))]),
+                shape(&[("a", None), ("b", Some(Type::U16))]),
+                "parameter `s`: case `b`: expected `u8`, found `u16`",
+            ),
+            (
+                &shape(&[("a", None)]),
+                shape(&[("a", None), ("b", None)]),
+                "parameter `s`: unexpected case `b`",
+            ),
+        ] {
+            assert_eq!(expected.difference(&found).as_deref(), Some(words));
+        }
+    }
+}

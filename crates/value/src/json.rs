@@ -128,3 +128,424 @@ impl JsonError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{
+        Int64, JsonRules, from_json, params_from_json, params_to_json, parse_json, result_from_json, result_to_json,
+        to_json,
+    };
+    use crate::{FunctionType, Limits, Type, Value};
+
+    const NUMBERS: JsonRules = JsonRules { int64: Int64::Number };
+    const STRINGS: JsonRules = JsonRules { int64: Int64::String };
+
+    fn written(value: &Value, ty: &Type, rules: &JsonRules) -> String {
+        let mut out = Vec::new();
+        to_json(value, ty, rules, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn read(text: &str, ty: &Type) -> Result<Value, String> {
+        let limits = Limits::default();
+        let json = parse_json(text.as_bytes(), &limits).map_err(|error| error.to_string())?;
+        from_json(&json, ty, &NUMBERS, &limits).map_err(|error| error.to_string())
+    }
+
+    fn boxed(value: Value) -> Option<Box<Value>> {
+        Some(Box::new(value))
+    }
+
+    fn text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    fn point() -> Type {
+        Type::record([("x", Type::S32), ("the-label", Type::option(Type::String))])
+    }
+
+    fn shape() -> Type {
+        let maybe = Type::option(Type::option(Type::U8));
+        Type::variant([("nothing", None), ("at", Some(point())), ("maybe", Some(maybe))])
+    }
+
+    /// The table of the rules: a value, its only written form, and other forms that are read.
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn every_type_has_its_form() {
+        let twice = Type::option(Type::option(Type::U8));
+        let outcome = Type::result(Some(Type::U8), None);
+        let flags = Type::flags(["read", "write", "run"]);
+        let table: &[(Type, Value, &str, &[&str])] = &[
+            (Type::Bool, Value::Bool(true), "true", &[]),
+            (Type::U8, Value::U8(255), "255", &[" 255\n"]),
+            (Type::S32, Value::S32(i32::MIN), "-2147483648", &[]),
+            (
+                Type::U64,
+                Value::U64(u64::MAX),
+                "18446744073709551615",
+                &["\"18446744073709551615\""],
+            ),
+            (
+                Type::S64,
+                Value::S64(i64::MIN),
+                "-9223372036854775808",
+                &["\"-9223372036854775808\""],
+            ),
+            (Type::S64, Value::S64(0), "0", &["\"0\""]),
+            (Type::F32, Value::F32(0.1), "0.1", &["0.10000000149011612", "1e-1"]),
+            (Type::F32, Value::F32(-0.0), "-0.0", &["-0", "-0e7"]),
+            (
+                Type::F64,
+                Value::F64(0.1),
+                "0.1",
+                &["0.1000000000000000055511151231257827"],
+            ),
+            (Type::F64, Value::F64(5.0), "5.0", &["5", "5e0", "500E-2"]),
+            (Type::F64, Value::F64(f64::INFINITY), "\"Infinity\"", &[]),
+            (Type::F64, Value::F64(f64::NEG_INFINITY), "\"-Infinity\"", &[]),
+            (Type::Char, Value::Char('é'), "\"é\"", &["\"\\u00e9\""]),
+            (Type::Char, Value::Char('😀'), "\"😀\"", &["\"\\ud83d\\uDE00\""]),
+            (
+                Type::String,
+                text("a\"\n\u{1}"),
+                r#""a\"\n\u0001""#,
+                &[r#""\u0061\u0022\u000A\u0001""#],
+            ),
+            (
+                Type::Bytes,
+                Value::Bytes(Bytes::from_static(b"hi!!")),
+                "\"aGkhIQ==\"",
+                &["[104, 105, 33, 33]"],
+            ),
+            (Type::Bytes, Value::Bytes(Bytes::new()), "\"\"", &["[]"]),
+            (
+                Type::list(Type::U16),
+                Value::List(vec![Value::U16(1), Value::U16(500)]),
+                "[1,500]",
+                &[" [ 1 , 500 ] "],
+            ),
+            (Type::list(Type::U16), Value::List(vec![]), "[]", &[]),
+            (
+                Type::tuple([Type::U8, Type::Bool]),
+                Value::Tuple(vec![Value::U8(1), Value::Bool(false)]),
+                "[1,false]",
+                &[],
+            ),
+            (Type::tuple([]), Value::Tuple(vec![]), "[]", &[]),
+            (
+                point(),
+                Value::Record(vec![Value::S32(-3), Value::some(text("here"))]),
+                r#"{"x":-3,"the-label":"here"}"#,
+                &[r#"{"the-label": "here", "x": -3}"#],
+            ),
+            (
+                point(),
+                Value::Record(vec![Value::S32(1), Value::none()]),
+                r#"{"x":1}"#,
+                &[r#"{"x":1,"the-label":null}"#],
+            ),
+            (Type::record::<&str>([]), Value::Record(vec![]), "{}", &[]),
+            (
+                shape(),
+                Value::Variant(0, None),
+                r#"{"tag":"nothing"}"#,
+                &[r#"{"val":null,"tag":"nothing"}"#],
+            ),
+            (
+                shape(),
+                Value::Variant(1, boxed(Value::Record(vec![Value::S32(1), Value::none()]))),
+                r#"{"tag":"at","val":{"x":1}}"#,
+                &[],
+            ),
+            (
+                shape(),
+                Value::Variant(2, boxed(Value::none())),
+                r#"{"tag":"maybe","val":null}"#,
+                &[r#"{"tag":"maybe"}"#],
+            ),
+            (
+                shape(),
+                Value::Variant(2, boxed(Value::some(Value::none()))),
+                r#"{"tag":"maybe","val":{"val":null}}"#,
+                &[],
+            ),
+            (Type::enumeration(["red", "green"]), Value::Enum(1), "\"green\"", &[]),
+            (Type::option(Type::U8), Value::none(), "null", &[]),
+            (Type::option(Type::U8), Value::some(Value::U8(7)), "7", &[]),
+            (twice.clone(), Value::none(), "null", &[]),
+            (twice.clone(), Value::some(Value::none()), r#"{"val":null}"#, &[]),
+            (twice, Value::some(Value::some(Value::U8(7))), r#"{"val":7}"#, &[]),
+            (
+                outcome.clone(),
+                Value::Result(Ok(boxed(Value::U8(1)))),
+                r#"{"ok":1}"#,
+                &[],
+            ),
+            (outcome, Value::Result(Err(None)), r#"{"err":null}"#, &[]),
+            (
+                flags.clone(),
+                Value::Flags(vec![true, false, true]),
+                r#"["read","run"]"#,
+                &[r#"["run","read"]"#],
+            ),
+            (flags, Value::Flags(vec![false; 3]), "[]", &[]),
+        ];
+        for (ty, value, form, others) in table {
+            assert_eq!(written(value, ty, &NUMBERS), *form, "{ty}");
+            for form in [*form].iter().chain(*others) {
+                assert_eq!(
+                    read(form, ty).as_ref().map(|read| format!("{read:?}")),
+                    Ok(format!("{value:?}")),
+                    "{form}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn int64_is_a_string_where_the_rule_says_so() {
+        assert_eq!(
+            written(&Value::U64(u64::MAX), &Type::U64, &STRINGS),
+            "\"18446744073709551615\""
+        );
+        assert_eq!(written(&Value::S64(-1), &Type::S64, &STRINGS), "\"-1\"");
+        assert_eq!(written(&Value::U32(1), &Type::U32, &STRINGS), "1");
+    }
+
+    #[test]
+    fn nan_is_a_string_and_comes_back_as_nan() {
+        assert_eq!(written(&Value::F32(-f32::NAN), &Type::F32, &NUMBERS), "\"NaN\"");
+        assert!(matches!(read("\"NaN\"", &Type::F64), Ok(Value::F64(value)) if value.is_nan()));
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn what_the_rules_do_not_allow_is_refused_with_its_place() {
+        let order = Type::record([("lines", Type::list(point()))]);
+        let nothing = Type::result(None, Some(Type::U8));
+        let flags = Type::flags(["read", "write"]);
+        let twice = Type::option(Type::option(Type::U8));
+        for (ty, text, message) in [
+            (Type::U8, "256", "the value: the number `256`, expected `u8`"),
+            (Type::U8, "1.0", "the value: the number `1.0`, expected `u8`"),
+            (Type::U32, "1e3", "the value: the number `1000.0`, expected `u32`"),
+            (Type::S8, "-0", "the value: the number `-0.0`, expected `s8`"),
+            (Type::U32, "\"1\"", "the value: the string `1`, expected `u32`"),
+            (Type::U64, "\"01\"", "the value: the string `01`, expected `u64`"),
+            (Type::U64, "\"+1\"", "the value: the string `+1`, expected `u64`"),
+            (Type::S64, "\"-0\"", "the value: the string `-0`, expected `s64`"),
+            (
+                Type::S64,
+                "\"9223372036854775808\"",
+                "the value: the string `9223372036854775808`, expected `s64`",
+            ),
+            (Type::F32, "3.5e38", "the value: the number `3.5e+38`, expected `f32`"),
+            (Type::F64, "\"inf\"", "the value: the string `inf`, expected `f64`"),
+            (
+                Type::F64,
+                "1e400",
+                "not JSON at line 1 column 1: a number overflows 64 bits",
+            ),
+            (Type::Bool, "1", "the value: the number `1`, expected `bool`"),
+            (Type::Char, "\"\"", "the value: the string ``, expected `char`"),
+            (Type::Char, "\"ab\"", "the value: the string `ab`, expected `char`"),
+            (Type::String, "null", "the value: null, expected `string`"),
+            (
+                Type::Bytes,
+                "\"aGk\"",
+                "the value: a string that is not base64 (invalid padding), expected `list<u8>`",
+            ),
+            (Type::Bytes, "[1, 256]", "`/1`: the number `256`, expected `u8`"),
+            (
+                Type::enumeration(["a", "b"]),
+                "\"c\"",
+                "the value: the string `c`, expected `enum { a, b }`",
+            ),
+            (
+                Type::tuple([Type::U8]),
+                "[1, 2]",
+                "the value: an array of 2, expected `tuple<u8>`",
+            ),
+            (
+                order.clone(),
+                r#"{"lines":[{"x":1},{"x":true}]}"#,
+                "`/lines/1/x`: `true`, expected `s32`",
+            ),
+            (order, r#"{"lines":[{}]}"#, "`/lines/0/x`: nothing, expected `s32`"),
+            (
+                point(),
+                r#"{"x":1,"y":2}"#,
+                "the value: the unknown name `y`, expected `record { x: s32, the-label: option<string> }`",
+            ),
+            (
+                point(),
+                r#"{"x":1,"x":2}"#,
+                "not JSON at line 1 column 8: the key `x` is repeated",
+            ),
+            (
+                Type::variant([("a", None), ("b", Some(Type::U8))]),
+                r#"{"tag":"c"}"#,
+                "`/tag`: the string `c`, expected `variant { a, b(u8) }`",
+            ),
+            (
+                Type::variant([("a", Some(Type::U8))]),
+                r#"{"tag":"a"}"#,
+                "`/val`: nothing, expected `u8`",
+            ),
+            (
+                Type::variant([("a", None)]),
+                r#"{"tag":"a","val":1}"#,
+                "`/val`: the number `1`, expected `nothing`",
+            ),
+            (
+                Type::variant([("a", None)]),
+                r#"{"val":1}"#,
+                "`/tag`: null, expected `variant { a }`",
+            ),
+            (
+                Type::variant([("a", None)]),
+                r#"{"tag":"a","value":1}"#,
+                "the value: the unknown name `value`, expected `variant { a }`",
+            ),
+            (
+                flags.clone(),
+                r#"["run"]"#,
+                "`/0`: the string `run`, expected `flags { read, write }`",
+            ),
+            (
+                flags,
+                r#"["read","read"]"#,
+                "`/1`: the string `read` for the second time, expected `flags { read, write }`",
+            ),
+            (
+                nothing.clone(),
+                r#"{"ok":null,"err":1}"#,
+                r#"the value: an object that is neither {"ok": ..} nor {"err": ..}, expected `result<_, u8>`"#,
+            ),
+            (
+                nothing.clone(),
+                "{}",
+                r#"the value: an object that is neither {"ok": ..} nor {"err": ..}, expected `result<_, u8>`"#,
+            ),
+            (nothing, r#"{"ok":1}"#, "`/ok`: the number `1`, expected `null`"),
+            (
+                twice.clone(),
+                "7",
+                r#"the value: the number `7` where null or {"val": ..} should be, expected `option<option<u8>>`"#,
+            ),
+            (
+                twice,
+                "{}",
+                r#"the value: an object where null or {"val": ..} should be, expected `option<option<u8>>`"#,
+            ),
+        ] {
+            assert_eq!(read(text, &ty), Err(message.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_refused_with_its_line() {
+        for (text, place) in [
+            ("", "line 1 column 1: the text ends where a value should be"),
+            ("{\n  \"a\": 1,\n}", "line 3 column 1: expected a key in quotes"),
+            ("[1 2]", "line 1 column 4: expected `,` or `]`"),
+            ("[1,]", "line 1 column 4: expected a value"),
+            ("01", "line 1 column 1: a number begins with a superfluous 0"),
+            ("1 2", "line 1 column 3: text follows the value"),
+            ("\"a", "line 1 column 3: the text ends inside a string"),
+            ("\"\t\"", "line 1 column 2: a control character stands in a string"),
+            (r#""\ud800""#, "line 1 column 8: a surrogate stands alone"),
+            (r#""\udc00\ud800""#, "line 1 column 14: a surrogate stands alone"),
+            (r#""\x""#, "line 1 column 3: there is no such escape"),
+            (r#""\u+123""#, "line 1 column 4: expected four hexadecimal digits"),
+            ("nul", "line 1 column 1: expected a value"),
+            ("NaN", "line 1 column 1: expected a value"),
+            (
+                "{\"a\":1,\"b\":2,\"\\u0061\":3}",
+                "line 1 column 14: the key `a` is repeated",
+            ),
+        ] {
+            let error = parse_json(text.as_bytes(), &Limits::default()).unwrap_err();
+            assert_eq!(error.to_string(), format!("not JSON at {place}"), "{text}");
+        }
+        assert!(parse_json(b"\"\xc3\x28\"", &Limits::default()).is_err());
+        assert!(
+            parse_json(b"\xef\xbb\xbf1", &Limits::default()).is_err(),
+            "a byte order mark is no JSON"
+        );
+    }
+
+    #[test]
+    fn json_ends_at_the_limits() {
+        let limits = Limits {
+            bytes: 20_000,
+            depth: 4,
+            items: 10,
+        };
+        assert!(parse_json(b"[[[[0]]]]", &limits).is_ok());
+        let refused = |text: &[u8]| parse_json(text, &limits).unwrap_err().to_string();
+        assert_eq!(refused(b"[[[[[0]]]]]"), "the value nests deeper than 4 levels");
+        assert_eq!(refused(&[b'['; 19_000]), "the value nests deeper than 4 levels");
+        assert_eq!(refused(&[b' '; 20_001]), "the value is larger than 20000 bytes");
+        assert_eq!(
+            refused(b"[0,0,0,0,0,0,0,0,0,0,0]"),
+            "the value holds more than 10 items"
+        );
+
+        let json = serde_json::json!([[[[0]]]]);
+        let deep = Type::list(Type::list(Type::list(Type::list(Type::U16))));
+        let error = from_json(&json, &deep, &NUMBERS, &limits).unwrap_err();
+        assert_eq!(error.to_string(), "the value nests deeper than 4 levels");
+        let json = serde_json::json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let error = from_json(&json, &Type::list(Type::U16), &NUMBERS, &limits).unwrap_err();
+        assert_eq!(error.to_string(), "the value holds more than 10 items");
+    }
+
+    #[test]
+    fn parameters_are_an_object_and_a_missing_result_is_null() {
+        let function = FunctionType {
+            params: vec![
+                ("id".to_owned(), Type::U8),
+                ("note".to_owned(), Type::option(Type::String)),
+            ],
+            result: None,
+        };
+        let limits = Limits::default();
+        let mut out = Vec::new();
+        params_to_json(&function, &[Value::U8(1), Value::none()], &NUMBERS, &mut out).unwrap();
+        result_to_json(&function, None, &NUMBERS, &mut out).unwrap();
+        assert_eq!(out, br#"{"id":1}null"#);
+        let read = |json| params_from_json(&function, &json, &NUMBERS, &limits).map_err(|error| error.to_string());
+        assert_eq!(
+            read(serde_json::json!({"id": 1})),
+            Ok(vec![Value::U8(1), Value::none()])
+        );
+        assert_eq!(
+            read(serde_json::json!([1, null])),
+            Ok(vec![Value::U8(1), Value::none()])
+        );
+        let signature = "func(id: u8, note: option<string>)";
+        assert_eq!(
+            read(serde_json::json!([1])),
+            Err(format!("the value: an array of 1, expected `{signature}`"))
+        );
+        assert_eq!(
+            read(serde_json::json!({"id": 1, "x": 1})),
+            Err(format!("the value: the unknown name `x`, expected `{signature}`"))
+        );
+        assert_eq!(
+            result_from_json(&function, &serde_json::Value::Null, &NUMBERS, &limits),
+            Ok(None)
+        );
+        assert!(result_from_json(&function, &serde_json::json!(1), &NUMBERS, &limits).is_err());
+        let error = params_to_json(&function, &[Value::U8(1), Value::U8(1)], &NUMBERS, &mut out).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`/note`: a value of kind `u8`, expected `option<string>`"
+        );
+        assert_eq!(out, br#"{"id":1}null"#);
+    }
+}

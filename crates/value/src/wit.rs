@@ -245,3 +245,248 @@ fn parse_group(files: &[&WitSource]) -> Result<UnresolvedPackageGroup, InvalidWi
     map.parse()
         .map_err(|(map, error)| InvalidWit::spanned(&map, error.kind().span(), error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FunctionKind, InvalidWit, Wit, WitSource};
+    use crate::Type;
+
+    fn sources(files: &[(&str, &str)]) -> Vec<WitSource> {
+        files
+            .iter()
+            .map(|(path, text)| WitSource {
+                path: (*path).to_owned(),
+                text: (*text).to_owned(),
+            })
+            .collect()
+    }
+
+    fn parse(files: &[(&str, &str)]) -> Wit {
+        Wit::parse(&sources(files)).unwrap()
+    }
+
+    fn refusal(files: &[(&str, &str)]) -> InvalidWit {
+        Wit::parse(&sources(files)).unwrap_err()
+    }
+
+    fn names(wit: &Wit) -> Vec<&str> {
+        wit.interfaces().map(|interface| interface.name.as_str()).collect()
+    }
+
+    fn kind(body: &str, name: &str) -> FunctionKind {
+        let wit = parse(&[("i.wit", &format!("package a:b; interface i {{ {body} }}"))]);
+        wit.function("a:b/i", name)
+            .unwrap_or_else(|| panic!("no `{name}`"))
+            .kind
+            .clone()
+    }
+
+    fn shown(body: &str, name: &str) -> String {
+        match kind(body, name) {
+            FunctionKind::Typed(ty) => ty.to_string(),
+            FunctionKind::Opaque(reason) => format!("opaque: {reason}"),
+        }
+    }
+
+    const BILLING: &str = "
+        package acme:billing@1.0.0;
+
+        /// Invoices.
+        interface invoices {
+            use money:types/money@0.2.0.{amount as sum};
+            type id = u64;
+            record invoice { id: id, total: sum }
+            /// Gets one.
+            /// By its number.
+            get: func(id: id) -> result<invoice, string>;
+        }
+        interface audit { log: func(line: string); }
+        world service { export invoices; }
+    ";
+    const MONEY: &str = "
+        package money:types@0.2.0;
+        interface money { record amount { cents: s64, currency: list<char> } }
+    ";
+
+    #[test]
+    fn names_documentation_and_aliases_across_packages() {
+        let wit = parse(&[("billing.wit", BILLING), ("deps/money.wit", MONEY)]);
+        assert_eq!(wit.package(), "acme:billing@1.0.0");
+        assert_eq!(names(&wit), ["acme:billing/invoices@1.0.0"]);
+        let interface = wit.interface("acme:billing/invoices@1.0.0").unwrap();
+        assert_eq!(interface.docs.as_deref(), Some("Invoices."));
+        let get = wit.function("acme:billing/invoices@1.0.0", "get").unwrap();
+        assert_eq!(interface.function("get"), Some(get));
+        assert_eq!(get.docs.as_deref(), Some("Gets one.\nBy its number."));
+        assert_eq!(
+            get.typed().unwrap().to_string(),
+            "func(id: u64) -> result<record { id: u64, total: record { cents: s64, currency: list<char> } }, string>"
+        );
+        assert_eq!(wit.function("acme:billing/invoices@1.0.0", "put"), None);
+        assert_eq!(wit.function("acme:billing/invoices", "get"), None);
+    }
+
+    #[test]
+    fn a_dependency_may_be_a_folder_and_a_package_several_files() {
+        let wit = parse(&[
+            ("deps/money/more.wit", "package money:types@0.2.0; interface more {}"),
+            ("./billing.wit", BILLING),
+            ("deps/money/types.wit", MONEY),
+            (
+                "extra.wit",
+                "package acme:billing@1.0.0; interface extra { f: func(); } world w { export extra; }",
+            ),
+        ]);
+        assert_eq!(names(&wit).len(), 2);
+    }
+
+    #[test]
+    fn without_an_exporting_world_every_interface_counts() {
+        let wit = parse(&[(
+            "i.wit",
+            "package a:b; interface x { f: func(); } interface y { g: func(); }",
+        )]);
+        assert_eq!(names(&wit), ["a:b/x", "a:b/y"]);
+        let wit = parse(&[("i.wit", "package a:b; interface x { f: func(); } world w { import x; }")]);
+        assert_eq!(names(&wit), ["a:b/x"]);
+    }
+
+    #[test]
+    fn what_a_world_exports_itself_has_its_own_instance() {
+        let text = "package a:b;
+            world one { export run: func(a: u8); export inner: interface { f: func(); } }
+            world two { export run: func(a: u8); export stop: func(); }
+            world three { export stop: func(now: bool); }";
+        let wit = parse(&[("w.wit", text)]);
+        assert_eq!(names(&wit), ["", "inner"]);
+        assert!(wit.function("", "run").unwrap().typed().is_some());
+        let FunctionKind::Opaque(reason) = &wit.function("", "stop").unwrap().kind else {
+            panic!("typed")
+        };
+        assert_eq!(reason, "two worlds export it with different types");
+    }
+
+    #[test]
+    fn a_function_that_holds_more_than_values_is_opaque_and_its_neighbours_are_not() {
+        let body = "
+            resource r { constructor(a: u8); m: func(b: u8); s: static func(c: u8) -> u8; }
+            record holder { deep: list<option<borrowed>> }
+            type borrowed = own<r>;
+            a: func(x: holder);
+            b: func() -> stream<u8>;
+            c: func(ok: u8, x: future<string>);
+            d: func() -> result<_, error-context>;
+            e: func(x: map<string, u8>);
+            f: func(x: list<u8, 4>);
+            g: async func(x: list<u8>) -> u8;
+        ";
+        for (name, expected) in [
+            ("r", "opaque: the result is or holds a resource"),
+            ("r.m", "opaque: parameter `self` is or holds a resource"),
+            ("r.s", "func(c: u8) -> u8"),
+            ("a", "opaque: parameter `x` is or holds a resource"),
+            ("b", "opaque: the result is or holds a stream"),
+            ("c", "opaque: parameter `x` is or holds a future"),
+            ("d", "opaque: the result is or holds an error-context"),
+            ("e", "opaque: parameter `x` is or holds a map"),
+            ("f", "opaque: parameter `x` is or holds a list of fixed length"),
+            ("g", "func(x: list<u8>) -> u8"),
+        ] {
+            assert_eq!(shown(body, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_value_type_is_compiled() {
+        let body = "
+            enum color { red, green }
+            flags rights { read, write }
+            variant shape { dot, line(tuple<f32, f64>), %record(list<string>) }
+            f: func(a: color, b: rights, c: shape, d: option<option<s8>>, e: result, f: result<_, u16>, g: list<list<u8>>);
+        ";
+        assert_eq!(
+            shown(body, "f"),
+            "func(a: enum { red, green }, b: flags { read, write }, \
+             c: variant { dot, line(tuple<f32, f64>), record(list<string>) }, d: option<option<s8>>, e: result, \
+             f: result<_, u16>, g: list<list<u8>>)"
+        );
+    }
+
+    #[test]
+    fn a_mistake_has_its_file_and_line() {
+        let error = refusal(&[("a.wit", "package a:b;\ninterface i {\n  f: func(a: nothing);\n}")]);
+        assert_eq!((error.file.as_str(), error.line), ("a.wit", 3));
+        assert_eq!(error.to_string(), "a.wit:3: name `nothing` does not exist");
+        let error = refusal(&[("a.wit", "package a:b;\n\ninterface i {")]);
+        assert_eq!((error.file.as_str(), error.line), ("a.wit", 3));
+        let error = refusal(&[("b.wit", BILLING)]);
+        assert_eq!((error.file.as_str(), error.line), ("b.wit", 6));
+        assert!(
+            error.message.starts_with("package 'money:types@0.2.0' not found"),
+            "{error}"
+        );
+        let error = refusal(&[
+            ("b.wit", BILLING),
+            ("deps/m/a.wit", MONEY),
+            ("deps/m/b.wit", "package x:y;\n!"),
+        ]);
+        assert_eq!((error.file.as_str(), error.line), ("deps/m/b.wit", 2));
+        let other = "package money:types@0.2.0;\ninterface money {}";
+        let error = refusal(&[("b.wit", BILLING), ("deps/m.wit", other)]);
+        assert_eq!((error.file.as_str(), error.line), ("b.wit", 6));
+    }
+
+    #[test]
+    fn a_file_that_belongs_nowhere_is_refused() {
+        for path in [
+            "../a.wit",
+            "/a.wit",
+            "sub/a.wit",
+            "deps/a/b/c.wit",
+            "a.txt",
+            "deps/.wit",
+            "deps//a.wit",
+            "",
+        ] {
+            let error = refusal(&[("ok.wit", "package a:b;"), (path, "package a:b;")]);
+            assert_eq!((error.file.as_str(), error.line), (path, 0), "{path}");
+        }
+        assert_eq!(
+            refusal(&[]).to_string(),
+            ".: no `.wit` file stands in the folder itself"
+        );
+        assert_eq!(refusal(&[("deps/a.wit", "package a:b;")]).line, 0);
+    }
+
+    #[test]
+    fn a_type_that_doubles_at_each_line_is_opaque() {
+        let lines = (1..60).map(|line| format!("type t{line} = tuple<t{}, t{}>;", line - 1, line - 1));
+        let body = format!(
+            "type t0 = tuple<u8, u8>; {} f: func(x: t59); g: func(x: t5);",
+            lines.collect::<String>()
+        );
+        assert_eq!(
+            shown(&body, "f"),
+            "opaque: parameter `x` is or holds a type of more than 10000 parts"
+        );
+        assert!(shown(&body, "g").starts_with("func(x: tuple<"));
+    }
+
+    #[test]
+    fn a_type_that_nests_at_each_line_is_opaque() {
+        let lines = (1..1_000).map(|line| format!("record r{line} {{ f: r{} }}", line - 1));
+        let body = format!("record r0 {{ f: u8 }} {} f: func(x: r999);", lines.collect::<String>());
+        assert_eq!(
+            shown(&body, "f"),
+            "opaque: parameter `x` is or holds a type nested deeper than 100 levels"
+        );
+    }
+
+    #[test]
+    fn aliases_of_options_are_options() {
+        let FunctionKind::Typed(ty) = kind("type o = option<u8>; type p = o; f: func(x: option<p>);", "f") else {
+            panic!("opaque");
+        };
+        assert_eq!(ty.params[0].1, Type::option(Type::option(Type::U8)));
+    }
+}

@@ -8,6 +8,8 @@ mod bindings {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+
     use bytes::{Bytes, BytesMut};
     use portcullis_value::{Limits, Type, Value, Wit, WitSource, decode, encode};
     use tokio_util::codec::Decoder;

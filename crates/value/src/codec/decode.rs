@@ -346,3 +346,210 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DecodeError, Fault, decode, decode_params, decode_result};
+    use crate::{Bound, Exceeded, FunctionType, Limits, Type, Value};
+
+    const GIB: [u8; 5] = [0x80, 0x80, 0x80, 0x80, 0x04];
+
+    fn one(ty: &Type, bytes: &[u8]) -> Result<Value, DecodeError> {
+        decode([ty], bytes, &Limits::default()).map(|values| values[0].clone())
+    }
+
+    fn too_large(bound: Bound, limit: usize) -> DecodeError {
+        DecodeError::TooLarge(Exceeded { bound, limit })
+    }
+
+    #[test]
+    fn each_fault_has_its_name_and_place() {
+        let shape = Type::variant([("a", None), ("b", Some(Type::U8))]);
+        let cases: &[(Type, &[u8], usize, Fault)] = &[
+            (Type::Bool, &[2], 1, Fault::Tag { of: "bool", found: 2 }),
+            (
+                Type::option(Type::U8),
+                &[0xff],
+                1,
+                Fault::Tag {
+                    of: "option",
+                    found: 0xff,
+                },
+            ),
+            (Type::result(None, None), &[2], 1, Fault::Tag { of: "result", found: 2 }),
+            (Type::U16, &[0xff, 0xff, 0x04], 3, Fault::Overflow { bits: 16 }),
+            (
+                Type::S32,
+                &[0x80, 0x80, 0x80, 0x80, 0x08],
+                5,
+                Fault::Overflow { bits: 32 },
+            ),
+            (Type::U64, &[0x80; 11], 10, Fault::Overflow { bits: 64 }),
+            (Type::String, &[2, 0xc3, 0x28], 3, Fault::Utf8 { of: "string" }),
+            (Type::String, &[3, 0xed, 0xa0, 0x80], 4, Fault::Utf8 { of: "string" }),
+            (Type::Char, &[0x80], 0, Fault::Utf8 { of: "char" }),
+            (Type::Char, &[0xed, 0xa0, 0x80], 3, Fault::Utf8 { of: "char" }),
+            (Type::Char, &[0xc0, 0x80], 0, Fault::Utf8 { of: "char" }),
+            (Type::Char, &[0xf4, 0x90, 0x80, 0x80], 4, Fault::Utf8 { of: "char" }),
+            (
+                shape,
+                &[2],
+                1,
+                Fault::Case {
+                    of: "variant",
+                    found: 2,
+                    cases: 2,
+                },
+            ),
+            (
+                Type::enumeration(["a"]),
+                &[0x80, 0x01],
+                2,
+                Fault::Case {
+                    of: "enum",
+                    found: 128,
+                    cases: 1,
+                },
+            ),
+            (Type::flags(["a", "b", "c"]), &[0x08], 1, Fault::Flag { names: 3 }),
+            (
+                Type::tuple([Type::U8, Type::Bool]),
+                &[7, 9],
+                2,
+                Fault::Tag { of: "bool", found: 9 },
+            ),
+        ];
+        for (ty, bytes, offset, fault) in cases {
+            assert_eq!(
+                one(ty, bytes),
+                Err(DecodeError::Malformed {
+                    offset: *offset,
+                    fault: *fault
+                }),
+                "{ty}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_says_where_and_what() {
+        let error = one(&Type::tuple([Type::U8, Type::Bool]), &[7, 9]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "malformed value at byte 2: the tag of a `bool` is 0 or 1, not 9"
+        );
+        let error = one(&Type::String, &GIB).unwrap_err();
+        assert_eq!(error.to_string(), "the value is larger than 4194304 bytes");
+    }
+
+    #[test]
+    fn a_lying_length_is_refused_before_anything_is_reserved() {
+        assert_eq!(one(&Type::Bytes, &GIB), Err(too_large(Bound::Bytes, 4 << 20)));
+        assert_eq!(one(&Type::String, &GIB), Err(too_large(Bound::Bytes, 4 << 20)));
+        for element in [Type::Bool, Type::String, Type::tuple([]), Type::record::<&str>([])] {
+            assert_eq!(one(&Type::list(element), &GIB), Err(too_large(Bound::Items, 1_000_000)));
+        }
+    }
+
+    #[test]
+    fn a_length_within_the_limits_waits_for_its_bytes() {
+        assert_eq!(
+            one(&Type::Bytes, &[100, 1, 2]),
+            Err(DecodeError::Incomplete { more: 98 })
+        );
+        assert_eq!(
+            one(&Type::list(Type::F64), &[100, 1, 2]),
+            Err(DecodeError::Incomplete { more: 6 })
+        );
+    }
+
+    #[test]
+    fn lengths_inside_lengths_share_one_budget() {
+        // Every level claims 60 000 elements: together they would be millions before a single one is complete.
+        let nested = (0..40).fold(Type::Bool, |ty, _| Type::list(ty));
+        let bytes = [0xe0, 0xd4, 0x03].repeat(40);
+        assert_eq!(one(&nested, &bytes), Err(too_large(Bound::Items, 1_000_000)));
+    }
+
+    #[test]
+    fn elements_without_bytes_are_counted() {
+        let limits = Limits {
+            items: 1_000,
+            ..Limits::default()
+        };
+        let nothing = Type::list(Type::tuple([]));
+        assert_eq!(
+            decode([&nothing], &[0xe8, 0x07], &limits).map(|values| values.len()),
+            Ok(1)
+        );
+        assert_eq!(
+            decode([&nothing], &[0xe9, 0x07], &limits),
+            Err(too_large(Bound::Items, 1_000))
+        );
+        // One byte of input for a type that doubles forty times.
+        let vast = (0..40).fold(Type::tuple([]), |ty, _| Type::tuple([ty.clone(), ty]));
+        assert_eq!(
+            decode([&vast], &[], &Limits::default()),
+            Err(too_large(Bound::Items, 1_000_000))
+        );
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit() {
+        let deep = |levels| (1..levels).fold(Type::Bool, |ty, _| Type::option(ty));
+        let bytes = |levels| vec![1; levels];
+        assert!(one(&deep(64), &bytes(64)).is_ok());
+        assert_eq!(one(&deep(65), &bytes(65)), Err(too_large(Bound::Depth, 64)));
+        // A type may be deeper than any of its values.
+        assert_eq!(one(&deep(65), &[0]), Ok(Value::none()));
+        assert_eq!(one(&deep(5_000), &bytes(5_000)), Err(too_large(Bound::Depth, 64)));
+    }
+
+    #[test]
+    fn bytes_after_the_last_value_are_refused() {
+        let function = FunctionType {
+            params: vec![("a".to_owned(), Type::U8)],
+            result: None,
+        };
+        let limits = Limits::default();
+        assert_eq!(
+            decode_params(&function, &[1, 2, 3], &limits),
+            Err(DecodeError::Trailing { extra: 2 })
+        );
+        assert_eq!(
+            decode_result(&function, &[0], &limits),
+            Err(DecodeError::Trailing { extra: 1 })
+        );
+        assert_eq!(decode_result(&function, &[], &limits), Ok(None));
+    }
+
+    #[test]
+    fn more_bytes_than_the_limit_are_refused_unread() {
+        let limits = Limits {
+            bytes: 3,
+            ..Limits::default()
+        };
+        assert_eq!(
+            decode([&Type::Bool], &[1, 0, 0, 0], &limits),
+            Err(too_large(Bound::Bytes, 3))
+        );
+        assert_eq!(
+            decode([&Type::String], &[3, b'a'], &limits),
+            Err(too_large(Bound::Bytes, 3))
+        );
+        assert_eq!(
+            decode([&Type::String], &[2, b'a', b'b'], &limits),
+            Ok(vec![Value::String("ab".to_owned())])
+        );
+    }
+
+    #[test]
+    fn flags_have_at_least_one_byte() {
+        assert_eq!(one(&Type::flags::<&str>([]), &[0]), Ok(Value::Flags(Vec::new())));
+        let unnamed = DecodeError::Malformed {
+            offset: 1,
+            fault: Fault::Flag { names: 0 },
+        };
+        assert_eq!(one(&Type::flags::<&str>([]), &[1]), Err(unnamed));
+    }
+}

@@ -246,3 +246,100 @@ fn same_length(noun: &str, expected: usize, found: usize) -> Result<(), EncodeEr
     }
     Err(EncodeError::new(format!("expected {expected} {noun}, found {found}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{encode, encode_params, encode_result};
+    use crate::{FunctionType, Type, Value};
+
+    fn refusal(value: &Value, ty: &Type) -> String {
+        let mut out = vec![0xaa];
+        let error = encode(value, ty, &mut out).unwrap_err();
+        assert_eq!(out, [0xaa]);
+        error.to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_where_and_leaves_nothing_behind() {
+        let line = Type::record([("price", Type::U32), ("note", Type::String)]);
+        let order = Type::record([("id", Type::U8), ("lines", Type::list(line))]);
+        let good = Value::Record(vec![Value::U32(1), Value::String("a".to_owned())]);
+        let bad = Value::Record(vec![Value::U64(1), Value::String("a".to_owned())]);
+        let value = Value::Record(vec![Value::U8(1), Value::List(vec![good, bad])]);
+        assert_eq!(
+            refusal(&value, &order),
+            "cannot encode at `/lines/1/price`: expected `u32`, found a `u64`"
+        );
+    }
+
+    #[test]
+    fn positions_and_counts_are_checked() {
+        let shape = Type::variant([("a", None), ("b", Some(Type::U8))]);
+        let boxed = |value| Some(Box::new(value));
+        for (value, ty, message) in [
+            (
+                Value::Enum(2),
+                Type::enumeration(["a", "b"]),
+                "cannot encode: there is no case 2 among 2",
+            ),
+            (
+                Value::Variant(7, None),
+                shape.clone(),
+                "cannot encode: there is no case 7 among 2",
+            ),
+            (
+                Value::Variant(0, boxed(Value::U8(1))),
+                shape.clone(),
+                "cannot encode at `/a`: expected no payload, found a `u8`",
+            ),
+            (
+                Value::Variant(1, None),
+                shape,
+                "cannot encode at `/b`: expected a payload `u8`, found none",
+            ),
+            (
+                Value::Flags(vec![true]),
+                Type::flags(["a", "b"]),
+                "cannot encode: expected 2 flags, found 1",
+            ),
+            (
+                Value::Tuple(vec![]),
+                Type::tuple([Type::U8]),
+                "cannot encode: expected 1 elements, found 0",
+            ),
+            (
+                Value::Result(Ok(None)),
+                Type::result(Some(Type::U8), None),
+                "cannot encode at `/ok`: expected a payload `u8`, found none",
+            ),
+        ] {
+            assert_eq!(refusal(&value, &ty), message);
+        }
+    }
+
+    #[test]
+    fn a_call_has_the_values_its_function_has() {
+        let function = FunctionType {
+            params: vec![("a".to_owned(), Type::U8), ("b".to_owned(), Type::Bool)],
+            result: Some(Type::U8),
+        };
+        let nothing = FunctionType {
+            params: Vec::new(),
+            result: None,
+        };
+        let mut out = Vec::new();
+        encode_params(&function, &[Value::U8(5), Value::Bool(true)], &mut out).unwrap();
+        encode_result(&function, Some(&Value::U8(9)), &mut out).unwrap();
+        encode_result(&nothing, None, &mut out).unwrap();
+        assert_eq!(out, [5, 1, 9]);
+        let error = encode_params(&function, &[Value::U8(5), Value::U8(1)], &mut out).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot encode at `/b`: expected `bool`, found a `u8`"
+        );
+        assert!(encode_params(&function, &[Value::U8(5)], &mut out).is_err());
+        assert!(encode_result(&function, None, &mut out).is_err());
+        assert!(encode_result(&nothing, Some(&Value::U8(1)), &mut out).is_err());
+        assert_eq!(out, [5, 1, 9]);
+    }
+}
