@@ -279,7 +279,7 @@ mod tests {
             })
         };
         assert_eq!(check(&[1, 0, 1]), Ok(()));
-        for exponent in [&[1][..], &[3], &[1, 0, 0], &[], &[0xff; 3], &[1; 9]] {
+        for exponent in [&[1][..], &[3], &[1, 0, 0], &[1, 0, 2], &[], &[0xff; 3], &[1; 9]] {
             assert!(
                 matches!(check(exponent), Err(InvalidRequest::UnsupportedKey { .. })),
                 "{exponent:?}"
@@ -337,6 +337,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Of one key there would be several hashes otherwise; a join token is bound to the hash.
+    #[test]
+    fn a_key_is_encoded_in_one_way() {
+        let key = PrivateKey::generate().unwrap();
+        let request = |spki: &[u8]| {
+            let content = [&[0x02, 1, 0, 0x30, 0], spki, &[0xa0, 0]].concat();
+            let info = [&[0x30, u8::try_from(content.len()).unwrap()], content.as_slice()].concat();
+            let signature = [vec![0], rcgen::SigningKey::sign(&key, &info).unwrap()].concat();
+            let ecdsa_with_sha256 = [0x30, 10, 0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+            let bits = [&[0x03, u8::try_from(signature.len()).unwrap()], signature.as_slice()].concat();
+            let content = [info.as_slice(), &ecdsa_with_sha256, &bits].concat();
+            [&[0x30, 0x81, u8::try_from(content.len()).unwrap()], content.as_slice()].concat()
+        };
+        let spki = key.subject_public_key_info();
+        assert_eq!(RequestedKey::parse(&request(&spki)).unwrap().spki_der(), spki);
+        // The length in two bytes where one is enough.
+        let longer = [&[0x30, 0x81], &spki[1..]].concat();
+        assert_eq!(RequestedKey::parse(&request(&longer)), Err(InvalidRequest::Malformed));
     }
 
     #[test]
