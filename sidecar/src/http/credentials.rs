@@ -1,0 +1,117 @@
+//! The legacy service's credentials: a file that nobody else can read.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, HeaderValue, header};
+
+use super::mapping::header_names::{forbidden, same};
+
+/// The largest credentials file, in bytes: a few tokens.
+const LARGEST: u64 = 64 * 1024;
+
+/// Why credentials cannot be used. No text of the file is ever in it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidCredentials {
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("its mode is {mode:04o}, so that others can read it")]
+    Exposed { mode: u32 },
+    #[error("it is larger than {LARGEST} bytes")]
+    TooLarge,
+    #[error("it holds no credentials")]
+    Empty,
+    #[error("line {0} is not `bearer TOKEN`, `basic USER:PASSWORD` or `header NAME: VALUE`")]
+    Malformed(usize),
+    #[error("line {line}: header `{name}` cannot be set: {reason}")]
+    Forbidden {
+        line: usize,
+        name: HeaderName,
+        reason: &'static str,
+    },
+    #[error("line {line}: header `{name}` is set twice")]
+    Twice { line: usize, name: HeaderName },
+}
+
+impl InvalidCredentials {
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exposed { .. } => Some("chmod 0600, and replace credentials that others may have read"),
+            Self::Unreadable(_)
+            | Self::NotAFile
+            | Self::TooLarge
+            | Self::Empty
+            | Self::Malformed(_)
+            | Self::Forbidden { .. }
+            | Self::Twice { .. } => None,
+        }
+    }
+}
+
+/// Reads the headers of a credentials file. Their values are marked as sensitive, so that no log shows them.
+pub(super) fn read(path: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidCredentials> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(InvalidCredentials::NotAFile);
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(InvalidCredentials::Exposed { mode });
+    }
+    let mut text = String::new();
+    file.take(LARGEST + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(InvalidCredentials::TooLarge);
+    }
+    parse(&text)
+}
+
+fn parse(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidCredentials> {
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (line, written) in (1..).zip(text.lines()) {
+        let written = written.trim();
+        if written.is_empty() || written.starts_with('#') {
+            continue;
+        }
+        let (name, mut value) = parse_line(written).ok_or(InvalidCredentials::Malformed(line))?;
+        if let Some(reason) = forbidden(&name) {
+            return Err(InvalidCredentials::Forbidden { line, name, reason });
+        }
+        if headers.iter().any(|(other, _)| same(other, &name)) {
+            return Err(InvalidCredentials::Twice { line, name });
+        }
+        value.set_sensitive(true);
+        headers.push((name, value));
+    }
+    if headers.is_empty() {
+        Err(InvalidCredentials::Empty)
+    } else {
+        Ok(headers)
+    }
+}
+
+fn parse_line(line: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (kind, rest) = line.split_once(' ')?;
+    let rest = rest.trim();
+    let (name, value) = match kind {
+        "bearer" => (header::AUTHORIZATION, format!("Bearer {rest}")),
+        "basic" => {
+            rest.split_once(':')?;
+            (header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(rest)))
+        }
+        "header" => {
+            let (name, value) = rest.split_once(':')?;
+            (name.trim().parse().ok()?, value.trim().to_owned())
+        }
+        _ => return None,
+    };
+    let proper = !rest.is_empty() && !value.is_empty() && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    Some((name, HeaderValue::try_from(value).ok().filter(|_| proper)?))
+}
