@@ -1,1 +1,29 @@
-//! End-to-end harness.
+//! The harness of the end-to-end tests: whole daemons as separate processes on loopback, at ports the kernel chose, and what is needed to
+//! talk to them. It waits for facts, never for time, and ends what it started by its own process id.
+
+#![allow(missing_docs, missing_debug_implementations, clippy::missing_panics_doc, reason = "a harness for tests: it panics where a test should fail")]
+
+mod forge;
+mod lab;
+mod process;
+mod service;
+
+pub use forge::{Flaw, Forge};
+pub use lab::{Lab, SidecarSetup, WIT};
+pub use process::{Daemon, Ran, binary, run};
+pub use service::{Behaviour, LegacyService, Seen};
+
+/// How long anything in a test may take before it has failed.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Waits until `probe` gives something.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

@@ -393,7 +393,7 @@ pub(crate) fn parse_bundle(message: v1::Bundle) -> Result<Bundle, InvalidState> 
         x509_authorities,
     } = message;
     let field = |cause: String| InvalidState::Field { field: "bundle", cause };
-    let trust_domain = TrustDomain::new(&trust_domain).map_err(|error| field(error.to_string()))?;
+    let trust_domain = portcullis_identity::parse_trust_domain(&trust_domain).map_err(|error| field(error.to_string()))?;
     Bundle::new(trust_domain, x509_authorities.into_iter().map(CertificateDer::from))
         .map_err(|error| field(error.to_string()))
 }
@@ -424,7 +424,7 @@ fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
 }
 
 fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
-    SpiffeId::new(text).map_err(|error| InvalidState::Field {
+    portcullis_identity::parse_spiffe_id(text).map_err(|error| InvalidState::Field {
         field,
         cause: error.to_string(),
     })

@@ -1,0 +1,177 @@
+//! The operators' HTTP: `/live`, `/ready`, `/status`, `/metrics`, on loopback or a Unix socket and never anywhere else.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::config::AdminAddress;
+use crate::status::Source;
+
+/// For a request's head to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one connection in all.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An open admin listener.
+#[derive(Debug)]
+pub(crate) enum Admin {
+    Unix(UnixListener, String),
+    Loopback(TcpListener, String),
+}
+
+impl Admin {
+    /// Opens the address; a socket file that nobody serves any more is replaced.
+    pub(crate) async fn open(address: &AdminAddress) -> io::Result<Self> {
+        match address {
+            AdminAddress::Unix(path) => {
+                remove_stale(path).await?;
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                Ok(Self::Unix(listener, Self::name(address)))
+            }
+            AdminAddress::Loopback(address) => {
+                let listener = TcpListener::bind(address).await?;
+                let bound = listener.local_addr()?.to_string();
+                Ok(Self::Loopback(listener, bound))
+            }
+        }
+    }
+
+    /// The address as the configuration writes it.
+    pub(crate) fn name(address: &AdminAddress) -> String {
+        match address {
+            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+            AdminAddress::Loopback(address) => address.to_string(),
+        }
+    }
+
+    /// The address that was bound.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Unix(_, name) | Self::Loopback(_, name) => name.clone(),
+        }
+    }
+
+    /// Serves until `stop`.
+    pub(crate) async fn serve(self, source: Source, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            match accepted {
+                Ok(stream) => {
+                    let serving = connection(stream, source.clone());
+                    connections.spawn(stop.clone().run_until_cancelled_owned(serving));
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept an operator");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        if let Self::Unix(_, name) = &self
+            && let Some(path) = name.strip_prefix("unix:")
+        {
+            // Left behind it would only be replaced at the next start.
+            let _ = std::fs::remove_file(path);
+        }
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Unix(listener, _) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            Self::Loopback(listener, _) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
+        Err(_) => std::fs::remove_file(path),
+    }
+}
+
+async fn connection(stream: Box<dyn Stream>, source: Source) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = respond(&request, &source);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIMEOUT, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "operator's connection failed"),
+        Err(_) => debug!("operator's connection timed out"),
+    }
+}
+
+fn respond(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+    }
+    match request.uri().path() {
+        "/live" => answer(StatusCode::OK, "text/plain", "live\n".to_owned()),
+        "/ready" if source.is_ready() => answer(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+        "/ready" => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain",
+            format!("{}\n", source.gate.not_ready()),
+        ),
+        "/metrics" => answer(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0",
+            source.metrics(),
+        ),
+        "/status" => match serde_json::to_string(&source.status()) {
+            Ok(json) => answer(StatusCode::OK, "application/json", json),
+            Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+        },
+        _ => answer(
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "/live /ready /status /metrics\n".to_owned(),
+        ),
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,84 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use portcullis_client::CallError;
+use portcullis_identity::{SpiffeId, Target};
+
+use super::{REFUSED, broken, refused, say};
+use crate::config::Config;
+use crate::invoke::{Invocation, InvokeError, invoke};
+
+/// Calls a function of a virtual component and prints its result as JSON.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The call is made under an identity of the node whose state folder is named.\nExit code 3: the callee's sidecar refused the call.\n\nExample:\n  portcullis-sidecar invoke --state /var/lib/portcullis/billing demo/billing 'acme:billing/invoices@1.0.0#get' '{\"id\":\"42\"}'"
+)]
+pub(super) struct Invoke {
+    /// The virtual component, LATTICE/ID.
+    target: Target,
+    /// INTERFACE#FUNCTION, or the function alone where its name is unique.
+    function: String,
+    /// A JSON object by parameter names, or an array by position.
+    #[arg(default_value = "{}")]
+    arguments: String,
+    /// Takes the state folder from this configuration.
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    config: Option<PathBuf>,
+    /// The state folder of a sidecar or host on this machine.
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    state: Option<PathBuf>,
+    /// Which of the node's identities to call with.
+    #[arg(long = "as", value_name = "SPIFFE-ID", value_parser = spiffe_id)]
+    identity: Option<SpiffeId>,
+    /// For the whole call.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+    portcullis_identity::parse_spiffe_id(text).map_err(|error| error.to_string())
+}
+
+impl Invoke {
+    pub(super) async fn carry_out(self, json: bool) -> ExitCode {
+        let state_dir = match (self.state, self.config) {
+            (Some(state), _) => state,
+            (None, Some(config)) => match Config::load(&config) {
+                Ok(config) => config.node.state,
+                Err(mistakes) => {
+                    return refused(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+                }
+            },
+            (None, None) => return broken(&"a state folder is needed"),
+        };
+        let invocation = Invocation {
+            state_dir,
+            target: self.target,
+            function: self.function,
+            arguments: self.arguments,
+            identity: self.identity,
+            deadline: self.timeout,
+        };
+        match invoke(invocation).await {
+            Ok(result) if json => say(&format!("{{\"result\":{result}}}")),
+            Ok(result) => say(&result),
+            Err(InvokeError::Call(CallError::Refused {
+                peer,
+                refusal,
+                explanation,
+            })) if json => {
+                let explanation = explanation.unwrap_or_default();
+                let policies: Vec<_> = explanation.policies.iter().map(|policy| policy.id.as_str()).collect();
+                let told = serde_json::json!({
+                    "refused": { "by": peer, "refusal": refusal.name(), "reason": explanation.reason, "policies": policies }
+                });
+                say(&told.to_string());
+                ExitCode::from(REFUSED)
+            }
+            Err(error @ InvokeError::Call(CallError::Refused { .. })) => refused(&error),
+            Err(error) => broken(&error),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::{ask, broken, say};
+use crate::clock;
+use crate::config::{AdminAddress, Config};
+use crate::status::Status;
+
+/// Shows how a running sidecar is.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  portcullis-sidecar status --config billing.toml")]
+pub(super) struct StatusCommand {
+    /// The configuration file of the running sidecar.
+    #[arg(long, value_name = "FILE", default_value = "sidecar.toml")]
+    config: PathBuf,
+    /// Its admin address, `unix:PATH` or `127.0.0.1:PORT`, instead of the configuration's.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+impl StatusCommand {
+    pub(super) async fn carry_out(self, json: bool) -> ExitCode {
+        let address = match self.address() {
+            Ok(address) => address,
+            Err(error) => return broken(&error),
+        };
+        let body = match ask::get(&address, "/status").await {
+            Ok(body) => body,
+            Err(error) => return broken(&format!("{error:#}")),
+        };
+        if json {
+            return say(&String::from_utf8_lossy(&body));
+        }
+        match serde_json::from_slice::<Status>(&body) {
+            Ok(status) => say(&table(&status)),
+            Err(error) => broken(&error),
+        }
+    }
+
+    fn address(&self) -> Result<AdminAddress, String> {
+        let Some(admin) = &self.admin else {
+            let config = Config::load(&self.config);
+            return config
+                .map(|config| config.admin)
+                .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        };
+        match admin.strip_prefix("unix:") {
+            Some(path) => Ok(AdminAddress::Unix(path.into())),
+            None => admin
+                .parse()
+                .map(AdminAddress::Loopback)
+                .map_err(|error| format!("`{admin}`: {error}")),
+        }
+    }
+}
+
+fn table(status: &Status) -> String {
+    let left = |not_after: u64| {
+        let end: SystemTime = UNIX_EPOCH + Duration::from_secs(not_after);
+        let left = end
+            .duration_since(clock::now())
+            .map(|left| Duration::from_secs(left.as_secs()));
+        left.map_or_else(
+            |_| "expired".to_owned(),
+            |left| format!("{} left", humantime::format_duration(left)),
+        )
+    };
+    let ready = match (&status.not_ready, status.draining) {
+        (_, true) => "no: draining".to_owned(),
+        (Some(why), false) => format!("no: {why}"),
+        (None, false) => "yes".to_owned(),
+    };
+    let broker = match &status.broker_error {
+        None => format!("{} (connected)", status.broker),
+        Some(why) => format!("{} (away: {why})", status.broker),
+    };
+    let refused = status
+        .refused
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect::<Vec<_>>();
+    let rows = [
+        ("component", status.component.clone()),
+        ("ready", ready),
+        (
+            "identity",
+            format!("{} ({})", status.spiffe_id, left(status.svid_not_after)),
+        ),
+        ("node", format!("{} ({})", status.node_id, left(status.node_not_after))),
+        ("broker", broker),
+        (
+            "policies",
+            format!(
+                "version {}, confirmed {} s ago",
+                status.version, status.state_age_seconds
+            ),
+        ),
+        ("listening", format!("{} (quic)", status.quic)),
+        (
+            "callers",
+            format!(
+                "{} connections, {} calls under way",
+                status.connections, status.calls_underway
+            ),
+        ),
+        (
+            "refused",
+            if refused.is_empty() {
+                "none".to_owned()
+            } else {
+                refused.join(", ")
+            },
+        ),
+        (
+            "cache",
+            if status.unsealed {
+                "unsealed: its keys lie unencrypted (mode 0600)"
+            } else {
+                "sealed"
+            }
+            .to_owned(),
+        ),
+    ];
+    rows.iter()
+        .map(|(name, value)| format!("{name:<10} {value}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,328 @@
+//! The gate: every call's header is read here, decided, and forwarded or refused.
+//!
+//! It knows one virtual component, its policies and its upstream. It does not know where connections come from, nor the broker.
+
+mod caller;
+mod quota;
+mod refused;
+mod served;
+mod spliced;
+mod typed;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use portcullis_client::explanation;
+use portcullis_policy::{CallContext, ParamValue, Permit, Transport};
+use portcullis_transport::quic::{self, Invocation, RecvStream, SendStream};
+use portcullis_transport::{HeaderLimits, Refusal};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+pub(crate) use caller::{Caller, Outlook};
+pub(crate) use quota::Quota;
+pub(crate) use refused::Refused;
+pub(crate) use served::Served;
+
+use crate::clock;
+use crate::config::LimitsSection;
+use crate::meters::Meters;
+use crate::upstream::{Ended, Upstream};
+
+/// What every call needs.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Nothing while no call can be decided; `not_ready` says why.
+    served: ArcSwapOption<Served>,
+    /// Counts changes of `served`.
+    changes: watch::Sender<u64>,
+    not_ready: ArcSwap<String>,
+    draining: AtomicBool,
+    pub(crate) upstream: Upstream,
+    pub(crate) quota: Quota,
+    pub(crate) meters: Arc<Meters>,
+    limits: LimitsSection,
+    record_allowed: bool,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Answered,
+    GivenUp,
+}
+
+impl From<Ended> for Outcome {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Answered(_) => Self::Answered,
+            Ended::GivenUp => Self::GivenUp,
+        }
+    }
+}
+
+/// A caller's stream, from the moment it was opened.
+#[derive(Debug)]
+struct Stream {
+    send: SendStream,
+    recv: RecvStream,
+    began: Instant,
+}
+
+/// One call being served.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    caller: &'a Caller,
+    outlook: &'a Outlook,
+    function: &'a served::ServedFunction,
+    send: &'a mut SendStream,
+    recv: &'a mut RecvStream,
+}
+
+impl Gate {
+    pub(crate) fn new(upstream: Upstream, limits: LimitsSection, meters: Arc<Meters>, record_allowed: bool) -> Self {
+        Self {
+            served: ArcSwapOption::empty(),
+            changes: watch::Sender::new(0),
+            not_ready: ArcSwap::from_pointee("the broker has not told yet what to serve".to_owned()),
+            draining: AtomicBool::new(false),
+            upstream,
+            quota: Quota::new(limits),
+            meters,
+            limits,
+            record_allowed,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &LimitsSection {
+        &self.limits
+    }
+
+    /// Serves this from the next call on.
+    pub(crate) fn serve_from_now(&self, served: Served) {
+        self.served.store(Some(Arc::new(served)));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Refuses every call until told otherwise.
+    pub(crate) fn close(&self, why: String) {
+        self.not_ready.store(Arc::new(why));
+        self.served.store(None);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// What is in force.
+    pub(crate) fn served(&self) -> Option<Arc<Served>> {
+        self.served.load_full()
+    }
+
+    /// Why nothing is served.
+    pub(crate) fn not_ready(&self) -> Arc<String> {
+        self.not_ready.load_full()
+    }
+
+    /// From now on new calls are refused with `draining`.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Serves one stream of a caller to its end.
+    pub(crate) async fn serve(&self, caller: &Caller, send: SendStream, recv: RecvStream) {
+        let mut stream = Stream {
+            send,
+            recv,
+            began: clock::instant(),
+        };
+        let Err(refused) = self.call(caller, &mut stream).await else {
+            return;
+        };
+        // Remembered first: the caller may ask as soon as it sees the reset.
+        caller.refusals.remember(stream.send.id().index(), &refused);
+        quic::refuse(&mut stream.send, &mut stream.recv, refused.refusal);
+        self.meters.refused(refused.refusal);
+    }
+
+    async fn call(&self, caller: &Caller, stream: &mut Stream) -> Result<(), Refused> {
+        let header = HeaderLimits::default();
+        let reading = quic::read_header(&mut stream.recv, &header);
+        let read = tokio::time::timeout(self.limits.header_timeout, reading).await;
+        let invocation = match read {
+            Ok(Ok(invocation)) => invocation,
+            Ok(Err(error)) => match Refused::unread(&error) {
+                Some(refused) => return Err(recorded(caller, "", "", refused)),
+                None => return Ok(()),
+            },
+            Err(_) => {
+                let refused = Refused::new(Refusal::HeaderTimeout, "the wRPC header did not arrive in time");
+                return Err(recorded(caller, "", "", refused));
+            }
+        };
+        if invocation.header.instance == explanation::INSTANCE {
+            return self.explain(caller, invocation, stream).await;
+        }
+        let (instance, function) = (invocation.header.instance.clone(), invocation.header.function.clone());
+        self.admitted(caller, invocation, stream)
+            .await
+            .map_err(|refused| recorded(caller, &instance, &function, refused))
+    }
+
+    /// Everything behind a readable header.
+    async fn admitted(&self, caller: &Caller, invocation: Invocation, stream: &mut Stream) -> Result<(), Refused> {
+        if self.is_draining() {
+            return Err(Refused::new(Refusal::Draining, "the sidecar is stopping"));
+        }
+        let served = self.served.load_full().ok_or_else(|| {
+            Refused::new(Refusal::NotReady, "the sidecar cannot decide calls now")
+                .detailed(self.not_ready.load().as_str())
+        })?;
+        let outlook = caller.outlook(served);
+        let Some(function) = outlook
+            .served
+            .function(&invocation.header.instance, &invocation.header.function)
+        else {
+            return Err(unknown(&outlook, &invocation));
+        };
+        let function = Arc::clone(function);
+        let Stream { send, recv, began } = stream;
+        let call = Call {
+            caller,
+            outlook: &outlook,
+            function: &function,
+            send,
+            recv,
+        };
+        let outcome = match &self.upstream {
+            Upstream::Http(http) => typed::call(self, http, call, invocation.rest).await?,
+            Upstream::Splice(splice) => spliced::call(self, splice, call, invocation).await?,
+        };
+        match outcome {
+            Outcome::Answered => function.meter.answered(clock::instant().duration_since(*began)),
+            Outcome::GivenUp => debug!(peer = caller.id(), function = function.name, "the caller gave up"),
+        }
+        Ok(())
+    }
+
+    /// Waits until a change of policy takes back what a call under way was permitted.
+    async fn withdrawn(&self, caller: &Caller, function: &served::ServedFunction) -> Refused {
+        let mut changes = self.changes.subscribe();
+        loop {
+            // The sender lives in this very gate.
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let Some(served) = self.served.load_full() else {
+                return Refused::new(Refusal::NotReady, "the sidecar cannot decide calls any more");
+            };
+            let outlook = caller.outlook(served);
+            let Some(now) = outlook.served.function(&function.instance, &function.name) else {
+                return Refused::new(Refusal::UnknownFunction, "the function is not served any more");
+            };
+            let verdict = outlook.view.decide(now.action, &CallContext::over(Transport::Quic));
+            if !verdict.is_allowed() {
+                return Refused::denied(&verdict);
+            }
+        }
+    }
+
+    /// `portcullis:peers/refusals`: answered here, for the caller's own calls on this connection.
+    async fn explain(&self, caller: &Caller, invocation: Invocation, stream: &mut Stream) -> Result<(), Refused> {
+        let Stream { send, recv, .. } = stream;
+        if invocation.header.function != explanation::FUNCTION {
+            return Err(Refused::new(
+                Refusal::UnknownFunction,
+                "this interface has one function, `explain`",
+            ));
+        }
+        let malformed = |error: &dyn std::fmt::Display| Refused::new(Refusal::MalformedValue, error.to_string());
+        let limits = portcullis_transport::FrameLimits {
+            frame: 64,
+            total: 64,
+            ..Default::default()
+        };
+        let reading = quic::read_root_frames(recv, invocation.rest, limits);
+        let frames = match tokio::time::timeout(self.limits.header_timeout, reading).await {
+            Ok(Ok(frames)) => frames,
+            Ok(Err(error)) => return Refused::unread(&error).map_or(Ok(()), Err),
+            Err(_) => {
+                return Err(Refused::new(
+                    Refusal::DeadlineExceeded,
+                    "the question did not arrive in time",
+                ));
+            }
+        };
+        let call = explanation::decode_question(frames.payload()).map_err(|error| malformed(&error))?;
+        let answer = explanation::encode_answer(caller.refusals.of(call).as_ref())
+            .map_err(|error| Refused::new(Refusal::Internal, error.to_string()))?;
+        // A caller that is gone does not need the answer.
+        let _ = quic::write_root_frame(send, Bytes::from(answer)).await;
+        Ok(())
+    }
+}
+
+impl Call<'_> {
+    /// Leave to forward, or why not.
+    fn permit(&self, gate: &Gate, params: Option<&[(&str, ParamValue<'_>)]>) -> Result<Permit, Refused> {
+        let context = CallContext {
+            transport: Transport::Quic,
+            link_name: None,
+            params,
+        };
+        let verdict = self.outlook.view.decide(self.function.action, &context);
+        for trial in verdict.dry_run() {
+            info!(target: "decision", peer = self.caller.id(), instance = self.function.instance, function = self.function.name, ?trial, "dry run");
+        }
+        let permit = verdict.permit().ok_or_else(|| Refused::denied(&verdict))?;
+        if gate.record_allowed {
+            let policies: Vec<_> = verdict.reasons().iter().map(portcullis_policy::PolicyRef::id).collect();
+            info!(target: "decision", peer = self.caller.id(), instance = self.function.instance, function = self.function.name, ?policies, epoch = %self.outlook.served.version, "allowed");
+        }
+        Ok(permit)
+    }
+}
+
+/// A name that is not served. Who may call nothing here learns nothing about what exists.
+fn unknown(outlook: &Outlook, invocation: &Invocation) -> Refused {
+    if !outlook.view.may_call_any(Transport::Quic) {
+        return Refused::new(Refusal::Denied, "no policy permits it");
+    }
+    let name = format!("`{}#{}`", invocation.header.instance, invocation.header.function);
+    Refused::new(Refusal::UnknownFunction, format!("{name} is not served here"))
+}
+
+/// The one log line of a refusal: a decision record for denials, a warning where the service is at fault.
+fn recorded(caller: &Caller, instance: &str, function: &str, refused: Refused) -> Refused {
+    let Refused {
+        refusal,
+        reason,
+        detail,
+        policies,
+    } = &refused;
+    let policies: Vec<_> = policies.iter().map(|policy| policy.id.as_str()).collect();
+    let (peer, code) = (caller.id(), refusal.name());
+    match refusal {
+        Refusal::UpstreamUnavailable | Refusal::UpstreamProtocol | Refusal::DeadlineExceeded | Refusal::Internal => {
+            warn!(target: "decision", peer, instance, function, code, reason, detail, "refused");
+        }
+        Refusal::Denied
+        | Refusal::UnknownFunction
+        | Refusal::MalformedHeader
+        | Refusal::MalformedValue
+        | Refusal::TooLarge
+        | Refusal::TooMany
+        | Refusal::HeaderTimeout
+        | Refusal::NotReady
+        | Refusal::Draining
+        | Refusal::Cancelled => {
+            let epoch = caller.epoch();
+            info!(target: "decision", peer, instance, function, code, reason, detail, ?policies, epoch, "refused");
+        }
+    }
+    refused
+}

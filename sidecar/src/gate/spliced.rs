@@ -1,0 +1,64 @@
+//! A call whose bytes pass untouched: decided by its header alone, and again whenever the policies change while it lasts.
+
+use portcullis_transport::Refusal;
+use portcullis_transport::quic::Invocation;
+
+use super::{Call, Gate, Outcome, Refused};
+use crate::upstream::{Ended, Splice, Spliced};
+
+pub(super) async fn call(
+    gate: &Gate,
+    splice: &Splice,
+    call: Call<'_>,
+    invocation: Invocation,
+) -> Result<Outcome, Refused> {
+    let permit = call.permit(gate, None)?;
+    let function = call.function;
+    let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
+    let (limit, silence) = match &function.ty {
+        Some(_) => (Some(gate.limits.call_timeout), gate.limits.call_timeout),
+        // Streams may last; silence ends them.
+        None => (None, splice.idle_timeout),
+    };
+    let Call { caller, send, recv, .. } = call;
+    let spliced = Spliced {
+        send: &mut *send,
+        recv,
+        header: invocation.raw,
+        rest: invocation.rest,
+    };
+    let carrying = splice.call(permit, spliced, silence);
+    let withdrawn = gate.withdrawn(caller, function);
+    let ended = tokio::select! {
+        biased;
+        ended = bounded(limit, carrying) => ended?,
+        refused = withdrawn => return Err(refused),
+    };
+    let expects_result = function.ty.as_ref().is_some_and(|ty| ty.result.is_some());
+    match ended {
+        Ended::Answered(0) if expects_result => {
+            // A framed server that fails or does not know the function just closes: say so instead of an empty answer.
+            Err(Refused::new(
+                Refusal::UpstreamProtocol,
+                "the service closed the call without an answer",
+            ))
+        }
+        Ended::Answered(_) => {
+            // Fails only where the caller has stopped the stream.
+            let _ = send.finish();
+            Ok(Outcome::Answered)
+        }
+        Ended::GivenUp => Ok(Outcome::GivenUp),
+    }
+}
+
+async fn bounded(
+    limit: Option<std::time::Duration>,
+    carrying: impl Future<Output = Result<Ended, Refused>>,
+) -> Result<Ended, Refused> {
+    let Some(limit) = limit else { return carrying.await };
+    tokio::time::timeout(limit, carrying).await.unwrap_or_else(|_| {
+        let reason = format!("the call took longer than {} ms", limit.as_millis());
+        Err(Refused::new(Refusal::DeadlineExceeded, reason))
+    })
+}

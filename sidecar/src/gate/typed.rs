@@ -1,0 +1,187 @@
+//! A call of values: decoded by its WIT type, decided, carried out over HTTP, answered.
+
+use bytes::Bytes;
+use portcullis_policy::readable_params;
+use portcullis_transport::quic::{self, CallUnread, RecvStream, StreamFailed, next_chunk};
+use portcullis_transport::{FrameError, FrameLimits, Refusal, RootFrames};
+use portcullis_value::{DecodeError, FunctionType, Limits, Value};
+
+use super::quota::Share;
+use super::{Call, Gate, Outcome, Refused};
+use crate::http::{HttpCall, HttpFailure};
+use crate::upstream::Http;
+
+/// How often parameters are tried before the caller's end of stream is waited for: a flood of tiny frames must not cost a decoding each.
+const ATTEMPTS: u32 = 16;
+
+/// What stops a call before its answer.
+enum Stop {
+    GivenUp,
+    Refused(Refused),
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<CallUnread> for Stop {
+    fn from(error: CallUnread) -> Self {
+        Refused::unread(&error).map_or(Self::GivenUp, Self::Refused)
+    }
+}
+
+impl From<FrameError> for Stop {
+    fn from(error: FrameError) -> Self {
+        CallUnread::from(error).into()
+    }
+}
+
+impl From<StreamFailed> for Stop {
+    fn from(_: StreamFailed) -> Self {
+        Self::GivenUp
+    }
+}
+
+pub(super) async fn call(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result<Outcome, Refused> {
+    let deadline = gate.limits.call_timeout;
+    let stopped = call.send.stopped();
+    let answering = tokio::time::timeout(deadline, answer(gate, http, call, rest));
+    let result = tokio::select! {
+        biased;
+        result = answering => result,
+        _ = stopped => return Ok(Outcome::GivenUp),
+    };
+    match result {
+        Ok(Ok(())) => Ok(Outcome::Answered),
+        Ok(Err(Stop::GivenUp)) => Ok(Outcome::GivenUp),
+        Ok(Err(Stop::Refused(refused))) => Err(refused),
+        Err(_) => {
+            let reason = format!("the call took longer than {} ms", deadline.as_millis());
+            Err(Refused::new(Refusal::DeadlineExceeded, reason))
+        }
+    }
+}
+
+async fn answer(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result<(), Stop> {
+    let function = call.function;
+    let reads_params = call.outlook.view.reads_params(function.action);
+    // What needs no parameters is decided before the first of them is believed.
+    let early = if reads_params {
+        None
+    } else {
+        Some(call.permit(gate, None)?)
+    };
+    let Some(ty) = &function.ty else {
+        let reason = "the function has streams or resources, which this service's sidecar does not carry";
+        return Err(Refused::new(Refusal::UnknownFunction, reason).into());
+    };
+    let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
+    let (values, _held) = params(gate, call.recv, rest, ty).await?;
+    let permit = match early {
+        Some(permit) => permit,
+        None => call.permit(gate, Some(&readable_params(ty, &values)))?,
+    };
+    let served = &call.outlook.served;
+    let route = served
+        .mapping
+        .as_ref()
+        .and_then(|mapping| mapping.route(&function.instance, &function.name))
+        .ok_or_else(|| Refused::new(Refusal::UnknownFunction, "the function has no route"))?;
+    let request = HttpCall {
+        route,
+        caller: Some(call.caller.id()),
+        trace: None,
+        args: &values,
+        deadline: None,
+    };
+    let result = http
+        .client
+        .call(permit, request)
+        .await
+        .map_err(|failure| failed(&failure))?;
+    let mut payload = Vec::with_capacity(256);
+    portcullis_value::encode_result(ty, result.as_ref(), &mut payload)
+        .map_err(|error| Refused::new(Refusal::Internal, "the answer cannot be encoded").detailed(error.to_string()))?;
+    quic::write_root_frame(call.send, payload.into()).await?;
+    Ok(())
+}
+
+/// Reads until the parameters are whole. The caller's end of stream is not waited for: the values say themselves where they end.
+async fn params(
+    gate: &Gate,
+    recv: &mut RecvStream,
+    rest: Bytes,
+    ty: &FunctionType,
+) -> Result<(Vec<Value>, Vec<Share>), Stop> {
+    let limits = &gate.limits;
+    let value_limits = Limits {
+        bytes: limits.value_bytes,
+        depth: limits.value_depth,
+        items: limits.value_items,
+    };
+    let total = u32::try_from(limits.value_bytes).unwrap_or(u32::MAX);
+    let mut frames = RootFrames::new(FrameLimits {
+        frame: total,
+        total: total.into(),
+        ..FrameLimits::default()
+    });
+    let mut held = vec![gate.quota.hold(rest.len())?];
+    frames.push(rest)?;
+    let (mut attempts, mut wanted) = (0, 0);
+    loop {
+        let whole = frames.frames() > 0 && frames.at_boundary();
+        if whole && frames.payload().len() >= wanted && attempts < ATTEMPTS {
+            match portcullis_value::decode_params(ty, frames.payload(), &value_limits) {
+                Ok(values) => return Ok((values, held)),
+                Err(DecodeError::Incomplete { more }) => {
+                    attempts += 1;
+                    wanted = frames.payload().len().saturating_add(more);
+                }
+                Err(error) => return Err(malformed(&error).into()),
+            }
+        }
+        match next_chunk(recv).await? {
+            Some(chunk) => {
+                held.push(gate.quota.hold(chunk.len())?);
+                frames.push(chunk)?;
+            }
+            None => {
+                let payload = frames.finish()?;
+                let values = portcullis_value::decode_params(ty, &payload, &value_limits);
+                return values
+                    .map(|values| (values, held))
+                    .map_err(|error| malformed(&error).into());
+            }
+        }
+    }
+}
+
+fn malformed(error: &DecodeError) -> Refused {
+    let refusal = match error {
+        DecodeError::TooLarge(_) => Refusal::TooLarge,
+        DecodeError::Incomplete { .. } | DecodeError::Malformed { .. } | DecodeError::Trailing { .. } => {
+            Refusal::MalformedValue
+        }
+    };
+    Refused::new(refusal, error.to_string())
+}
+
+fn failed(failure: &HttpFailure) -> Refused {
+    let detail = failure.to_string();
+    match failure {
+        HttpFailure::Parameter(_) => Refused::new(Refusal::MalformedValue, detail),
+        HttpFailure::Unreachable(_) => {
+            Refused::new(Refusal::UpstreamUnavailable, "the service cannot be reached").detailed(detail)
+        }
+        HttpFailure::DeadlineExceeded(_) => {
+            Refused::new(Refusal::DeadlineExceeded, "the service did not answer in time").detailed(detail)
+        }
+        HttpFailure::Nonsense(_) | HttpFailure::TooLarge(_) => Refused::new(
+            Refusal::UpstreamProtocol,
+            "the service's answer does not fit its contract",
+        )
+        .detailed(detail),
+    }
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks, then runs every test of the workspace.
+#
+# Needs a Rust toolchain and, for what it installs, root on a Debian machine (or the packages below already there).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+need() { # need COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 && return
+    shift
+    echo "installing $*"
+    [ -n "${apt_updated:-}" ] || { apt-get update -qq; apt_updated=1; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+need cc gcc libc6-dev
+need openssl openssl
+# The guests' toolchain: the checked-in components are built again and compared.
+need wasm-ld lld
+dpkg -s rustc-web cargo-web rust-web-src >/dev/null 2>&1 || need no-such-command rustc-web cargo-web rust-web-src
+
+echo "== build: daemons, examples, tests"
+cargo build --release --workspace --all-targets
+
+echo "== guests: the checked-in components are what their source gives"
+examples/guests/build.sh --check
+
+echo "== tests"
+cargo test --release --workspace --no-fail-fast -- "$@"
