@@ -24,6 +24,7 @@ use self::ca_file::CaFile;
 pub use self::ca_file::CaFileError;
 use self::profile::Validity;
 use crate::atomic_file::{self, Existing};
+use crate::data_folder::make_private;
 use crate::ttl::Ttl;
 
 /// Ten years: a root outlives the machines that pinned it in a join token.
@@ -141,7 +142,7 @@ impl Authority {
             path: folder.to_owned(),
             cause,
         };
-        make_private_folder(folder).map_err(failed)?;
+        make_private(folder).map_err(failed)?;
         atomic_file::remove_leftovers(folder).map_err(failed)?;
         let path = root_path(folder);
         if !path.exists() {
@@ -248,6 +249,12 @@ impl Authority {
         self.root.certificate.der()
     }
 
+    /// The root as PEM text.
+    #[must_use]
+    pub fn root_pem(&self) -> String {
+        ca_file::pem_certificate(self.root_certificate())
+    }
+
     /// What a join token pins (D4).
     #[must_use]
     pub fn root_spki_sha256(&self) -> [u8; 32] {
@@ -305,12 +312,6 @@ fn root_path(folder: &Path) -> PathBuf {
 
 fn signing_path(folder: &Path) -> PathBuf {
     folder.join("signing.pem")
-}
-
-/// Makes `folder` for its owner alone; an existing one keeps its mode, because the files in it have their own.
-pub(crate) fn make_private_folder(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]

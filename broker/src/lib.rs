@@ -1,7 +1,32 @@
-//! lib
+//! The control plane of Portcullis: issues identities, keeps the registry and the policies, tells every node what it may see.
+//!
+//! Read [`registry`] first: it is the broker's state, a value without clock, file or socket. Around it stand the [`store`] that keeps
+//! it, the ledger that is its one writer, the [`authority`] that signs, and two services: one for nodes over mutual TLS, one for
+//! operators on a Unix socket.
+//!
+//! The broker does not know how a call travels or what a sidecar does with a policy; it never sees a call.
+
 pub mod atomic_file;
 pub mod authority;
 pub mod clock;
+pub mod config;
 pub mod registry;
 pub mod store;
 pub mod ttl;
+
+mod broker;
+mod courier;
+mod daemon;
+mod data_folder;
+mod ledger;
+mod listener;
+mod node_service;
+mod operator_service;
+mod operator_socket;
+mod presence;
+mod throttle;
+mod wire;
+
+pub use daemon::{Daemon, StartError, run};
+pub use data_folder::DataFolderError;
+pub use operator_socket::SocketError;

@@ -1,0 +1,75 @@
+//! What both services work with.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_identity::{NodeName, RequestedKey, node_id};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::{Authority, IssueError, Issued};
+use crate::clock;
+use crate::ledger::Ledger;
+use crate::presence::Presence;
+use crate::throttle::{self, Admission, Rate, Throttle};
+use crate::ttl::Ttl;
+
+/// Attempts to join from one source: a whole rack may come up at once, a guesser gets no further with more.
+const JOINS: Rate = Rate {
+    burst: 128,
+    every: Duration::from_millis(100),
+};
+/// Sources whose attempts are counted at one time.
+const JOIN_SOURCES: usize = 16_384;
+
+/// The running broker.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) ledger: Ledger,
+    pub(crate) authority: Authority,
+    pub(crate) presence: Presence,
+    pub(crate) ttls: Ttls,
+    /// `host:port` that join tokens carry.
+    pub(crate) advertised: String,
+    pub(crate) control_address: SocketAddr,
+    pub(crate) tracker: TaskTracker,
+    /// Cancelled when the broker is to end its streams.
+    pub(crate) stop: CancellationToken,
+    pub(crate) joins: Joins,
+}
+
+/// How long SVIDs live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ttls {
+    /// Of nodes, and of the broker itself.
+    pub(crate) node: Ttl,
+    /// Of entries that say nothing else.
+    pub(crate) entry: Ttl,
+}
+
+/// Counts attempts to join by source.
+#[derive(Debug)]
+pub(crate) struct Joins(Mutex<Throttle<IpAddr>>);
+
+impl Default for Joins {
+    fn default() -> Self {
+        Self(Mutex::new(Throttle::new(JOINS, JOIN_SOURCES)))
+    }
+}
+
+impl Joins {
+    /// Whether somebody at `address` may try now.
+    pub(crate) fn admit(&self, address: SocketAddr) -> Admission {
+        let mut throttle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.admit(throttle::source(address.ip()), clock::now())
+    }
+}
+
+impl Broker {
+    /// Issues the node's own identity.
+    pub(crate) fn issue_node(&self, name: &NodeName, key: &RequestedKey) -> Result<Issued, IssueError> {
+        let id = node_id(self.authority.bundle().trust_domain(), name);
+        self.authority.issue(key, &id, self.ttls.node, clock::now())
+    }
+}

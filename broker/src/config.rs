@@ -1,0 +1,205 @@
+//! How a broker is set up: a TOML file, which the command line overrides, parsed into one checked value.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portcullis_identity::{TrustDomain, parse_trust_domain};
+use serde::Deserialize;
+
+use crate::registry::Address;
+use crate::ttl::Ttl;
+
+/// Where a broker keeps its data unless told otherwise, below the working folder.
+pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
+/// The operator socket's name in the data folder.
+pub const OPERATOR_SOCKET: &str = "operator.sock";
+const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
+
+/// The set-up of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The trust domain it is the authority of.
+    pub trust_domain: TrustDomain,
+    /// Keys, store and, by default, the operator socket.
+    pub data: PathBuf,
+    /// Where nodes are served.
+    pub listen: SocketAddr,
+    /// Under which address nodes reach it; `None`: the one it listens on.
+    pub advertise: Option<Address>,
+    /// The operator socket.
+    pub operator_socket: PathBuf,
+    /// Who may use it, beside root and the broker's own user.
+    pub operator_uids: Vec<u32>,
+    /// Lifetime of nodes' and the broker's own SVIDs.
+    pub node_ttl: Ttl,
+    /// Lifetime of entries' SVIDs where the entry does not say.
+    pub svid_ttl: Ttl,
+}
+
+/// Settings as they are written; what is missing has a default or comes from elsewhere.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// `trust-domain = "acme.test"`
+    pub trust_domain: Option<String>,
+    /// `data = "/var/lib/portcullis"`; a relative path is one below the working folder.
+    pub data: Option<PathBuf>,
+    /// `listen = "0.0.0.0:7440"`
+    pub listen: Option<String>,
+    /// `advertise = "broker.acme.test:7440"`
+    pub advertise: Option<String>,
+    /// `operator-socket = "/run/portcullis/operator.sock"`
+    pub operator_socket: Option<PathBuf>,
+    /// `operator-uids = [1000]`
+    pub operator_uids: Option<Vec<u32>>,
+    /// `node-ttl = "1h"`
+    pub node_ttl: Option<String>,
+    /// `svid-ttl = "1h"`
+    pub svid_ttl: Option<String>,
+}
+
+/// Every mistake of a set-up at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct InvalidConfig(Vec<String>);
+
+impl Settings {
+    /// Reads a TOML file's text.
+    ///
+    /// # Errors
+    /// When it is not TOML, or has a key that does not exist; the message has line and column.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, InvalidConfig> {
+        toml::from_str(text).map_err(|error| InvalidConfig(vec![format!("{}: {error}", file.display())]))
+    }
+
+    /// These settings, and where one is missing that of `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            trust_domain: self.trust_domain.or(others.trust_domain),
+            data: self.data.or(others.data),
+            listen: self.listen.or(others.listen),
+            advertise: self.advertise.or(others.advertise),
+            operator_socket: self.operator_socket.or(others.operator_socket),
+            operator_uids: self.operator_uids.or(others.operator_uids),
+            node_ttl: self.node_ttl.or(others.node_ttl),
+            svid_ttl: self.svid_ttl.or(others.svid_ttl),
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Every setting that is missing or not understood.
+    pub fn check(self) -> Result<Config, InvalidConfig> {
+        let mut problems = Vec::new();
+        let trust_domain = self.trust_domain.as_deref().map(parse_trust_domain).transpose();
+        let trust_domain = note(&mut problems, "trust-domain", trust_domain).flatten();
+        if trust_domain.is_none() && problems.is_empty() {
+            problems.push("trust-domain is missing: give --trust-domain, for instance `acme.test`".to_owned());
+        }
+        let listen = note(
+            &mut problems,
+            "listen",
+            self.listen.as_deref().unwrap_or(DEFAULT_LISTEN).parse(),
+        );
+        let advertise = note(
+            &mut problems,
+            "advertise",
+            self.advertise.as_deref().map(str::parse).transpose(),
+        );
+        let node_ttl = note(&mut problems, "node-ttl", ttl(self.node_ttl.as_deref()));
+        let svid_ttl = note(&mut problems, "svid-ttl", ttl(self.svid_ttl.as_deref()));
+        let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
+        let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
+        let operator_uids = self.operator_uids.unwrap_or_default();
+        match (trust_domain, listen, advertise, node_ttl, svid_ttl) {
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => Ok(Config {
+                trust_domain,
+                data,
+                listen,
+                advertise,
+                operator_socket,
+                operator_uids,
+                node_ttl,
+                svid_ttl,
+            }),
+            _ => Err(InvalidConfig(problems)),
+        }
+    }
+}
+
+impl Config {
+    /// A set-up with nothing but a trust domain and a data folder.
+    ///
+    /// # Errors
+    /// When the trust domain is not one.
+    pub fn new(trust_domain: &str, data: &Path) -> Result<Self, InvalidConfig> {
+        let settings = Settings {
+            trust_domain: Some(trust_domain.to_owned()),
+            data: Some(data.to_owned()),
+            ..Settings::default()
+        };
+        settings.check()
+    }
+}
+
+fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Result<T, E>) -> Option<T> {
+    result
+        .map_err(|error| problems.push(format!("{setting}: {}", error.to_string())))
+        .ok()
+}
+
+fn ttl(text: Option<&str>) -> Result<Ttl, String> {
+    let Some(text) = text else { return Ok(Ttl::DEFAULT) };
+    let duration: Duration = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+    Ttl::try_from(duration.as_secs()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trust_domain_and_a_folder_are_enough() {
+        let config = Config::new("acme.test", Path::new("/data")).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:7440".parse().unwrap());
+        assert_eq!(config.operator_socket, Path::new("/data/operator.sock"));
+        assert_eq!(config.svid_ttl, Ttl::DEFAULT);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = Settings::parse(Path::new("b.toml"), "trust-domain = 'a.test'\nlisten = '127.0.0.1:1'").unwrap();
+        let line = Settings {
+            listen: Some("127.0.0.1:2".to_owned()),
+            ..Settings::default()
+        };
+        let config = line.or(file).check().unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.trust_domain.as_str(), "a.test");
+    }
+
+    #[test]
+    fn every_mistake_is_listed() {
+        let text = "trust-domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode-ttl = '3s'\nsvid-ttl = 'soon'";
+        let error = Settings::parse(Path::new("b.toml"), text)
+            .unwrap()
+            .check()
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error.lines().count(), 5, "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_mistake_with_its_place() {
+        let error = Settings::parse(Path::new("b.toml"), "trust-domain = 'a.test'\nlisen = 'x'")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("b.toml: ") && error.contains("line 2") && error.contains("lisen"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The TLS listener of the node service: who is at the other end, and a way to end it.
+//!
+//! Handshakes run beside the accept loop, so that a slow peer delays nobody. gRPC sees a byte stream with a [`Remote`]; it does not know
+//! how the peer proved itself.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use portcullis_identity::Peer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
+
+use crate::{clock, throttle};
+
+/// A peer that needs longer is not coming.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections, those in the handshake included.
+const MAX_CONNECTIONS: usize = 8192;
+/// Handshakes at one time: each costs a signature, a verification and some memory.
+const MAX_HANDSHAKES: usize = 256;
+/// Handshakes at one time from one source, so that one cannot hold them all.
+const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
+/// A peer without certificate comes to join, which takes a moment.
+const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
+/// The wait after an error of the listener itself, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that finished their handshake and wait for gRPC to take them.
+const QUEUE: usize = 64;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    /// From where.
+    pub address: SocketAddr,
+    /// Who it proved to be; `None` for a peer without certificate.
+    pub peer: Option<Arc<Peer>>,
+    /// Ends the connection at once.
+    pub kill: CancellationToken,
+}
+
+/// A connection after its handshake. It ends when it is killed and when the peer's certificate does.
+pub(crate) struct PeerStream {
+    io: TlsStream<TcpStream>,
+    remote: Remote,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl std::fmt::Debug for PeerStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerStream")
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Accepts connections until `stop`, and hands on those whose handshake succeeds.
+#[must_use]
+pub(crate) fn incoming(
+    listener: TcpListener,
+    config: rustls::ServerConfig,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<PeerStream>> {
+    let (accepted, stream) = mpsc::channel(QUEUE);
+    let gate = Gate {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        handshakes: Handshakes::default(),
+        tracker: tracker.clone(),
+        accepted,
+    };
+    tracker.spawn(async move {
+        tokio::select! {
+            () = gate.accept(&listener) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+struct Gate {
+    acceptor: TlsAcceptor,
+    connections: Arc<Semaphore>,
+    handshakes: Handshakes,
+    tracker: TaskTracker,
+    accepted: mpsc::Sender<io::Result<PeerStream>>,
+}
+
+impl Gate {
+    async fn accept(&self, listener: &TcpListener) {
+        loop {
+            // Closed by nobody: an error cannot happen, and would end the loop.
+            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else {
+                return;
+            };
+            let (tcp, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(handshake) = self.handshakes.begin(throttle::source(address.ip())) else {
+                tracing::warn!(%address, "too many handshakes at one time");
+                continue;
+            };
+            let (acceptor, accepted) = (self.acceptor.clone(), self.accepted.clone());
+            self.tracker.spawn(async move {
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, tcp, address, place)).await;
+                drop(handshake);
+                match shaken {
+                    // gRPC is gone where nobody receives.
+                    Ok(Ok(stream)) => drop(accepted.send(Ok(stream)).await),
+                    Ok(Err(error)) => tracing::warn!(%address, %error, "handshake refused"),
+                    Err(_) => tracing::warn!(%address, "handshake timed out"),
+                }
+            });
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+) -> io::Result<PeerStream> {
+    tcp.set_nodelay(true)?;
+    let io = acceptor.accept(tcp).await?;
+    let chain = io.get_ref().1.peer_certificates();
+    let peer = chain
+        .map(Peer::from_chain)
+        .transpose()
+        .map_err(io::Error::other)?
+        .map(Arc::new);
+    let not_after = peer.as_ref().map_or_else(
+        || {
+            clock::now()
+                .checked_add(ANONYMOUS_LIFETIME)
+                .unwrap_or(SystemTime::UNIX_EPOCH)
+        },
+        |peer| peer.not_after(),
+    );
+    let kill = CancellationToken::new();
+    let end = Box::pin(end(kill.clone(), not_after));
+    Ok(PeerStream {
+        io,
+        remote: Remote { address, peer, kill },
+        end,
+        _place: place,
+    })
+}
+
+async fn end(kill: CancellationToken, not_after: SystemTime) {
+    tokio::select! {
+        () = kill.cancelled() => {}
+        () = clock::reached(not_after) => {}
+    }
+}
+
+/// Counts the handshakes of each source.
+#[derive(Debug, Clone, Default)]
+struct Handshakes(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One handshake, counted until it is dropped.
+struct Handshake {
+    all: Handshakes,
+    source: IpAddr,
+}
+
+impl Handshakes {
+    fn begin(&self, source: IpAddr) -> Option<Handshake> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.values().sum::<usize>() >= MAX_HANDSHAKES {
+            return None;
+        }
+        let count = counts.entry(source).or_default();
+        if *count >= MAX_HANDSHAKES_PER_SOURCE {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(Handshake {
+            all: self.clone(),
+            source,
+        })
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Remote;
+
+    fn connect_info(&self) -> Remote {
+        self.remote.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // gRPC cannot close one connection; a read that fails does it within milliseconds.
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection's time is over",
+            )));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,167 @@
+//! The gRPC service that nodes speak to. Only [`Join`](v1::node_server::Node::join) is open to a peer without a node's identity.
+
+use std::sync::Arc;
+
+use portcullis_api::v1;
+use portcullis_identity::{NodeName, RequestedKey, node_name};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::broker::Broker;
+use crate::courier::Courier;
+use crate::ledger::CommandError;
+use crate::listener::Remote;
+use crate::registry::{Command, Redemption, Refusal, TokenRefusal};
+use crate::throttle::Admission;
+use crate::wire;
+
+/// Messages that wait for the network; a courier waits with the next.
+const QUEUE: usize = 4;
+
+/// Serves nodes.
+#[derive(Debug)]
+pub(crate) struct NodeService(pub(crate) Arc<Broker>);
+
+#[tonic::async_trait]
+impl v1::node_server::Node for NodeService {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        let remote = remote(&request)?;
+        if self.0.joins.admit(remote.address) == Admission::Throttled {
+            tracing::warn!(address = %remote.address, "too many attempts to join");
+            return Err(Status::resource_exhausted(
+                "too many attempts to join from this address: wait a moment",
+            ));
+        }
+        let reply = self.redeem(request.into_inner(), &remote).await?;
+        Ok(Response::new(reply))
+    }
+
+    type WatchStream = ReceiverStream<Result<v1::WatchReply, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<v1::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let remote = remote(&request)?;
+        let node = self.registered_node(&remote)?;
+        let (outbound, stream) = mpsc::channel(QUEUE);
+        let courier = Courier::new(Arc::clone(&self.0), node, remote, outbound);
+        self.0.tracker.spawn(courier.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeReply>, Status> {
+        let node = self.registered_node(&remote(&request)?)?;
+        let target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
+        // What lies in a lattice the node may not see does not exist for it.
+        let served = self.0.ledger.read(|registry| {
+            registry
+                .served(&target)
+                .filter(|_| registry.may_see(&node, &target.lattice))
+                .cloned()
+        });
+        let served = served.ok_or_else(|| {
+            Status::not_found(format!("no virtual component `{target}` in the lattices of this node"))
+        })?;
+        Ok(Response::new(v1::DescribeReply {
+            record: Some(wire::record_message(&served.record)),
+            wit: wire::wit_messages(&served.component.wit),
+        }))
+    }
+}
+
+impl NodeService {
+    async fn redeem(&self, message: v1::JoinRequest, remote: &Remote) -> Result<v1::JoinReply, Status> {
+        let v1::JoinRequest { node, secret, csr } = message;
+        let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
+        let secret: [u8; 16] = secret
+            .as_slice()
+            .try_into()
+            .map_err(|_| Status::invalid_argument("a token's secret has 16 bytes"))?;
+        let key = RequestedKey::parse(&csr)
+            .map_err(|error| Status::invalid_argument(format!("the certificate request is refused: {error}")))?;
+        let redemption = Redemption {
+            node: node.clone(),
+            secret_sha256: sha256(&secret),
+            key_sha256: key.sha256(),
+        };
+        match self.0.ledger.execute(Command::Redeem(redemption)).await {
+            Ok(_) => {}
+            Err(CommandError::Refused(Refusal::Token(refusal))) => return Err(refused(refusal, &node, remote)),
+            Err(error) => return Err(failed(&error)),
+        }
+        let issued = self
+            .0
+            .issue_node(&node, &key)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        tracing::info!(%node, address = %remote.address, "node joined");
+        Ok(v1::JoinReply {
+            chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
+            bundles: vec![wire::bundle_message(self.0.authority.bundle())],
+        })
+    }
+
+    /// The node at the other end, by its certificate; it must still be one.
+    fn registered_node(&self, remote: &Remote) -> Result<NodeName, Status> {
+        let Some(peer) = &remote.peer else {
+            return Err(Status::unauthenticated("this needs a node's certificate: join first"));
+        };
+        let ours = peer.id().is_member_of(self.0.authority.bundle().trust_domain());
+        let Some(node) = node_name(peer.id()).filter(|_| ours) else {
+            tracing::warn!(peer = %peer.id(), address = %remote.address, "a peer that is not a node was refused");
+            return Err(Status::permission_denied("only nodes may ask this"));
+        };
+        if !self.0.ledger.is_registered(&node) {
+            tracing::warn!(%node, address = %remote.address, "a node that is not registered was refused");
+            return Err(Status::permission_denied(
+                "the node is not registered: it needs a new join token",
+            ));
+        }
+        Ok(node)
+    }
+}
+
+fn remote<T>(request: &Request<T>) -> Result<Remote, Status> {
+    request
+        .extensions()
+        .get::<Remote>()
+        .cloned()
+        .ok_or_else(|| Status::internal("the connection has no peer"))
+}
+
+fn refused(refusal: TokenRefusal, node: &NodeName, remote: &Remote) -> Status {
+    let address = remote.address;
+    match refusal {
+        TokenRefusal::Spent => {
+            tracing::error!(%node, %address, "ALARM: a spent join token came back with another key");
+        }
+        TokenRefusal::Unknown | TokenRefusal::OtherNode | TokenRefusal::Expired => {
+            tracing::warn!(%node, %address, %refusal, "join refused");
+        }
+    }
+    let code = match refusal {
+        TokenRefusal::Unknown => tonic::Code::Unauthenticated,
+        TokenRefusal::OtherNode | TokenRefusal::Spent => tonic::Code::PermissionDenied,
+        TokenRefusal::Expired => tonic::Code::FailedPrecondition,
+    };
+    Status::new(code, refusal.to_string())
+}
+
+fn failed(error: &CommandError) -> Status {
+    match error {
+        CommandError::Refused(refusal) => Status::failed_precondition(refusal.to_string()),
+        CommandError::Store(_) => Status::unavailable("the broker cannot store the change"),
+        CommandError::Closed => Status::unavailable("the broker is shutting down"),
+    }
+}
+
+fn invalid(error: &wire::InvalidMessage) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn sha256(secret: &[u8; 16]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, secret).as_ref());
+    hash
+}

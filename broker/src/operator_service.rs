@@ -1,0 +1,328 @@
+//! The gRPC service that operators speak to, on the broker's own machine.
+
+mod answer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_api::v1;
+use portcullis_identity::{JoinSecret, JoinToken, NodeName, Target};
+use portcullis_policy::{PolicyFile, Transport};
+use tonic::{Request, Response, Status};
+
+use self::answer::{failed, invalid, refusal_status};
+use crate::broker::Broker;
+use crate::clock;
+use crate::ledger::{CommandError, Outcome};
+use crate::registry::{
+    Address, Command, Explanation, GrantChange, GrantDirection, NewToken, Question, Refusal, Registry,
+};
+use crate::wire::{self, InvalidMessage};
+
+/// Seconds; ten minutes is enough to carry a token to a node by hand.
+const TOKEN_LIFETIME: u32 = 600;
+
+/// Serves operators.
+#[derive(Debug)]
+pub(crate) struct OperatorService(pub(crate) Arc<Broker>);
+
+impl OperatorService {
+    async fn execute(&self, command: Command) -> Result<Outcome, Status> {
+        self.0.ledger.execute(command).await.map_err(|error| failed(&error))
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
+        self.0.ledger.read(look)
+    }
+
+    async fn make_token(&self, message: v1::CreateJoinTokenRequest) -> Result<v1::CreateJoinTokenReply, Status> {
+        let v1::CreateJoinTokenRequest {
+            node,
+            ttl_seconds,
+            broker_address,
+        } = message;
+        let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
+        let broker = if broker_address.is_empty() {
+            self.0.advertised.clone()
+        } else {
+            broker_address
+        };
+        let broker: Address = wire::parse(&broker).map_err(|error| {
+            invalid(&InvalidMessage::new(format!(
+                "{error}; nodes need an address to dial: give one, or start the broker with --advertise"
+            )))
+        })?;
+        let seconds = if ttl_seconds == 0 { TOKEN_LIFETIME } else { ttl_seconds };
+        let lifetime = Duration::from_secs(seconds.into());
+        let expires_at = clock::now()
+            .checked_add(lifetime)
+            .ok_or_else(|| Status::invalid_argument("too long"))?;
+        let token = JoinToken {
+            trust_domain: self.0.authority.bundle().trust_domain().clone(),
+            node: node.clone(),
+            broker: broker.to_string(),
+            root_spki_sha256: self.0.authority.root_spki_sha256(),
+            secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
+            expires_at,
+        };
+        self.execute(Command::CreateToken(NewToken {
+            node,
+            lifetime,
+            secret_sha256: token.secret_sha256(),
+        }))
+        .await?;
+        Ok(v1::CreateJoinTokenReply {
+            token: token.reveal(),
+            expires_at: clock::unix_seconds(expires_at),
+        })
+    }
+
+    async fn check_policies(&self, files: Vec<PolicyFile>) -> Result<(), CommandError> {
+        let ledger = self.0.ledger.clone();
+        // Checking may take as long as there are policies.
+        let check = move || ledger.read(|registry| registry.plan(Command::PutPolicies(files), clock::now()).map(drop));
+        self.0
+            .tracker
+            .spawn_blocking(check)
+            .await
+            .map_err(|_| CommandError::Closed)?
+            .map_err(CommandError::from)
+    }
+
+    fn policies_reply(
+        &self,
+        names: &[String],
+        result: Result<(), CommandError>,
+    ) -> Result<Response<v1::PutPoliciesReply>, Status> {
+        let problems = match result {
+            Ok(()) => Vec::new(),
+            Err(CommandError::Refused(Refusal::Policies(problems))) => problems,
+            Err(error) => return Err(failed(&error)),
+        };
+        let of_these = |registry: &Registry| {
+            let documents = registry.policies().filter(|document| names.contains(&document.name));
+            documents
+                .flat_map(|document| document.set.iter().map(str::to_owned))
+                .collect()
+        };
+        let policy_ids = if problems.is_empty() {
+            self.read(of_these)
+        } else {
+            Vec::new()
+        };
+        Ok(Response::new(v1::PutPoliciesReply {
+            problems: problems.into_iter().map(wire::problem_message).collect(),
+            version: Some(self.read(Registry::version).into()),
+            policy_ids,
+        }))
+    }
+
+    fn explain(&self, message: v1::ExplainRequest) -> Result<v1::ExplainReply, Status> {
+        let v1::ExplainRequest {
+            principal,
+            target,
+            instance,
+            function,
+            params_json,
+            transport,
+        } = message;
+        let target = wire::target(target).map_err(|error| invalid(&error))?;
+        let question = Question {
+            principal: wire::spiffe_id(&principal).map_err(|error| invalid(&error))?,
+            instance,
+            function,
+            params_json: if params_json.is_empty() {
+                None
+            } else {
+                Some(params_json)
+            },
+            transport: wire::parse_optional(&transport)
+                .map_err(|error| invalid(&error))?
+                .unwrap_or(Transport::Quic),
+        };
+        let served = self.read(|registry| registry.served(&target).cloned());
+        let served = served.ok_or_else(|| refusal_status(&Refusal::NoComponent(target)))?;
+        let explanation =
+            Explanation::of(&served, &question).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(answer::explanation_message(&explanation))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::operator_server::Operator for OperatorService {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(answer::status(&self.0)))
+    }
+
+    async fn register_component(
+        &self,
+        request: Request<v1::RegisterComponentRequest>,
+    ) -> Result<Response<v1::RegisterComponentReply>, Status> {
+        let registration =
+            wire::registration(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
+        let target = registration.target.clone();
+        let outcome = self.execute(Command::RegisterComponent(Box::new(registration))).await?;
+        Ok(Response::new(v1::RegisterComponentReply {
+            record: self.read(|registry| registry.peer_record(&target).map(|record| wire::record_message(record))),
+            entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default(),
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn remove_component(
+        &self,
+        request: Request<v1::RemoveComponentRequest>,
+    ) -> Result<Response<v1::RemoveComponentReply>, Status> {
+        let target: Target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(Command::RemoveComponent(target)).await?;
+        Ok(Response::new(v1::RemoveComponentReply {
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn list_components(
+        &self,
+        _: Request<v1::ListComponentsRequest>,
+    ) -> Result<Response<v1::ListComponentsReply>, Status> {
+        let components = self.read(|registry| {
+            registry
+                .all_served()
+                .map(|served| answer::registered_component(served))
+                .collect()
+        });
+        Ok(Response::new(v1::ListComponentsReply { components }))
+    }
+
+    async fn create_entry(
+        &self,
+        request: Request<v1::CreateEntryRequest>,
+    ) -> Result<Response<v1::CreateEntryReply>, Status> {
+        let entry = wire::new_entry(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(Command::CreateEntry(entry)).await?;
+        let entry = self.read(|registry| {
+            outcome
+                .entry
+                .as_ref()
+                .and_then(|id| registry.entry(id))
+                .map(|entry| wire::entry_message(entry))
+        });
+        Ok(Response::new(v1::CreateEntryReply {
+            entry,
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn remove_entry(
+        &self,
+        request: Request<v1::RemoveEntryRequest>,
+    ) -> Result<Response<v1::RemoveEntryReply>, Status> {
+        let id = wire::parse(&request.into_inner().id).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(Command::RemoveEntry(id)).await?;
+        Ok(Response::new(v1::RemoveEntryReply {
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn list_entries(&self, _: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesReply>, Status> {
+        let entries = self.read(|registry| registry.entries().map(|entry| wire::entry_message(entry)).collect());
+        Ok(Response::new(v1::ListEntriesReply { entries }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenReply>, Status> {
+        self.make_token(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesReply>, Status> {
+        Ok(Response::new(v1::ListNodesReply {
+            nodes: answer::nodes(&self.0),
+        }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let node: NodeName = wire::parse(&request.into_inner().name).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(Command::RemoveNode(node.clone())).await?;
+        self.0.presence.disconnect(&node);
+        Ok(Response::new(v1::RemoveNodeReply {
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn put_policies(
+        &self,
+        request: Request<v1::PutPoliciesRequest>,
+    ) -> Result<Response<v1::PutPoliciesReply>, Status> {
+        let files = wire::policy_files(request.into_inner());
+        let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
+        let result = self.0.ledger.execute(Command::PutPolicies(files)).await.map(drop);
+        self.policies_reply(&names, result)
+    }
+
+    async fn check_policies(
+        &self,
+        request: Request<v1::PutPoliciesRequest>,
+    ) -> Result<Response<v1::PutPoliciesReply>, Status> {
+        let result = Self::check_policies(self, wire::policy_files(request.into_inner())).await;
+        self.policies_reply(&[], result)
+    }
+
+    async fn remove_policies(
+        &self,
+        request: Request<v1::RemovePoliciesRequest>,
+    ) -> Result<Response<v1::RemovePoliciesReply>, Status> {
+        let outcome = self.execute(Command::RemovePolicies(request.into_inner().file)).await?;
+        Ok(Response::new(v1::RemovePoliciesReply {
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesReply>, Status> {
+        let (files, version) = self.read(|registry| {
+            let files = registry.policies().map(|document| v1::PolicyFile {
+                name: document.name.clone(),
+                text: document.text.clone(),
+            });
+            (files.collect(), registry.version())
+        });
+        Ok(Response::new(v1::ListPoliciesReply {
+            files,
+            version: Some(version.into()),
+        }))
+    }
+
+    async fn change_grant(
+        &self,
+        request: Request<v1::ChangeGrantRequest>,
+    ) -> Result<Response<v1::ChangeGrantReply>, Status> {
+        let v1::ChangeGrantRequest {
+            target,
+            spiffe_id,
+            granted,
+        } = request.into_inner();
+        let change = GrantChange {
+            target: wire::target(target).map_err(|error| invalid(&error))?,
+            spiffe_id: wire::spiffe_id(&spiffe_id).map_err(|error| invalid(&error))?,
+            direction: if granted {
+                GrantDirection::Give
+            } else {
+                GrantDirection::TakeBack
+            },
+        };
+        let outcome = self.execute(Command::ChangeGrant(change)).await?;
+        Ok(Response::new(v1::ChangeGrantReply {
+            version: Some(outcome.version.into()),
+        }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {
+        Self::explain(self, request.into_inner()).map(Response::new)
+    }
+}

@@ -1,0 +1,138 @@
+//! Which nodes hold a stream now. Ground state is the registry; this is gone with the process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use portcullis_identity::NodeName;
+use tokio_util::sync::CancellationToken;
+
+use crate::registry::Version;
+
+/// What kind of process a node is, by its own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeKind {
+    /// Stands beside a legacy service.
+    Sidecar,
+    /// Runs components.
+    Host,
+    /// A person's command line.
+    Shell,
+}
+
+impl NodeKind {
+    /// The kind as people read it.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Host => "host",
+            Self::Shell => "shell",
+        }
+    }
+}
+
+/// A node's open stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// Whose it is.
+    pub node: NodeName,
+    /// From where.
+    pub address: SocketAddr,
+    /// By its own word.
+    pub kind: NodeKind,
+    /// By its own word.
+    pub software: String,
+    /// The version in force on the node, by its own word.
+    pub applied: Option<Version>,
+    /// Since when.
+    pub since: SystemTime,
+    /// When the certificate ends, and the connection with it.
+    pub not_after: SystemTime,
+    /// Ends the connection.
+    pub kill: CancellationToken,
+}
+
+/// The open streams. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Presence(Arc<Mutex<Present>>);
+
+#[derive(Debug, Default)]
+struct Present {
+    next: u64,
+    connections: BTreeMap<u64, Connection>,
+}
+
+/// A stream's place in the list; leaving the scope leaves the list.
+#[derive(Debug)]
+pub(crate) struct Attendance {
+    presence: Presence,
+    number: u64,
+}
+
+impl Presence {
+    /// Lists `connection` until the attendance is dropped.
+    #[must_use]
+    pub(crate) fn attend(&self, connection: Connection) -> Attendance {
+        let number = self.with(|present| {
+            let number = present.next;
+            present.next = number.wrapping_add(1);
+            present.connections.insert(number, connection);
+            number
+        });
+        Attendance {
+            presence: self.clone(),
+            number,
+        }
+    }
+
+    /// Every open stream, the oldest first.
+    #[must_use]
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.with(|present| present.connections.values().cloned().collect())
+    }
+
+    /// How many nodes hold at least one stream.
+    #[must_use]
+    pub(crate) fn node_count(&self) -> usize {
+        let mut nodes: Vec<_> = self
+            .connections()
+            .into_iter()
+            .map(|connection| connection.node)
+            .collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes.len()
+    }
+
+    /// Ends every connection of `node`.
+    pub(crate) fn disconnect(&self, node: &NodeName) {
+        for connection in self.connections() {
+            if connection.node == *node {
+                connection.kill.cancel();
+            }
+        }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Present) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Attendance {
+    /// Notes what the node says is in force on it.
+    pub(crate) fn applied(&self, version: Version) {
+        self.presence.with(|present| {
+            if let Some(connection) = present.connections.get_mut(&self.number) {
+                connection.applied = Some(version);
+            }
+        });
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.presence.with(|present| present.connections.remove(&self.number));
+    }
+}

@@ -1,0 +1,288 @@
+//! Between the registry's types and the messages of the contract. What comes in is parsed whole; what cannot be parsed says why.
+
+use std::str::FromStr;
+
+use portcullis_api::v1;
+use portcullis_identity::{Bundle, Lattice, NodeName, SpiffeId, Target, parse_spiffe_id};
+use portcullis_policy::{PolicyFile, Problem};
+use portcullis_value::WitSource;
+
+use crate::registry::{
+    Digest, Entry, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Upstream, Version, ViewChange,
+};
+use crate::ttl::Ttl;
+
+/// A message says something that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidMessage(String);
+
+impl InvalidMessage {
+    /// For a reason that is not that of a type.
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl From<Version> for v1::Version {
+    fn from(Version { incarnation, epoch }: Version) -> Self {
+        Self { incarnation, epoch }
+    }
+}
+
+impl From<v1::Version> for Version {
+    fn from(v1::Version { incarnation, epoch }: v1::Version) -> Self {
+        Self { incarnation, epoch }
+    }
+}
+
+/// Parses `text`; the error is the type's own.
+pub(crate) fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, InvalidMessage> {
+    text.parse().map_err(|error: T::Err| InvalidMessage(error.to_string()))
+}
+
+/// As [`parse`]; an empty text is none.
+pub(crate) fn parse_optional<T: FromStr<Err: ToString>>(text: &str) -> Result<Option<T>, InvalidMessage> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        parse(text).map(Some)
+    }
+}
+
+/// Parses a SPIFFE ID as it must be written.
+pub(crate) fn spiffe_id(text: &str) -> Result<SpiffeId, InvalidMessage> {
+    parse_spiffe_id(text).map_err(|error| InvalidMessage(error.to_string()))
+}
+
+/// Parses `LATTICE/ID`.
+pub(crate) fn target(message: Option<v1::Target>) -> Result<Target, InvalidMessage> {
+    let v1::Target { lattice, id } = message.ok_or_else(|| InvalidMessage::new("the component's name is missing"))?;
+    Ok(Target {
+        lattice: parse(&lattice)?,
+        id: parse(&id)?,
+    })
+}
+
+/// The message of a target.
+pub(crate) fn target_message(target: &Target) -> v1::Target {
+    v1::Target {
+        lattice: target.lattice.to_string(),
+        id: target.id.to_string(),
+    }
+}
+
+/// 0 means `default`.
+fn ttl(seconds: u32, default: Ttl) -> Result<Ttl, InvalidMessage> {
+    if seconds == 0 {
+        return Ok(default);
+    }
+    u64::from(seconds)
+        .try_into()
+        .map_err(|error: crate::ttl::InvalidTtl| InvalidMessage(error.to_string()))
+}
+
+/// Parses a registration.
+pub(crate) fn registration(
+    message: v1::RegisterComponentRequest,
+    default_ttl: Ttl,
+) -> Result<Registration, InvalidMessage> {
+    let upstream = match message.upstream() {
+        v1::Upstream::Typed => Upstream::Typed,
+        v1::Upstream::Splice => Upstream::Splice,
+        v1::Upstream::Unspecified => return Err(InvalidMessage::new("say whether the upstream is typed or spliced")),
+    };
+    let v1::RegisterComponentRequest {
+        target: name,
+        wit,
+        interfaces,
+        spiffe_id: id,
+        upstream: _,
+        node,
+        x509_ttl_seconds,
+        replace,
+    } = message;
+    Ok(Registration {
+        target: target(name)?,
+        wit: wit
+            .into_iter()
+            .map(|v1::WitFile { path, text }| WitSource { path, text })
+            .collect(),
+        interfaces,
+        spiffe_id: if id.is_empty() { None } else { Some(spiffe_id(&id)?) },
+        upstream,
+        node: parse_optional::<NodeName>(&node)?,
+        ttl: ttl(x509_ttl_seconds, default_ttl)?,
+        present: if replace { Present::Replace } else { Present::Refuse },
+    })
+}
+
+/// Parses an entry to make.
+pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Result<NewEntry, InvalidMessage> {
+    let v1::CreateEntryRequest {
+        node,
+        component,
+        spiffe_id: id,
+        component_digest,
+        danger_any_digest,
+        x509_ttl_seconds,
+        lattice,
+    } = message;
+    let digest = match (component_digest.as_str(), danger_any_digest) {
+        ("", false) => Digest::NotApplicable,
+        ("", true) => Digest::DangerAny,
+        (digest, false) => Digest::Exactly(parse(digest)?),
+        (_, true) => return Err(InvalidMessage::new("a digest and danger-any-digest exclude each other")),
+    };
+    let lattice: Option<Lattice> = parse_optional(&lattice)?;
+    let holder = match (component, id.as_str()) {
+        (Some(_), "") if lattice.is_some() => {
+            return Err(InvalidMessage::new("the lattice of a component is in its name"));
+        }
+        (Some(_), "") if digest == Digest::NotApplicable => {
+            return Err(InvalidMessage::new(
+                "a wasm component needs its digest, or danger-any-digest for development",
+            ));
+        }
+        (Some(component), "") => Holder::Component {
+            target: target(Some(component))?,
+            digest,
+        },
+        (None, id) if !id.is_empty() => Holder::Workload {
+            spiffe_id: spiffe_id(id)?,
+            lattice,
+            digest,
+        },
+        (Some(_) | None, _) => return Err(InvalidMessage::new("name either a component or a SPIFFE ID")),
+    };
+    Ok(NewEntry {
+        node: parse(&node)?,
+        holder,
+        ttl: ttl(x509_ttl_seconds, default_ttl)?,
+    })
+}
+
+/// Parses policy files; their text is for the policy crate.
+pub(crate) fn policy_files(message: v1::PutPoliciesRequest) -> Vec<PolicyFile> {
+    message
+        .files
+        .into_iter()
+        .map(|v1::PolicyFile { name, text }| PolicyFile { name, text })
+        .collect()
+}
+
+/// The message of a problem.
+pub(crate) fn problem_message(problem: Problem) -> v1::PolicyProblem {
+    let Problem {
+        file,
+        line,
+        column,
+        policy,
+        message,
+        hint,
+    } = problem;
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    v1::PolicyProblem {
+        file,
+        line: number(line),
+        column: number(column),
+        policy: policy.unwrap_or_default(),
+        message,
+        hint: hint.unwrap_or_default(),
+    }
+}
+
+/// The message of a bundle.
+pub(crate) fn bundle_message(bundle: &Bundle) -> v1::Bundle {
+    v1::Bundle {
+        trust_domain: bundle.trust_domain().to_string(),
+        x509_authorities: bundle.certificates().map(|der| der.to_vec()).collect(),
+    }
+}
+
+/// The message of an entry.
+pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
+    let (component_digest, danger_any_digest) = match &entry.digest {
+        Digest::NotApplicable => (String::new(), false),
+        Digest::Exactly(digest) => (digest.as_str().to_owned(), false),
+        Digest::DangerAny => (String::new(), true),
+    };
+    v1::Entry {
+        id: entry.id.to_string(),
+        spiffe_id: entry.spiffe_id.to_string(),
+        node: entry.node.to_string(),
+        component_digest,
+        danger_any_digest,
+        x509_ttl_seconds: entry.ttl.seconds(),
+        lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// The message of a component as other nodes see it.
+pub(crate) fn record_message(record: &PeerRecord) -> v1::PeerRecord {
+    v1::PeerRecord {
+        target: Some(target_message(&record.target)),
+        spiffe_id: record.spiffe_id.to_string(),
+        interfaces: record.interfaces.clone(),
+        addresses: record.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The message of an upstream.
+pub(crate) const fn upstream_message(upstream: Upstream) -> v1::Upstream {
+    match upstream {
+        Upstream::Typed => v1::Upstream::Typed,
+        Upstream::Splice => v1::Upstream::Splice,
+    }
+}
+
+/// The messages of a WIT folder.
+pub(crate) fn wit_messages(wit: &[WitSource]) -> Vec<v1::WitFile> {
+    wit.iter()
+        .map(|WitSource { path, text }| v1::WitFile {
+            path: path.clone(),
+            text: text.clone(),
+        })
+        .collect()
+}
+
+/// The message of a component as its sidecar sees it.
+pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
+    let policy = |policy: &portcullis_policy::PolicyText| v1::Policy {
+        id: policy.id.clone(),
+        text: policy.text.clone(),
+    };
+    v1::ServedComponent {
+        record: Some(record_message(&served.record)),
+        upstream: upstream_message(served.component.upstream).into(),
+        wit: wit_messages(&served.component.wit),
+        policies: served.policies.iter().map(policy).collect(),
+        grants: served.grants.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Everything a node may see.
+pub(crate) fn state_message(view: &NodeView, bundle: &Bundle, now_seconds: u64) -> v1::State {
+    v1::State {
+        version: Some(view.version.into()),
+        bundles: vec![bundle_message(bundle)],
+        entries: view.entries.values().map(|entry| entry_message(entry)).collect(),
+        components: view.components.values().map(|record| record_message(record)).collect(),
+        served: view.served.values().map(|served| served_message(served)).collect(),
+        now_seconds,
+    }
+}
+
+/// What a node has to alter.
+pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
+    v1::Change {
+        version: Some(change.version.into()),
+        bundles: Vec::new(),
+        entries: change.entries.iter().map(|entry| entry_message(entry)).collect(),
+        entries_removed: change.entries_removed.iter().map(ToString::to_string).collect(),
+        components: change.components.iter().map(|record| record_message(record)).collect(),
+        components_removed: change.components_removed.iter().map(target_message).collect(),
+        served: change.served.iter().map(|served| served_message(served)).collect(),
+        served_removed: change.served_removed.iter().map(target_message).collect(),
+    }
+}
