@@ -241,7 +241,7 @@ mod tests {
     fn one_frame_is_not_copied() {
         let wire = frames(&[b"payload"]);
         let inside = wire.as_ptr_range();
-        let payload = pushed(SMALL, wire.clone()).unwrap().finish().unwrap();
+        let payload = pushed(SMALL, wire).unwrap().finish().unwrap();
         assert_eq!(payload, "payload");
         assert!(inside.contains(&payload.as_ptr()));
     }

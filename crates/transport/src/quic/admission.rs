@@ -154,6 +154,14 @@ mod tests {
     const RATE: u32 = 10;
     const AT_ONCE: usize = 4;
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "any moment will do, and there is no other way to make one"
+    )]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -182,7 +190,7 @@ mod tests {
 
     #[test]
     fn one_address_enters_at_its_rate_and_twice_as_often_at_once() {
-        let start = Instant::now();
+        let start = now();
         let mut sources = Sources::new(RATE, usize::MAX);
         assert_eq!(entered(&mut sources, Address::Proved, start), 20);
         assert_eq!(
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_forged_flood_makes_its_victim_prove_itself_and_no_more() {
-        let now = Instant::now();
+        let now = now();
         let mut sources = Sources::new(RATE, AT_ONCE);
         let victim = ip("198.51.100.7");
         while sources.admit(victim, Address::Claimed, Crowd::Sparse, now) != Admission::Prove {}
@@ -214,7 +222,7 @@ mod tests {
 
     #[test]
     fn in_a_crowd_everybody_proves_his_address() {
-        let now = Instant::now();
+        let now = now();
         let mut sources = Sources::new(RATE, AT_ONCE);
         assert_eq!(
             sources.admit(ip("192.0.2.1"), Address::Claimed, Crowd::Dense, now),
@@ -228,7 +236,7 @@ mod tests {
 
     #[test]
     fn one_address_has_few_handshakes_under_way() {
-        let now = Instant::now();
+        let now = now();
         let mut sources = Sources::new(RATE, AT_ONCE);
         let mut admit = || sources.admit(ip("192.0.2.1"), Address::Proved, Crowd::Sparse, now);
         let inside: Vec<_> = (0..AT_ONCE).map(|_| admit()).collect();
@@ -244,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_proved_address_over_its_rate_is_refused() {
-        let now = Instant::now();
+        let now = now();
         let mut sources = Sources::new(RATE, usize::MAX);
         assert_eq!(entered(&mut sources, Address::Proved, now), 20);
         let verdict = sources.admit(ip("198.51.100.7"), Address::Proved, Crowd::Sparse, now);

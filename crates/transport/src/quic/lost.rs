@@ -120,13 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_end_has_its_reason() {
+    fn what_the_peer_said_is_told_apart() {
         let crypto = TransportErrorCode::crypto;
-        let handshake = quinn::TransportError {
-            code: crypto(46),
-            frame: None,
-            reason: "bad".to_owned(),
-        };
         for (error, lost) in [
             (
                 application_closed(0x7101),
@@ -136,13 +131,6 @@ mod tests {
             (closed(crypto(48)), ConnectionLost::RefusedUs { alert: 48 }),
             (closed(crypto(116)), ConnectionLost::RefusedUs { alert: 116 }),
             (closed(TransportErrorCode::CONNECTION_REFUSED), ConnectionLost::Busy),
-            (
-                handshake.into(),
-                ConnectionLost::Handshake {
-                    alert: 46,
-                    reason: "bad".to_owned(),
-                },
-            ),
             (ConnectionError::TimedOut, ConnectionLost::TimedOut),
             (ConnectionError::Reset, ConnectionLost::Reset),
             (ConnectionError::LocallyClosed, ConnectionLost::ClosedHere),
