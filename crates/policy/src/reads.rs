@@ -86,23 +86,24 @@ impl Reads {
         if key == "Var" && value == "context" {
             return Self::EVERYTHING;
         }
-        match Access::of_field(key, value) {
-            Some(Access {
-                of,
-                attribute: "params",
-            }) if is_context(of) && key == "has" => Self {
-                params: ParamReads::Named(BTreeSet::new()),
-                ..Self::default()
-            },
-            Some(Access { of, attribute }) if is_context(of) => Self::of_context(attribute),
-            Some(Access { of, attribute }) if is_params(of) => {
-                let params = ParamReads::Named(BTreeSet::from([attribute.to_owned()]));
-                Self {
-                    params,
-                    ..Self::default()
-                }
-            }
-            Some(_) | None => Self::of_json(value),
+        let Some(Access { of, path }) = Access::of_field(key, value) else {
+            return Self::of_json(value);
+        };
+        match path.as_slice() {
+            ["params"] if is_context(of) && key == "has" => Self::of_params(None),
+            ["params", name, ..] if is_context(of) => Self::of_params(Some(name)),
+            [attribute, ..] if is_context(of) => Self::of_context(attribute),
+            [name, ..] if is_params(of) => Self::of_params(Some(name)),
+            _ => Self::of_json(value),
+        }
+    }
+
+    /// A parameter, or only whether there are any.
+    fn of_params(name: Option<&str>) -> Self {
+        let names = name.map(str::to_owned).into_iter().collect();
+        Self {
+            params: ParamReads::Named(names),
+            ..Self::default()
         }
     }
 
@@ -117,16 +118,17 @@ impl Reads {
                 link_name: true,
                 ..Self::default()
             },
-            "transport" => Self::default(),
-            _ => Self::EVERYTHING,
+            // The transport is part of the key under which verdicts are kept; another attribute is in no context.
+            _ => Self::default(),
         }
     }
 }
 
-/// `of.attribute` or `of has attribute`: exactly these shapes, anything else is looked through piece by piece.
+/// `of.attribute`, `of has attribute` or `of has attribute.attribute`: exactly these shapes, anything else is looked through piece
+/// by piece.
 struct Access<'a> {
     of: &'a Value,
-    attribute: &'a str,
+    path: Vec<&'a str>,
 }
 
 impl<'a> Access<'a> {
@@ -134,10 +136,13 @@ impl<'a> Access<'a> {
         let fields = value
             .as_object()
             .filter(|fields| matches!(key, "." | "has") && fields.len() == 2)?;
-        Some(Self {
-            of: fields.get("left")?,
-            attribute: fields.get("attr")?.as_str()?,
-        })
+        let of = fields.get("left")?;
+        let path = match fields.get("attr")? {
+            Value::String(attribute) => vec![attribute.as_str()],
+            Value::Array(path) => path.iter().map(Value::as_str).collect::<Option<_>>()?,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+        };
+        Some(Self { of, path })
     }
 }
 
@@ -155,5 +160,78 @@ fn is_params(node: &Value) -> bool {
     only(node)
         .filter(|(key, _)| *key == ".")
         .and_then(|(key, value)| Access::of_field(key, value))
-        .is_some_and(|access| is_context(access.of) && access.attribute == "params")
+        .is_some_and(|access| is_context(access.of) && access.path == ["params"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(condition: &str) -> Reads {
+        let text = format!("@advice(\"context.params\") permit(principal, action, resource) when {{ {condition} }};");
+        Reads::of(&Policy::parse(None, text).unwrap())
+    }
+
+    fn named(names: &[&str]) -> ParamReads {
+        ParamReads::Named(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn every_way_to_read_a_parameter_is_seen() {
+        for (condition, expected) in [
+            ("true", ParamReads::None),
+            ("context.transport == \"quic\"", ParamReads::None),
+            ("\"context.params\" == resource.id", ParamReads::None),
+            ("principal has params && principal.params.x == 1", ParamReads::None),
+            ("{context: 1, params: 2}.params == 2", ParamReads::None),
+            ("context has params", named(&[])),
+            ("context.params.x == 1", named(&["x"])),
+            ("context.params[\"customer-id\"] == \"7\"", named(&["customer-id"])),
+            ("context[\"params\"][\"x\"] == 1", named(&["x"])),
+            ("context.params has y && context.params.x == 1", named(&["x", "y"])),
+            ("context has params.z", named(&["z"])),
+            ("context.params has a.b", named(&["a"])),
+            (
+                "if context.params.b then resource.id like \"x*\" else [context.params.c].contains(1)",
+                named(&["b", "c"]),
+            ),
+            (
+                "!(context.params.x == 1) || -context.params.y > 2 * context.params.z",
+                named(&["x", "y", "z"]),
+            ),
+            ("context.params == resource.params", ParamReads::All),
+            ("{a: context.params} == {a: 1}", ParamReads::All),
+            ("[context].contains(resource)", ParamReads::All),
+            ("context == resource", ParamReads::All),
+            ("(if true then context else context).params.x == 1", ParamReads::All),
+            ("{\".\": context} == {a: 1}", ParamReads::All),
+            ("context.params.x == 1 && context.params == resource.x", ParamReads::All),
+            ("ip(context.params.address).isLoopback()", named(&["address"])),
+        ] {
+            assert_eq!(reads(condition).params, expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_link_name_is_seen_alone() {
+        for (condition, link_name, params) in [
+            (
+                "context has link_name && context.link_name == \"x\"",
+                true,
+                ParamReads::None,
+            ),
+            ("context has link_name", true, ParamReads::None),
+            ("context has unknown", false, ParamReads::None),
+            ("context.transport == \"nats\"", false, ParamReads::None),
+            ("context == resource", true, ParamReads::All),
+        ] {
+            assert_eq!(reads(condition), Reads { params, link_name }, "{condition}");
+        }
+    }
+
+    #[test]
+    fn unless_clauses_and_later_clauses_count() {
+        let text = "forbid(principal, action, resource) when { true } unless { context.params.x == 1 };";
+        assert_eq!(Reads::of(&Policy::parse(None, text).unwrap()).params, named(&["x"]));
+    }
 }

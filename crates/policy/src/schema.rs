@@ -1,12 +1,13 @@
 //! The Cedar schema, generated from what is registered, and the names it knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
 
 use cedar_policy::SchemaFragment;
 use serde_json::{Map, Value, json};
 
-use crate::component::{Component, ParamType, ParamsReadable};
-use crate::vocabulary::{ANY_ACTION, EntityKind, action_groups, action_id, component_entity_id};
+use crate::component::{Component, ParamType};
+use crate::vocabulary::{EntityKind, action_groups};
+pub(crate) use names::{ActionRecord, Names};
 
 /// What policies may name: the registered components, their lattices, and the functions of their interfaces.
 #[derive(Debug, Clone)]
@@ -48,29 +49,6 @@ pub enum InvalidSchema {
     Refused(String),
 }
 
-/// The names a policy may use, for checks that Cedar does not make and for hints.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Names {
-    pub(crate) lattices: BTreeSet<String>,
-    pub(crate) components: BTreeSet<String>,
-    /// Every group above a function.
-    pub(crate) groups: BTreeSet<String>,
-    /// Functions by interface.
-    pub(crate) interfaces: BTreeMap<String, BTreeSet<String>>,
-    /// By action id.
-    pub(crate) actions: BTreeMap<String, ActionRecord>,
-}
-
-/// One function, whoever serves it.
-#[derive(Debug, Clone)]
-pub(crate) struct ActionRecord {
-    pub(crate) groups: Vec<String>,
-    /// The readable parameters that all its servers agree on; `None` where one of them does not decode.
-    pub(crate) params: Option<BTreeMap<String, ParamType>>,
-    /// Entity ids of the components that serve it without decoding.
-    pub(crate) opaque: Vec<String>,
-}
-
 impl Schema {
     /// Generates the schema for `components`.
     ///
@@ -81,13 +59,9 @@ impl Schema {
     ///
     /// Where a component or a function is there twice, or where a name cannot be part of an action.
     pub fn new(components: &[Component]) -> Result<Self, InvalidSchema> {
-        let mut names = Names::default();
-        names.groups.insert(ANY_ACTION.to_owned());
-        for component in components {
-            names.register(component)?;
-        }
+        let names = Names::of(components)?;
         let refused = |error: &dyn std::fmt::Display| InvalidSchema::Refused(error.to_string());
-        let fragment = SchemaFragment::from_json_value(names.to_json()).map_err(|error| refused(&error))?;
+        let fragment = SchemaFragment::from_json_value(whole(&names)).map_err(|error| refused(&error))?;
         let text = fragment.to_cedarschema().map_err(|error| refused(&error))?;
         let cedar = cedar_policy::Schema::from_schema_fragments([fragment]).map_err(|error| refused(&error))?;
         Ok(Self { cedar, text, names })
@@ -108,120 +82,43 @@ impl Schema {
     }
 }
 
-impl Names {
-    fn register(&mut self, component: &Component) -> Result<(), InvalidSchema> {
-        let entity = component_entity_id(&component.lattice, &component.id);
-        if !self.components.insert(entity.clone()) {
-            return Err(InvalidSchema::DuplicateComponent(entity));
-        }
-        self.lattices.insert(component.lattice.clone());
-        let mut seen = BTreeSet::new();
-        for interface in &component.interfaces {
-            check_name(&interface.name)?;
-            if !seen.insert(&interface.name) {
-                return Err(InvalidSchema::DuplicateInterface {
-                    component: entity,
-                    interface: interface.name.clone(),
-                });
-            }
-            let groups: Vec<_> = action_groups(&interface.name).into_iter().map(str::to_owned).collect();
-            self.groups.extend(groups.iter().cloned());
-            self.interfaces.entry(interface.name.clone()).or_default();
-            let mut functions = BTreeSet::new();
-            for function in &interface.functions {
-                check_name(&function.name)?;
-                if !functions.insert(&function.name) {
-                    return Err(InvalidSchema::DuplicateFunction {
-                        interface: interface.name.clone(),
-                        function: function.name.clone(),
-                    });
-                }
-                let served = match component.params {
-                    ParamsReadable::Decoded => Some(readable(&function.params)),
-                    ParamsReadable::Opaque => None,
-                };
-                self.interfaces
-                    .entry(interface.name.clone())
-                    .or_default()
-                    .insert(function.name.clone());
-                self.serve(action_id(&interface.name, &function.name), &groups, &entity, served);
-            }
-        }
-        Ok(())
-    }
+fn whole(names: &Names) -> Value {
+    let group = |id: &String| {
+        let above = action_groups(id).into_iter().find(|above| above != id);
+        (id.clone(), member_of(above))
+    };
+    let mut actions: Map<String, Value> = names.groups.iter().map(group).collect();
+    actions.extend(names.actions.iter().map(|(id, record)| (id.clone(), function(record))));
+    json!({ "": { "entityTypes": entity_types(), "actions": actions } })
+}
 
-    /// Adds one server of an action; what it cannot read, nobody can.
-    fn serve(&mut self, action: String, groups: &[String], entity: &str, served: Option<BTreeMap<String, ParamType>>) {
-        let opaque = served.is_none();
-        let record = self.actions.entry(action).and_modify(|record| {
-            record.params = match (record.params.take(), &served) {
-                (Some(mut known), Some(served)) => {
-                    known.retain(|name, kind| served.get(name) == Some(kind));
-                    Some(known)
-                }
-                (None, _) | (_, None) => None,
-            };
-        });
-        let record = record.or_insert_with(|| ActionRecord {
-            groups: groups.to_vec(),
-            params: served,
-            opaque: Vec::new(),
-        });
-        if opaque {
-            record.opaque.push(entity.to_owned());
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let mut actions: Map<String, Value> = self
-            .groups
-            .iter()
-            .map(|group| (group.clone(), self.group_json(group)))
-            .collect();
-        actions.extend(self.actions.iter().map(|(id, record)| (id.clone(), record.to_json())));
-        json!({ "": { "entityTypes": entity_types(), "actions": actions } })
-    }
-
-    fn group_json(&self, group: &str) -> Value {
-        let above: Vec<_> = action_groups(group)
+fn function(record: &ActionRecord) -> Value {
+    let mut context = Map::new();
+    context.insert("transport".to_owned(), json!({ "type": "String", "required": true }));
+    context.insert("link_name".to_owned(), json!({ "type": "String", "required": false }));
+    if let Some(params) = record.params() {
+        let attributes: Map<String, Value> = params
             .into_iter()
-            .filter(|above| *above != group)
-            .take(1)
+            .filter_map(|(name, kind)| attribute(kind).map(|attribute| (name, attribute)))
             .collect();
-        member_of(&above)
+        context.insert(
+            "params".to_owned(),
+            json!({ "type": "Record", "attributes": attributes, "required": true }),
+        );
     }
-}
-
-impl ActionRecord {
-    fn to_json(&self) -> Value {
-        let mut context = Map::new();
-        context.insert("transport".to_owned(), json!({ "type": "String", "required": true }));
-        context.insert("link_name".to_owned(), json!({ "type": "String", "required": false }));
-        if let Some(params) = &self.params {
-            let attributes: Map<String, Value> = params
-                .iter()
-                .filter_map(|(name, kind)| attribute(*kind).map(|attribute| (name.clone(), attribute)))
-                .collect();
-            context.insert(
-                "params".to_owned(),
-                json!({ "type": "Record", "attributes": attributes, "required": true }),
-            );
-        }
-        let mut action = member_of(&self.groups.iter().map(String::as_str).take(1).collect::<Vec<_>>());
-        if let Some(action) = action.as_object_mut() {
-            let applies_to = json!({
-                "principalTypes": [EntityKind::Workload.name(), EntityKind::HostedComponent.name()],
-                "resourceTypes": [EntityKind::VirtualComponent.name()],
-                "context": { "type": "Record", "attributes": context },
-            });
-            action.insert("appliesTo".to_owned(), applies_to);
-        }
-        action
+    let mut action = member_of(record.groups.first().map(String::as_str));
+    if let Some(action) = action.as_object_mut() {
+        let applies_to = json!({
+            "principalTypes": [EntityKind::Workload.name(), EntityKind::HostedComponent.name()],
+            "resourceTypes": [EntityKind::VirtualComponent.name()],
+            "context": { "type": "Record", "attributes": context },
+        });
+        action.insert("appliesTo".to_owned(), applies_to);
     }
+    action
 }
-
-fn member_of(groups: &[&str]) -> Value {
-    let groups: Vec<_> = groups.iter().map(|group| json!({ "id": group })).collect();
+fn member_of(group: Option<&str>) -> Value {
+    let groups: Vec<_> = group.map(|group| json!({ "id": group })).into_iter().collect();
     json!({ "memberOf": groups })
 }
 
@@ -263,21 +160,4 @@ fn attribute(kind: ParamType) -> Option<Value> {
         ParamType::Unreadable => return None,
     };
     Some(json!({ "type": name, "required": required }))
-}
-
-fn readable(params: &[(String, ParamType)]) -> BTreeMap<String, ParamType> {
-    params
-        .iter()
-        .filter(|(_, kind)| *kind != ParamType::Unreadable)
-        .cloned()
-        .collect()
-}
-
-fn check_name(name: &str) -> Result<(), InvalidSchema> {
-    let valid = !name.is_empty() && name != ANY_ACTION && !name.chars().any(|c| c == '#' || c.is_control());
-    if valid {
-        Ok(())
-    } else {
-        Err(InvalidSchema::Name(name.to_owned()))
-    }
 }

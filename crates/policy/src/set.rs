@@ -13,8 +13,8 @@ use crate::schema::Schema;
 use crate::slice::{PolicyText, Slice};
 use crate::source::Source;
 use crate::vocabulary::{EntityKind, component_entity_id};
-pub(crate) use draft::DRY_RUN;
 use draft::Draft;
+pub(crate) use draft::{ADVICE, DRY_RUN};
 
 /// A file of policies as the operator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +62,23 @@ impl PolicySet {
                 source,
             };
             if !file_names.insert(&file.name) {
-                findings.mistake(&page, None, 0, format!("file `{}` is there twice", file.name));
+                let message = format!("file `{}` is there twice", file.name);
+                findings.add(
+                    &page,
+                    0,
+                    Finding {
+                        severity: Severity::Mistake,
+                        policy: None,
+                        message,
+                        hint: None,
+                    },
+                );
             }
             drafts.extend(draft::read(&page, &mut findings));
         }
         draft::check_unique(&drafts, &mut findings);
-        names::check(&drafts, schema.names(), &mut findings);
-        validation::check(&drafts, schema, &mut findings);
+        let misnamed = names::check(&drafts, schema.names(), &mut findings);
+        validation::check(&drafts, &misnamed, schema, &mut findings);
         if findings.mistakes.is_empty() {
             let warnings = findings.warnings.into_values().collect();
             Ok(Self {
@@ -159,19 +169,6 @@ struct Findings {
 type Place = (usize, usize, usize, String);
 
 impl Findings {
-    fn mistake(&mut self, page: &Page<'_>, policy: Option<&str>, offset: usize, message: String) {
-        self.add(
-            page,
-            offset,
-            Finding {
-                severity: Severity::Mistake,
-                policy,
-                message,
-                hint: None,
-            },
-        );
-    }
-
     fn add(&mut self, page: &Page<'_>, offset: usize, finding: Finding<'_>) {
         let Finding {
             severity,

@@ -30,6 +30,16 @@ pub(crate) fn either(names: &[&str]) -> String {
     }
 }
 
+/// The first `most` names in backticks, joined by commas, and how many more there are.
+pub(crate) fn listed<T: std::fmt::Display>(names: impl IntoIterator<Item = T>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let quoted: Vec<_> = names.by_ref().take(most).map(|name| format!("`{name}`")).collect();
+    match names.count() {
+        0 => quoted.join(", "),
+        more => format!("{} and {more} more", quoted.join(", ")),
+    }
+}
+
 /// How many letters must be changed, added, taken away or swapped with their neighbour (optimal string alignment).
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().take(LONGEST).collect();
@@ -93,5 +103,7 @@ mod tests {
         assert_eq!(either(&[]), "");
         assert_eq!(either(&["a"]), "`a`");
         assert_eq!(either(&["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(listed(["a", "b", "c"], 3), "`a`, `b`, `c`");
+        assert_eq!(listed(["a", "b", "c"], 1), "`a` and 2 more");
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use cedar_policy::{Policy, PolicyId};
 
+use crate::source::check_size;
+
 /// One policy as it travels: its id and its text, annotations included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyText {
@@ -51,10 +53,12 @@ impl Slice {
             if !seen.insert(id) {
                 return Err(InvalidSlice::DuplicateId(id.clone()));
             }
-            let policy = Policy::parse(Some(PolicyId::new(id)), text).map_err(|errors| InvalidSlice::Policy {
+            let invalid = |message: String| InvalidSlice::Policy {
                 id: id.clone(),
-                message: errors.to_string(),
-            })?;
+                message,
+            };
+            check_size(text).map_err(|error| invalid(error.to_string()))?;
+            let policy = Policy::parse(Some(PolicyId::new(id)), text).map_err(|errors| invalid(errors.to_string()))?;
             policies.push(policy);
         }
         Ok(Self {

@@ -31,6 +31,24 @@ pub(crate) struct Position {
     pub(crate) column: usize,
 }
 
+/// A policy that takes more stack to read and evaluate than a thread may have: Cedar recurses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooLarge {
+    #[error("the policy is longer than {MOST_BYTES} bytes")]
+    Bytes,
+    #[error("the policy nests deeper than {DEEPEST} brackets")]
+    Depth,
+    #[error("the policy has more than {MOST_STEPS} operators, attributes and conditions")]
+    Steps,
+}
+
+/// More is no policy that a person wrote.
+const MOST_BYTES: usize = 64 * 1024;
+/// Parsing 200 takes more than the 2 MiB of a thread.
+const DEEPEST: usize = 32;
+/// Evaluating a chain of 800 takes more than the 2 MiB of a thread.
+const MOST_STEPS: usize = 256;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Code,
@@ -39,31 +57,79 @@ enum State {
     Escape,
 }
 
+/// Each letter with what it is part of; the quotes belong to their string.
+fn states(text: &str) -> impl Iterator<Item = (usize, char, State)> {
+    let mut letters = text.char_indices().peekable();
+    let mut state = State::Code;
+    std::iter::from_fn(move || {
+        let (offset, letter) = letters.next()?;
+        let next = letters.peek().map(|(_, next)| *next);
+        let within = state;
+        state = match (within, letter) {
+            (State::Code, '/') if next == Some('/') => State::Comment,
+            (State::Comment, '\n' | '\r') | (State::String, '"') => State::Code,
+            (State::Code, '"') | (State::Escape, _) => State::String,
+            (State::String, '\\') => State::Escape,
+            (unchanged, _) => unchanged,
+        };
+        let part_of = match (within, state) {
+            (State::Comment | State::Code, state) => state,
+            (State::String | State::Escape, _) => State::String,
+        };
+        Some((offset, letter, part_of))
+    })
+}
+
+/// The text with what `hidden` says turned to spaces, byte for byte.
+fn without(text: &str, hidden: fn(State) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (_, letter, state) in states(text) {
+        if hidden(state) {
+            shown.extend(std::iter::repeat_n(' ', letter.len_utf8()));
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
+/// Refuses what Cedar could run out of stack on, before Cedar sees it.
+pub(crate) fn check_size(policy: &str) -> Result<(), TooLarge> {
+    if policy.len() > MOST_BYTES {
+        return Err(TooLarge::Bytes);
+    }
+    let bare = without(policy, |state| state != State::Code);
+    let (mut depth, mut steps, mut pairs) = (0_usize, 0, 0);
+    for letter in bare.chars() {
+        match letter {
+            '(' | '{' => depth += 1,
+            '[' => {
+                depth += 1;
+                steps += 1;
+            }
+            ')' | '}' | ']' => depth = depth.saturating_sub(1),
+            '+' | '-' | '*' | '.' => steps += 1,
+            '&' | '|' => pairs += 1,
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(TooLarge::Depth);
+        }
+    }
+    let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    steps += pairs / 2 + words.filter(|word| matches!(*word, "if" | "when" | "unless")).count();
+    if steps > MOST_STEPS {
+        Err(TooLarge::Steps)
+    } else {
+        Ok(())
+    }
+}
+
 impl<'a> Source<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        let mut code = String::with_capacity(text.len());
-        let mut ends = Vec::new();
-        let mut state = State::Code;
-        let mut letters = text.char_indices().peekable();
-        while let Some((offset, letter)) = letters.next() {
-            let next = letters.peek().map(|(_, next)| *next);
-            state = match (state, letter) {
-                (State::Code, '/') if next == Some('/') => State::Comment,
-                (State::Code, '"') => State::String,
-                (State::Code, ';') => {
-                    ends.push(offset + 1);
-                    State::Code
-                }
-                (State::Comment, '\n' | '\r') | (State::String, '"') => State::Code,
-                (State::String, '\\') => State::Escape,
-                (State::Escape, _) => State::String,
-                (unchanged, _) => unchanged,
-            };
-            match state {
-                State::Comment => code.extend(std::iter::repeat_n(' ', letter.len_utf8())),
-                State::Code | State::String | State::Escape => code.push(letter),
-            }
-        }
+        let code = without(text, |state| state == State::Comment);
+        let ends = states(text).filter(|(_, letter, state)| *letter == ';' && *state == State::Code);
+        let ends = ends.map(|(offset, _, _)| offset + 1).collect();
         let lines = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
@@ -159,11 +225,52 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_would_cost_too_much_stack_is_refused() {
+        let policy = |condition: &str| format!("permit(principal, action, resource) when {{ {condition} }};");
+        for (condition, expected) in [
+            (format!("{}true{}", "(".repeat(31), ")".repeat(31)), Ok(())),
+            (
+                format!("{}true{}", "(".repeat(32), ")".repeat(32)),
+                Err(TooLarge::Depth),
+            ),
+            (
+                format!("{}1{}", "{a:[".repeat(20), "]}".repeat(20)),
+                Err(TooLarge::Depth),
+            ),
+            (format!("true{}", " && true".repeat(255)), Ok(())),
+            (format!("true{}", " && true".repeat(256)), Err(TooLarge::Steps)),
+            (
+                format!("{}true", "if true then true else ".repeat(300)),
+                Err(TooLarge::Steps),
+            ),
+            (format!("1{} > 2", "+1".repeat(300)), Err(TooLarge::Steps)),
+            (format!("context{}", ".a".repeat(300)), Err(TooLarge::Steps)),
+            (format!("context{}", "[\"a\"]".repeat(300)), Err(TooLarge::Steps)),
+            (format!("\"{}\" == \"\"", "(.[".repeat(300)), Ok(())),
+            (
+                format!("[{}].contains(\"x\")", "\"spiffe://a.b/c\",".repeat(3000)),
+                Ok(()),
+            ),
+            (format!("// {}\ntrue", "(".repeat(300)), Ok(())),
+            (format!("\"{}\" == \"\"", "x".repeat(MOST_BYTES)), Err(TooLarge::Bytes)),
+        ] {
+            assert_eq!(
+                check_size(&policy(&condition)),
+                expected,
+                "{}",
+                condition.get(..40).unwrap_or(&condition)
+            );
+        }
+        let conditions = format!("permit(principal, action, resource) {};", "when { true }".repeat(257));
+        assert_eq!(check_size(&conditions), Err(TooLarge::Steps));
+    }
+
+    #[test]
     fn a_token_in_a_comment_is_not_found() {
         let source = Source::new("// \"x\"\na // \"x\"\n \"x\"; \"y\";");
         let statements = source.statements();
-        assert_eq!(source.find(&statements[0], "\"x\""), Some(18));
+        assert_eq!(source.find(&statements[0], "\"x\""), Some(17));
         assert_eq!(source.find(&statements[0], "\"y\""), None);
-        assert_eq!(source.find(&statements[1], "\"y\""), Some(23));
+        assert_eq!(source.find(&statements[1], "\"y\""), Some(22));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) enum EntityKind {
 }
 
 impl EntityKind {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Workload,
         Self::HostedComponent,
         Self::TrustDomain,
@@ -79,6 +79,15 @@ fn parsed(kind: EntityKind) -> EntityTypeName {
 /// The id of a virtual component's entity.
 pub(crate) fn component_entity_id(lattice: &str, id: &str) -> String {
     format!("{lattice}/{id}")
+}
+
+/// The entities of a component, by its entity's id, and of its lattice.
+pub(crate) fn component_uids(entity_id: &str) -> (EntityUid, EntityUid) {
+    let lattice = entity_id.split_once('/').map_or(entity_id, |(lattice, _)| lattice);
+    (
+        EntityKind::VirtualComponent.uid(entity_id),
+        EntityKind::Lattice.uid(lattice),
+    )
 }
 
 /// The id of a function's action.

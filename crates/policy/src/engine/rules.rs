@@ -8,7 +8,7 @@ use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicyId, Policy
 use super::InvalidEngine;
 use crate::principal::PrincipalKind;
 use crate::reads::Reads;
-use crate::set::DRY_RUN;
+use crate::set::{ADVICE, DRY_RUN};
 use crate::verdict::PolicyRef;
 use crate::vocabulary::EntityKind;
 
@@ -54,7 +54,7 @@ impl Candidates {
     pub(super) fn new(policies: &[&Policy]) -> Self {
         let candidate = |policy: &&Policy| Candidate {
             policy: (*policy).clone(),
-            reference: PolicyRef::new(policy.id().as_ref(), policy.annotation("advice")),
+            reference: PolicyRef::new(policy.id().as_ref(), policy.annotation(ADVICE)),
             reads: Reads::of(policy),
             principal: policy.principal_constraint(),
             action: policy.action_constraint(),

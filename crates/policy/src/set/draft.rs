@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use cedar_policy::ffi::DetailedError;
-use cedar_policy::{Policy, PolicyId, Template};
+use cedar_policy::{ParseErrors, Policy, PolicyId, Template};
 
 use super::{Finding, Findings, Page, Severity};
 use crate::similar::{either, similar};
-use crate::source::Statement;
+use crate::source::{Statement, check_size};
 
-/// In characters.
+/// In characters: ids stand in records and refusals.
 const LONGEST_ID: usize = 128;
+/// In characters, so that `FILE:N` is an id.
+const LONGEST_FILE_NAME: usize = 112;
 /// In characters: advice is told to callers and logged.
 const LONGEST_ADVICE: usize = 512;
-/// In bytes: more is no policy that a person wrote, and deep nesting costs stack.
-const LONGEST_POLICY: usize = 64 * 1024;
 
 const ID: &str = "id";
-const ADVICE: &str = "advice";
+pub(crate) const ADVICE: &str = "advice";
 pub(crate) const DRY_RUN: &str = "dry_run";
 
 /// A policy that could be read.
@@ -26,18 +26,23 @@ pub(super) struct Draft<'a> {
     pub(super) page: Page<'a>,
     pub(super) statement: Statement<'a>,
     pub(super) id: String,
+    /// Under a provisional id, which no other policy has.
     pub(super) policy: Policy,
 }
 
 impl Draft<'_> {
     pub(super) fn mistake(&self, findings: &mut Findings, offset: usize, message: String, hint: Option<String>) {
-        let finding = Finding {
-            severity: Severity::Mistake,
-            policy: Some(&self.id),
-            message,
-            hint,
-        };
-        findings.add(&self.page, offset, finding);
+        let policy = Some(self.id.as_str());
+        findings.add(
+            &self.page,
+            offset,
+            Finding {
+                severity: Severity::Mistake,
+                policy,
+                message,
+                hint,
+            },
+        );
     }
 
     /// Where `token` stands in the policy, else where the policy begins.
@@ -51,6 +56,18 @@ impl Draft<'_> {
 
 /// Reads a file's policies; those that cannot be read become mistakes.
 pub(super) fn read<'a>(page: &Page<'a>, findings: &mut Findings) -> Vec<Draft<'a>> {
+    if let Err(message) = check_text("file's name", page.name, LONGEST_FILE_NAME, is_plain) {
+        findings.add(
+            page,
+            0,
+            Finding {
+                severity: Severity::Mistake,
+                policy: None,
+                message,
+                hint: None,
+            },
+        );
+    }
     let statements = page.source.statements().into_iter().enumerate();
     statements
         .filter_map(|(index, statement)| read_one(page, statement, index + 1, findings))
@@ -63,50 +80,53 @@ fn read_one<'a>(
     number: usize,
     findings: &mut Findings,
 ) -> Option<Draft<'a>> {
-    if statement.text.len() > LONGEST_POLICY {
-        findings.mistake(
-            page,
-            None,
-            statement.start,
-            format!("a policy is longer than {LONGEST_POLICY} bytes"),
+    let mut unreadable = |offset: usize, message: String, hint: Option<String>| {
+        let finding = Finding {
+            severity: Severity::Mistake,
+            policy: None,
+            message,
+            hint,
+        };
+        findings.add(page, statement.start + offset, finding);
+    };
+    if let Err(error) = check_size(statement.text) {
+        unreadable(
+            0,
+            error.to_string(),
+            Some("split the policy, or put what it lists into a set".to_owned()),
         );
         return None;
     }
-    // A number no other policy has: ids may still turn out to be there twice.
     let provisional = PolicyId::new(format!("{}:{number}", page.index));
     match Policy::parse(Some(provisional), statement.text) {
         Ok(policy) => {
-            let id = policy
-                .annotation(ID)
-                .map_or_else(|| format!("{}:{number}", page.name), str::to_owned);
             let draft = Draft {
                 page: *page,
                 statement,
-                id,
+                id: format!("{}:{number}", page.name),
                 policy,
             };
-            check_annotations(&draft, findings);
-            Some(draft)
+            Some(annotated(draft, findings))
         }
         Err(errors) => {
             match Template::parse(None, statement.text) {
                 Ok(template) => refuse_template(page, &statement, &template, findings),
-                Err(_) => {
-                    for error in errors.iter() {
-                        let error = DetailedError::from(error);
-                        let offset = error.source_locations.first().map_or(0, |label| label.loc.start);
-                        let finding = Finding {
-                            severity: Severity::Mistake,
-                            policy: None,
-                            message: error.message,
-                            hint: error.help,
-                        };
-                        findings.add(page, statement.start + offset, finding);
-                    }
-                }
+                Err(_) => refuse_text(&errors, unreadable),
             }
             None
         }
+    }
+}
+
+fn refuse_text(errors: &ParseErrors, mut unreadable: impl FnMut(usize, String, Option<String>)) {
+    for error in errors.iter().map(DetailedError::from) {
+        let place = error.source_locations.first();
+        let expected = place.and_then(|place| place.label.clone());
+        unreadable(
+            place.map_or(0, |place| place.loc.start),
+            error.message,
+            error.help.or(expected),
+        );
     }
 }
 
@@ -114,59 +134,67 @@ fn refuse_template(page: &Page<'_>, statement: &Statement<'_>, template: &Templa
     for slot in template.slots() {
         let slot = slot.to_string();
         let offset = page.source.find(statement, &slot).unwrap_or(statement.start);
-        let finding = Finding {
-            severity: Severity::Mistake,
-            policy: template.annotation(ID),
-            message: format!("the policy is a template: it has the slot `{slot}`"),
-            hint: Some("name the entity in the policy; many callers are granted with `resource.grants`".to_owned()),
-        };
-        findings.add(page, offset, finding);
+        let message = format!("the policy is a template: it has the slot `{slot}`");
+        let hint = Some("name the entity in the policy; many callers are granted by `resource.grants`".to_owned());
+        findings.add(
+            page,
+            offset,
+            Finding {
+                severity: Severity::Mistake,
+                policy: template.annotation(ID),
+                message,
+                hint,
+            },
+        );
     }
 }
 
-fn check_annotations(draft: &Draft<'_>, findings: &mut Findings) {
-    if let Err(message) = check_text("id", &draft.id, LONGEST_ID, |c| c == ' ' || c.is_ascii_graphic()) {
-        let hint = Some("an id is 1 to 128 printable ASCII characters".to_owned());
-        draft.mistake(findings, draft.offset_of("@id"), message, hint);
-    }
+/// Checks the annotations, and gives the draft the id it asks for.
+fn annotated<'a>(draft: Draft<'a>, findings: &mut Findings) -> Draft<'a> {
     for (name, value) in draft.policy.annotations() {
-        let offset = draft.offset_of(&format!("@{name}"));
-        match name {
-            ID => {}
-            ADVICE => {
-                if let Err(message) = check_text("advice", value, LONGEST_ADVICE, |c| !c.is_control()) {
-                    draft.mistake(
-                        findings,
-                        offset,
-                        message,
-                        Some("advice is one line that a caller may read".to_owned()),
-                    );
-                }
-            }
-            DRY_RUN if value.is_empty() => {}
-            DRY_RUN => {
-                let hint = Some("write `@dry_run`, or take it away to put the policy in force".to_owned());
-                draft.mistake(
-                    findings,
-                    offset,
-                    format!("`@dry_run` takes no value, and this one has `{value}`"),
+        let problem = match name {
+            ID => check_text(ID, value, LONGEST_ID, is_plain).err().map(|message| {
+                (
+                    message,
+                    format!("an id is 1 to {LONGEST_ID} printable ASCII characters"),
+                )
+            }),
+            ADVICE => check_text(ADVICE, value, LONGEST_ADVICE, |c| !c.is_control())
+                .err()
+                .map(|message| (message, "advice is one line that a caller may read".to_owned())),
+            DRY_RUN => (!value.is_empty()).then(|| {
+                let hint = "write `@dry_run`, or take it away to put the policy in force".to_owned();
+                (
+                    format!(
+                        "`@dry_run` takes no value, and this one has `{}`",
+                        value.escape_default()
+                    ),
                     hint,
-                );
-            }
+                )
+            }),
             other => {
                 let meant = similar(other, [ID, ADVICE, DRY_RUN]);
-                if !meant.is_empty() {
-                    let hint = Some(format!("did you mean {}?", either(&meant)));
-                    draft.mistake(
-                        findings,
-                        offset,
-                        format!("annotation `@{other}` means nothing here"),
-                        hint,
-                    );
-                }
+                let message = || format!("annotation `@{other}` means nothing here");
+                (!meant.is_empty()).then(|| (message(), format!("did you mean {}?", either(&meant))))
             }
+        };
+        if let Some((message, hint)) = problem {
+            draft.mistake(findings, draft.offset_of(&format!("@{name}")), message, Some(hint));
         }
     }
+    let asked = draft
+        .policy
+        .annotation(ID)
+        .filter(|id| check_text(ID, id, LONGEST_ID, is_plain).is_ok());
+    let id = asked.map(str::to_owned);
+    Draft {
+        id: id.unwrap_or_else(|| draft.id.clone()),
+        ..draft
+    }
+}
+
+fn is_plain(letter: char) -> bool {
+    letter == ' ' || letter.is_ascii_graphic()
 }
 
 fn check_text(what: &str, text: &str, longest: usize, printable: fn(char) -> bool) -> Result<(), String> {
@@ -189,20 +217,17 @@ fn check_text(what: &str, text: &str, longest: usize, printable: fn(char) -> boo
 pub(super) fn check_unique(drafts: &[Draft<'_>], findings: &mut Findings) {
     let mut first: BTreeMap<&str, &Draft<'_>> = BTreeMap::new();
     for draft in drafts {
-        match first.get(draft.id.as_str()) {
-            Some(other) => {
-                let place = other.page.source.position(other.statement.start);
-                let message = format!("the id is taken by the policy at {}:{}", other.page.name, place.line);
-                draft.mistake(
-                    findings,
-                    draft.offset_of("@id"),
-                    message,
-                    Some("give each policy its own `@id`".to_owned()),
-                );
-            }
-            None => {
-                first.insert(&draft.id, draft);
-            }
-        }
+        let Some(other) = first.get(draft.id.as_str()) else {
+            first.insert(&draft.id, draft);
+            continue;
+        };
+        let line = other.page.source.position(other.statement.start).line;
+        let message = format!("the id is taken by the policy at {}:{line}", other.page.name);
+        draft.mistake(
+            findings,
+            draft.offset_of("@id"),
+            message,
+            Some("give each policy its own `@id`".to_owned()),
+        );
     }
 }

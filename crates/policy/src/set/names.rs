@@ -1,19 +1,25 @@
 //! Names that mean nothing: functions, interfaces, components and lattices that are not registered.
 
+use std::collections::HashSet;
+
 use cedar_policy::EntityUid;
 
 use super::Findings;
 use super::draft::Draft;
 use crate::schema::Names;
-use crate::similar::{either, similar};
+use crate::similar::{either, listed, similar};
 use crate::vocabulary::EntityKind;
+
+/// How many functions a hint names.
+const NAMED: usize = 8;
 
 /// A name nobody knows, and what to do about it.
 type Unknown = (String, Option<String>);
 
-/// Looks up every entity that the policies name.
-pub(super) fn check(drafts: &[Draft<'_>], names: &Names, findings: &mut Findings) {
-    for draft in drafts {
+/// Looks up every entity that the policies name, and returns the positions of the drafts that name one in vain.
+pub(super) fn check(drafts: &[Draft<'_>], names: &Names, findings: &mut Findings) -> HashSet<usize> {
+    let mut misnamed = HashSet::new();
+    for (position, draft) in drafts.iter().enumerate() {
         let mut literals = draft.policy.entity_literals();
         literals.sort();
         literals.dedup();
@@ -21,9 +27,11 @@ pub(super) fn check(drafts: &[Draft<'_>], names: &Names, findings: &mut Findings
             if let Some((message, hint)) = unknown(&literal, names) {
                 let quoted = format!("\"{}\"", literal.id().escaped());
                 draft.mistake(findings, draft.offset_of(&quoted), message, hint);
+                misnamed.insert(position);
             }
         }
     }
+    misnamed
 }
 
 fn unknown(literal: &EntityUid, names: &Names) -> Option<Unknown> {
@@ -60,15 +68,8 @@ fn unknown_action(id: &str, names: &Names) -> Option<Unknown> {
     };
     match names.interfaces.get(interface) {
         Some(functions) => {
-            let hint = meant(function, functions.iter().map(String::as_str)).or_else(|| {
-                let some: Vec<_> = functions.iter().map(String::as_str).take(8).collect();
-                (!some.is_empty()).then(|| {
-                    format!(
-                        "it has {}",
-                        some.iter().map(|f| format!("`{f}`")).collect::<Vec<_>>().join(", ")
-                    )
-                })
-            });
+            let near = meant(function, functions.iter().map(String::as_str));
+            let hint = near.or_else(|| (!functions.is_empty()).then(|| format!("it has {}", listed(functions, NAMED))));
             Some((format!("interface `{interface}` has no function `{function}`"), hint))
         }
         None => Some((

@@ -1,0 +1,7 @@
+//! The crate from outside, as the broker and the sidecar use it.
+#![cfg(test)]
+
+mod agreement;
+mod decisions;
+mod fixture;
+mod mistakes;
