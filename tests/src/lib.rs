@@ -1,7 +1,12 @@
 //! The harness of the end-to-end tests: whole daemons as separate processes on loopback, at ports the kernel chose, and what is needed to
 //! talk to them. It waits for facts, never for time, and ends what it started by its own process id.
 
-#![allow(missing_docs, missing_debug_implementations, clippy::missing_panics_doc, reason = "a harness for tests: it panics where a test should fail")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::missing_panics_doc,
+    reason = "a harness for tests: it panics where a test should fail"
+)]
 
 mod forge;
 mod lab;
@@ -9,7 +14,7 @@ mod process;
 mod service;
 
 pub use forge::{Flaw, Forge};
-pub use lab::{Lab, SidecarSetup, WIT};
+pub use lab::{Caller, ITEMS, Lab, SidecarSetup, WIT};
 pub use process::{Daemon, Ran, binary, run};
 pub use service::{Behaviour, LegacyService, Seen};
 

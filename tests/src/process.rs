@@ -21,7 +21,11 @@ pub struct Daemon {
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --release --workspace` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --release --workspace` first",
+        path.display()
+    );
     path
 }
 
@@ -44,13 +48,21 @@ impl Daemon {
             .args(arguments)
             .arg("--ready-file")
             .arg(&ready)
-            .env("PORTCULLIS_LOG", std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env(
+                "PORTCULLIS_LOG",
+                std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "info".to_owned()),
+            )
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
             .unwrap();
-        Self { name: name.to_owned(), child, log, ready: serde_json::Value::Null }
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            ready: serde_json::Value::Null,
+        }
     }
 
     /// Waits until a launched daemon is ready.
@@ -72,7 +84,10 @@ impl Daemon {
     /// Waits until a line of the log holds all of `words`, and returns it.
     pub fn logged(&self, words: &[&str]) -> String {
         eventually(&format!("{words:?} in the log of {}", self.name), || {
-            self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+            self.log()
+                .lines()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+                .map(str::to_owned)
         })
     }
 
@@ -138,7 +153,11 @@ impl Ran {
 
 /// Runs a program of this workspace to its end.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
-    let output = Command::new(binary(program)).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(binary(program))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),

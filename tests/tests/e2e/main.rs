@@ -1,0 +1,11 @@
+//! Whole daemons on loopback. One binary, a module per theme.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests fail by panicking"
+)]
+
+mod gate;
