@@ -23,21 +23,24 @@
 //! * Types are taken by structure: an alias is what it stands for, and names are compared exactly as the WIT has them.
 //! * An integer has no fraction and no exponent: `1.0` and `1e3` are refused, also where they are whole, and so is `-0`. A decimal
 //!   string has no `+` and no leading zero.
-//! * A number is rounded to the nearest `f64` and then, for an `f32`, to the nearest `f32`; one whose nearest is infinite is refused.
-//!   `-0.0` keeps its sign; the payload and sign of a NaN are lost.
+//! * A number is rounded once, to the nearest float of its type; one whose nearest is infinite is refused. `-0.0` keeps its sign; the
+//!   payload and sign of a NaN are lost.
 //! * Refused: an unknown or repeated key, a missing field that is not an `option`, a repeated flag, a tuple of another length, text
 //!   after the value.
 //!
-//! [`parse_json`] reads text into a tree under these rules: `serde_json` itself keeps the last of two equal keys and rounds some
-//! decimal fractions to a neighbour, so what it has parsed may already be another value.
+//! The text functions ([`params_from_json_text`] and the like) read text into values at once, in memory that the
+//! [`Limits`](crate::Limits) bound. [`parse_json`] makes a tree of it under the same rules, for whoever must look at its shape:
+//! `serde_json` itself keeps the last of two equal keys and rounds some decimal fractions to a neighbour, so a tree that it parsed may
+//! already be another value.
 
 mod read;
 mod scalar;
 mod text;
+mod tree;
 mod write;
 
-pub use read::{from_json, params_from_json, result_from_json};
-pub use text::parse_json;
+pub use read::{from_json_text, params_from_json_text, result_from_json_text};
+pub use tree::{from_json, params_from_json, parse_json, result_from_json};
 pub use write::{params_to_json, result_to_json, to_json};
 
 use std::fmt;
@@ -107,6 +110,17 @@ impl JsonError {
         }
     }
 
+    fn syntax(text: &[u8], at: usize, problem: impl Into<String>) -> Self {
+        let before = text.get(..at).unwrap_or(text);
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        Self::Syntax {
+            line,
+            column,
+            problem: problem.into(),
+        }
+    }
+
     /// The error is in the element at `position` of something larger.
     fn at(self, position: usize) -> Self {
         self.within(&position.to_string())
@@ -134,8 +148,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::{
-        Int64, JsonRules, from_json, params_from_json, params_to_json, parse_json, result_from_json, result_to_json,
-        to_json,
+        Int64, JsonRules, from_json, from_json_text, params_from_json, params_from_json_text, params_to_json,
+        parse_json, result_from_json, result_to_json, to_json,
     };
     use crate::{FunctionType, Limits, Type, Value};
 
@@ -150,8 +164,7 @@ mod tests {
 
     fn read(text: &str, ty: &Type) -> Result<Value, String> {
         let limits = Limits::default();
-        let json = parse_json(text.as_bytes(), &limits).map_err(|error| error.to_string())?;
-        from_json(&json, ty, &NUMBERS, &limits).map_err(|error| error.to_string())
+        from_json_text(text.as_bytes(), ty, &NUMBERS, &limits).map_err(|error| error.to_string())
     }
 
     fn boxed(value: Value) -> Option<Box<Value>> {
@@ -331,8 +344,8 @@ mod tests {
         for (ty, text, message) in [
             (Type::U8, "256", "the value: the number `256`, expected `u8`"),
             (Type::U8, "1.0", "the value: the number `1.0`, expected `u8`"),
-            (Type::U32, "1e3", "the value: the number `1000.0`, expected `u32`"),
-            (Type::S8, "-0", "the value: the number `-0.0`, expected `s8`"),
+            (Type::U32, "1e3", "the value: the number `1e3`, expected `u32`"),
+            (Type::S8, "-0", "the value: the number `-0`, expected `s8`"),
             (Type::U32, "\"1\"", "the value: the string `1`, expected `u32`"),
             (Type::U64, "\"01\"", "the value: the string `01`, expected `u64`"),
             (Type::U64, "\"+1\"", "the value: the string `+1`, expected `u64`"),
@@ -342,13 +355,9 @@ mod tests {
                 "\"9223372036854775808\"",
                 "the value: the string `9223372036854775808`, expected `s64`",
             ),
-            (Type::F32, "3.5e38", "the value: the number `3.5e+38`, expected `f32`"),
+            (Type::F32, "3.5e38", "the value: the number `3.5e38`, expected `f32`"),
             (Type::F64, "\"inf\"", "the value: the string `inf`, expected `f64`"),
-            (
-                Type::F64,
-                "1e400",
-                "not JSON at line 1 column 1: a number overflows 64 bits",
-            ),
+            (Type::F64, "1e400", "the value: the number `1e400`, expected `f64`"),
             (Type::Bool, "1", "the value: the number `1`, expected `bool`"),
             (Type::Char, "\"\"", "the value: the string ``, expected `char`"),
             (Type::Char, "\"ab\"", "the value: the string `ab`, expected `char`"),
@@ -367,7 +376,7 @@ mod tests {
             (
                 Type::tuple([Type::U8]),
                 "[1, 2]",
-                "the value: an array of 2, expected `tuple<u8>`",
+                "the value: an array of more than 1, expected `tuple<u8>`",
             ),
             (
                 order.clone(),
@@ -398,12 +407,12 @@ mod tests {
             (
                 Type::variant([("a", None)]),
                 r#"{"tag":"a","val":1}"#,
-                "`/val`: the number `1`, expected `nothing`",
+                "`/val`: the number `1`, expected `null`",
             ),
             (
                 Type::variant([("a", None)]),
                 r#"{"val":1}"#,
-                "`/tag`: null, expected `variant { a }`",
+                "`/tag`: nothing, expected `variant { a }`",
             ),
             (
                 Type::variant([("a", None)]),
@@ -470,8 +479,19 @@ mod tests {
         ] {
             let error = parse_json(text.as_bytes(), &Limits::default()).unwrap_err();
             assert_eq!(error.to_string(), format!("not JSON at {place}"), "{text}");
+            // Nothing that is not JSON is a value of any type either.
+            for ty in [
+                Type::String,
+                Type::U8,
+                Type::option(Type::Bool),
+                Type::list(Type::U16),
+                Type::record([("a", Type::U8)]),
+            ] {
+                assert!(read(text, &ty).is_err(), "{text}");
+            }
         }
-        assert!(parse_json(b"\"\xc3\x28\"", &Limits::default()).is_err());
+        let error = parse_json(b"[\n\"\xc3\x28\"]", &Limits::default()).unwrap_err();
+        assert_eq!(error.to_string(), "not JSON at line 2 column 2: the text is not UTF-8");
         assert!(
             parse_json(b"\xef\xbb\xbf1", &Limits::default()).is_err(),
             "a byte order mark is no JSON"
@@ -505,6 +525,66 @@ mod tests {
     }
 
     #[test]
+    fn text_after_the_value_is_refused() {
+        for (text, ty) in [
+            ("1 2", Type::U8),
+            ("[] x", Type::list(Type::U16)),
+            ("null,", Type::option(Type::U8)),
+        ] {
+            assert!(
+                read(text, &ty).unwrap_err().ends_with("text follows the value"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_payload_before_its_tag_is_read_when_the_tag_is_known() {
+        let inner = Type::variant([("n", Some(Type::list(Type::U16)))]);
+        let outer = Type::variant([("none", None), ("some", Some(inner))]);
+        let expected = Value::Variant(
+            1,
+            boxed(Value::Variant(
+                0,
+                boxed(Value::List(vec![Value::U16(1), Value::U16(2)])),
+            )),
+        );
+        assert_eq!(
+            read(r#"{"val":{"val":[1,2],"tag":"n"},"tag":"some"}"#, &outer),
+            Ok(expected)
+        );
+        for (text, message) in [
+            (
+                r#"{"val":{"val":[1,"x"],"tag":"n"},"tag":"some"}"#,
+                "`/val/val/1`: the string `x`, expected `u16`",
+            ),
+            (
+                r#"{"val":[1 2],"tag":"some"}"#,
+                "not JSON at line 1 column 11: expected `,` or `]`",
+            ),
+            (
+                r#"{"val":{"a":1,"a":2},"tag":"none"}"#,
+                "`/val`: an object, expected `null`",
+            ),
+            (
+                r#"{"tag":"none","tag":"none"}"#,
+                "not JSON at line 1 column 15: the key `tag` is repeated",
+            ),
+            (
+                r#"{"val":null,"val":null,"tag":"none"}"#,
+                "not JSON at line 1 column 13: the key `val` is repeated",
+            ),
+        ] {
+            assert_eq!(read(text, &outer), Err(message.to_owned()), "{text}");
+        }
+        let deep = format!("{{\"val\":{}", "[".repeat(100_000));
+        assert_eq!(
+            read(&deep, &outer),
+            Err("the value nests deeper than 64 levels".to_owned())
+        );
+    }
+
+    #[test]
     fn parameters_are_an_object_and_a_missing_result_is_null() {
         let function = FunctionType {
             params: vec![
@@ -518,7 +598,11 @@ mod tests {
         params_to_json(&function, &[Value::U8(1), Value::none()], &NUMBERS, &mut out).unwrap();
         result_to_json(&function, None, &NUMBERS, &mut out).unwrap();
         assert_eq!(out, br#"{"id":1}null"#);
-        let read = |json| params_from_json(&function, &json, &NUMBERS, &limits).map_err(|error| error.to_string());
+        let read = |json: serde_json::Value| {
+            let text = params_from_json_text(&function, json.to_string().as_bytes(), &NUMBERS, &limits);
+            assert_eq!(text, params_from_json(&function, &json, &NUMBERS, &limits));
+            text.map_err(|error| error.to_string())
+        };
         assert_eq!(
             read(serde_json::json!({"id": 1})),
             Ok(vec![Value::U8(1), Value::none()])
@@ -531,6 +615,14 @@ mod tests {
         assert_eq!(
             read(serde_json::json!([1])),
             Err(format!("the value: an array of 1, expected `{signature}`"))
+        );
+        assert_eq!(
+            read(serde_json::json!([1, null, 2])),
+            Err(format!("the value: an array of more than 2, expected `{signature}`"))
+        );
+        assert_eq!(
+            read(serde_json::json!(1)),
+            Err(format!("the value: the number `1`, expected `{signature}`"))
         );
         assert_eq!(
             read(serde_json::json!({"id": 1, "x": 1})),

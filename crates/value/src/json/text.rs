@@ -1,132 +1,156 @@
-//! JSON text (RFC 8259) to a tree: exact floats, no repeated keys, within limits.
+//! JSON text (RFC 8259) as tokens.
 
 use std::borrow::Cow;
 
-use serde_json::map::Entry;
-use serde_json::{Map, Number, Value as Json};
-
 use super::JsonError;
-use crate::limits::{Budget, Limits};
 
-/// Parses one JSON text. The limits count JSON values as they count WIT values, with one more level for the object that holds the
-/// parameters of a call.
-///
-/// # Errors
-/// When the bytes are not JSON, an object repeats a key, a number overflows an `f64`, or the text exceeds the limits.
-pub fn parse_json(text: &[u8], limits: &Limits) -> Result<Json, JsonError> {
-    let budget = Budget::new(limits);
-    budget.reach(text.len())?;
-    let levels = budget.depth().saturating_add(1);
-    let mut parser = Parser { text, at: 0, budget };
-    parser.skip_space();
-    let json = parser.value(levels)?;
-    parser.skip_space();
-    match parser.peek() {
-        None => Ok(json),
-        Some(_) => Err(parser.problem("text follows the value")),
+/// A scalar, or the beginning of something that holds others.
+#[derive(Debug)]
+pub(super) enum Token<'a> {
+    Null,
+    Bool(bool),
+    Number(Number<'a>),
+    String(Cow<'a, str>),
+    /// [`Text::open`] goes inside.
+    Array,
+    /// [`Text::open`] goes inside.
+    Object,
+}
+
+/// A number as it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Number<'a> {
+    pub(super) text: &'a str,
+    /// It has neither fraction nor exponent.
+    pub(super) whole: bool,
+}
+
+impl Token<'_> {
+    /// What it is, for messages.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => format!("`{value}`"),
+            Self::Number(number) => format!("the number {}", quoted(number.text)),
+            Self::String(text) => format!("the string {}", quoted(text)),
+            Self::Array => "an array".to_owned(),
+            Self::Object => "an object".to_owned(),
+        }
     }
 }
 
-struct Parser<'a> {
-    text: &'a [u8],
-    at: usize,
-    budget: Budget,
+/// A text for a message: a long one ends in `…`.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 40; // characters: a message stays on one line
+    match text.char_indices().nth(LONGEST) {
+        None => format!("`{}`", text.escape_debug()),
+        Some((end, _)) => format!("`{}…`", text.get(..end).unwrap_or_default().escape_debug()),
+    }
 }
 
-impl<'a> Parser<'a> {
-    fn value(&mut self, levels: usize) -> Result<Json, JsonError> {
-        let inner = self.budget.descend(levels)?;
+/// A place in a JSON text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        match str::from_utf8(bytes) {
+            Ok(text) => {
+                let mut text = Self { text, at: 0 };
+                text.skip_space();
+                Ok(text)
+            }
+            Err(error) => Err(JsonError::syntax(bytes, error.valid_up_to(), "the text is not UTF-8")),
+        }
+    }
+
+    /// Nothing but space may follow.
+    pub(super) fn finish(mut self) -> Result<(), JsonError> {
+        self.skip_space();
         match self.peek() {
-            Some(b'{') => self.object(inner),
-            Some(b'[') => self.array(inner),
-            Some(b'"') => Ok(Json::String(self.string()?.into_owned())),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word(b"true", Json::Bool(true)),
-            Some(b'f') => self.word(b"false", Json::Bool(false)),
-            Some(b'n') => self.word(b"null", Json::Null),
+            None => Ok(()),
+            Some(_) => Err(self.problem("text follows the value")),
+        }
+    }
+
+    /// Reads a scalar, or looks at the beginning of an array or object.
+    pub(super) fn token(&mut self) -> Result<Token<'a>, JsonError> {
+        match self.peek() {
+            Some(b'{') => Ok(Token::Object),
+            Some(b'[') => Ok(Token::Array),
+            Some(b'"') => Ok(Token::String(self.string()?)),
+            Some(b'-' | b'0'..=b'9') => Ok(Token::Number(self.number()?)),
+            Some(b't') => self.word(b"true", Token::Bool(true)),
+            Some(b'f') => self.word(b"false", Token::Bool(false)),
+            Some(b'n') => self.word(b"null", Token::Null),
             Some(_) => Err(self.problem("expected a value")),
             None => Err(self.problem("the text ends where a value should be")),
         }
     }
 
-    fn object(&mut self, levels: usize) -> Result<Json, JsonError> {
-        let mut members = Map::new();
+    /// Steps over the opening bracket; whether a first member follows.
+    pub(super) fn open(&mut self, end: u8) -> bool {
         self.at += 1;
         self.skip_space();
-        if self.eat(b'}') {
-            return Ok(Json::Object(members));
-        }
-        loop {
-            self.budget.charge(1)?;
-            let start = self.at;
-            if self.peek() != Some(b'"') {
-                return Err(self.problem("expected a key in quotes"));
-            }
-            let key = self.string()?.into_owned();
-            self.skip_space();
-            if !self.eat(b':') {
-                return Err(self.problem("expected `:` after a key"));
-            }
-            self.skip_space();
-            let entry = match members.entry(key) {
-                Entry::Vacant(entry) => entry,
-                Entry::Occupied(entry) => {
-                    self.at = start;
-                    return Err(self.problem(format!("the key `{}` is repeated", entry.key())));
-                }
-            };
-            entry.insert(self.value(levels)?);
-            if self.ends(b'}')? {
-                return Ok(Json::Object(members));
-            }
-        }
+        !self.eat(end)
     }
 
-    fn array(&mut self, levels: usize) -> Result<Json, JsonError> {
-        let mut elements = Vec::new();
-        self.at += 1;
-        self.skip_space();
-        if self.eat(b']') {
-            return Ok(Json::Array(elements));
-        }
-        loop {
-            self.budget.charge(1)?;
-            elements.push(self.value(levels)?);
-            if self.ends(b']')? {
-                return Ok(Json::Array(elements));
-            }
-        }
-    }
-
-    /// Whether a comma or the end follows a member.
-    fn ends(&mut self, end: u8) -> Result<bool, JsonError> {
+    /// Steps over a comma or the closing bracket; whether another member follows.
+    pub(super) fn more(&mut self, end: u8) -> Result<bool, JsonError> {
         self.skip_space();
         if self.eat(end) {
-            return Ok(true);
+            return Ok(false);
         }
         if !self.eat(b',') {
             return Err(self.problem(format!("expected `,` or `{}`", char::from(end))));
         }
         self.skip_space();
-        Ok(false)
+        Ok(true)
     }
 
-    fn word(&mut self, word: &[u8], json: Json) -> Result<Json, JsonError> {
+    /// Reads a key and its colon.
+    pub(super) fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.problem("expected a key in quotes"));
+        }
+        let key = self.string()?;
+        self.skip_space();
+        if !self.eat(b':') {
+            return Err(self.problem("expected `:` after a key"));
+        }
+        self.skip_space();
+        Ok(key)
+    }
+
+    pub(super) fn repeated(&self, key: &str) -> JsonError {
+        self.problem(format!("the key {} is repeated", quoted(key)))
+    }
+
+    pub(super) fn problem(&self, problem: impl Into<String>) -> JsonError {
+        JsonError::syntax(self.text.as_bytes(), self.at, problem)
+    }
+
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, JsonError> {
         if !self.rest().starts_with(word) {
             return Err(self.problem("expected a value"));
         }
         self.at += word.len();
-        Ok(json)
+        Ok(token)
     }
 
-    fn number(&mut self) -> Result<Json, JsonError> {
-        let start = self.at;
-        let negative = self.eat(b'-');
+    fn number(&mut self) -> Result<Number<'a>, JsonError> {
+        let start = *self;
+        self.eat(b'-');
         let zero = self.peek() == Some(b'0');
-        let digits = self.digits()?;
-        if zero && digits > 1 {
-            self.at = start;
-            return Err(self.problem("a number begins with a superfluous 0"));
+        if self.digits()? > 1 && zero {
+            return Err(start.problem("a number begins with a superfluous 0"));
         }
         let mut whole = true;
         if self.eat(b'.') {
@@ -141,29 +165,12 @@ impl<'a> Parser<'a> {
             }
             self.digits()?;
         }
-        let text = self
-            .text
-            .get(start..self.at)
-            .and_then(|text| str::from_utf8(text).ok())
-            .unwrap_or_default();
-        // `-0` stays a float: no integer has a negative zero.
-        let integer = match (whole, negative) {
-            (true, false) => text.parse::<u64>().ok().map(Number::from),
-            (true, true) => text.parse::<i64>().ok().filter(|value| *value != 0).map(Number::from),
-            (false, _) => None,
-        };
-        match integer.or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64)) {
-            Some(number) => Ok(Json::Number(number)),
-            None => {
-                self.at = start;
-                Err(self.problem("a number overflows 64 bits"))
-            }
-        }
+        let text = self.text.get(start.at..self.at).unwrap_or_default();
+        Ok(Number { text, whole })
     }
 
     fn digits(&mut self) -> Result<usize, JsonError> {
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += digits;
+        let digits = self.advance(|byte| byte.is_ascii_digit());
         if digits == 0 {
             Err(self.problem("expected a digit"))
         } else {
@@ -174,47 +181,33 @@ impl<'a> Parser<'a> {
     /// A string from its opening quote; borrowed where it has no escape.
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         self.at += 1;
-        let mut text = Cow::Borrowed("");
+        let plain = self.plain();
+        if self.eat(b'"') {
+            return Ok(Cow::Borrowed(plain));
+        }
+        let mut text = plain.to_owned();
         loop {
-            let plain = self.plain()?;
-            if text.is_empty() {
-                text = Cow::Borrowed(plain);
-            } else {
-                text.to_mut().push_str(plain);
-            }
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(text);
+                    return Ok(Cow::Owned(text));
                 }
                 Some(b'\\') => {
                     self.at += 1;
-                    let escaped = self.escape()?;
-                    text.to_mut().push(escaped);
+                    text.push(self.escape()?);
                 }
                 Some(_) => return Err(self.problem("a control character stands in a string")),
                 None => return Err(self.problem("the text ends inside a string")),
             }
+            text.push_str(self.plain());
         }
     }
 
     /// Characters up to the next quote, backslash or control character.
-    fn plain(&mut self) -> Result<&'a str, JsonError> {
-        let rest = self.rest();
-        let length = rest
-            .iter()
-            .take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f))
-            .count();
-        match str::from_utf8(rest.get(..length).unwrap_or_default()) {
-            Ok(plain) => {
-                self.at += length;
-                Ok(plain)
-            }
-            Err(error) => {
-                self.at += error.valid_up_to();
-                Err(self.problem("a string is not UTF-8"))
-            }
-        }
+    fn plain(&mut self) -> &'a str {
+        let start = self.at;
+        self.advance(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f));
+        self.text.get(start..self.at).unwrap_or_default()
     }
 
     fn escape(&mut self) -> Result<char, JsonError> {
@@ -258,10 +251,8 @@ impl<'a> Parser<'a> {
             .rest()
             .get(..4)
             .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let number = digits
-            .and_then(|digits| str::from_utf8(digits).ok())
-            .and_then(|digits| u16::from_str_radix(digits, 16).ok());
-        let Some(number) = number else {
+        let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
+        let Some(number) = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) else {
             return Err(self.problem("expected four hexadecimal digits"));
         };
         self.at += 4;
@@ -269,11 +260,15 @@ impl<'a> Parser<'a> {
     }
 
     fn skip_space(&mut self) {
-        self.at += self
-            .rest()
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
-            .count();
+        self.advance(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+    }
+
+    /// Steps over the bytes of a kind; how many they were.
+    fn advance(&mut self, kind: impl Fn(u8) -> bool) -> usize {
+        let rest = self.rest();
+        let length = rest.iter().position(|byte| !kind(*byte)).unwrap_or(rest.len());
+        self.at += length;
+        length
     }
 
     fn eat(&mut self, byte: u8) -> bool {
@@ -282,22 +277,7 @@ impl<'a> Parser<'a> {
         found
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
     fn rest(&self) -> &'a [u8] {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn problem(&self, problem: impl Into<String>) -> JsonError {
-        let before = self.text.get(..self.at).unwrap_or(self.text);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        JsonError::Syntax {
-            line,
-            column,
-            problem: problem.into(),
-        }
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 }

@@ -1,6 +1,9 @@
 //! The JSON rules.
 
-use portcullis_value::json::{Int64, JsonRules, from_json, params_from_json, params_to_json, parse_json, to_json};
+use portcullis_value::json::{
+    Int64, JsonRules, from_json, from_json_text, params_from_json, params_from_json_text, params_to_json, parse_json,
+    to_json,
+};
 use portcullis_value::{FunctionType, Limits, Type, Value};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -81,8 +84,7 @@ proptest! {
         let (ty, value) = typed;
         let mut text = Vec::new();
         to_json(&value, &ty, &written, &mut text).unwrap();
-        let json = parse_json(&text, &ample()).unwrap();
-        let back = from_json(&json, &ty, &read, &Limits::default()).unwrap();
+        let back = from_json_text(&text, &ty, &read, &Limits::default()).unwrap();
         prop_assert_eq!(shown(&back), shown(&value), "{}", String::from_utf8_lossy(&text));
     }
 
@@ -95,8 +97,7 @@ proptest! {
 
         let mut object = Vec::new();
         params_to_json(&function, &values, &rules, &mut object).unwrap();
-        let json = parse_json(&object, &ample()).unwrap();
-        let named = params_from_json(&function, &json, &rules, &Limits::default()).unwrap();
+        let named = params_from_json_text(&function, &object, &rules, &Limits::default()).unwrap();
         prop_assert_eq!(&named.iter().map(shown).collect::<Vec<_>>(), &expected);
 
         let mut elements = Vec::new();
@@ -111,6 +112,9 @@ proptest! {
 
     #[test]
     fn arbitrary_json_is_an_error_or_a_value_that_is_written(ty in any_type(), json in any_json()) {
+        let text = from_json_text(json.to_string().as_bytes(), &ty, &JsonRules::default(), &Limits::default());
+        let tree = from_json(&json, &ty, &JsonRules::default(), &Limits::default());
+        prop_assert_eq!(text.map(|value| shown(&value)), tree.map(|value| shown(&value)));
         if let Ok(value) = from_json(&json, &ty, &JsonRules::default(), &Limits::default()) {
             let mut text = Vec::new();
             to_json(&value, &ty, &JsonRules::default(), &mut text).unwrap();
@@ -175,9 +179,71 @@ proptest! {
         ] {
             let mut text = Vec::new();
             to_json(&value, &ty, &JsonRules::default(), &mut text).unwrap();
+            let direct = from_json_text(&text, &ty, &JsonRules::default(), &Limits::default()).unwrap();
+            prop_assert_eq!(shown(&direct), shown(&value));
             let json = parse_json(&text, &Limits::default()).unwrap();
             let back = from_json(&json, &ty, &JsonRules::default(), &Limits::default()).unwrap();
             prop_assert_eq!(shown(&back), shown(&value));
         }
     }
+
+    /// A value whose text is spoilt: what is still read is JSON, and the same value by way of a tree.
+    #[test]
+    fn spoilt_text_is_an_error_or_a_value(
+        typed in any_typed(),
+        at in any::<prop::sample::Index>(),
+        with in vec(prop::sample::select(br#"{}[],:"\/0123456789.-+eEtrufalsnb x"#.to_vec()), 0..3),
+        removed in 0..3usize,
+    ) {
+        let (ty, value) = typed;
+        let mut text = Vec::new();
+        to_json(&value, &ty, &JsonRules::default(), &mut text).unwrap();
+        let start = at.index(text.len() + 1);
+        let end = (start + removed).min(text.len());
+        text.splice(start..end, with);
+        let direct = from_json_text(&text, &ty, &JsonRules::default(), &Limits::default());
+        let tree = parse_json(&text, &ample());
+        let by_tree = tree.and_then(|json| from_json(&json, &ty, &JsonRules::default(), &Limits::default()));
+        prop_assert_eq!(direct.is_ok(), by_tree.is_ok(), "{} {:?} {:?}", String::from_utf8_lossy(&text), direct, by_tree);
+    }
+
+    /// The same JSON with its members in another order is the same value.
+    #[test]
+    fn the_order_of_members_means_nothing(typed in any_typed()) {
+        let (ty, value) = typed;
+        let mut text = Vec::new();
+        to_json(&value, &ty, &JsonRules::default(), &mut text).unwrap();
+        let back = from_json_text(&reversed(&text), &ty, &JsonRules::default(), &Limits::default()).unwrap();
+        prop_assert_eq!(shown(&back), shown(&value));
+    }
+}
+
+/// The JSON with the members of every object in descending order, so that `val` stands before `tag`.
+fn reversed(text: &[u8]) -> Vec<u8> {
+    fn write(json: &Json, out: &mut String) {
+        match json {
+            Json::Array(elements) => {
+                out.push('[');
+                for (position, element) in elements.iter().enumerate() {
+                    out.push_str(if position > 0 { "," } else { "" });
+                    write(element, out);
+                }
+                out.push(']');
+            }
+            Json::Object(members) => {
+                out.push('{');
+                for (position, (key, value)) in members.iter().rev().enumerate() {
+                    out.push_str(if position > 0 { "," } else { "" });
+                    out.push_str(&Json::from(key.as_str()).to_string());
+                    out.push(':');
+                    write(value, out);
+                }
+                out.push('}');
+            }
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => out.push_str(&json.to_string()),
+        }
+    }
+    let mut out = String::new();
+    write(&parse_json(text, &ample()).unwrap(), &mut out);
+    out.into_bytes()
 }
