@@ -129,7 +129,7 @@ proptest! {
 #[test]
 fn two_equal_types_have_no_difference_and_two_others_have_one() {
     let config = ProptestConfig {
-        cases: 2_000,
+        cases: 1_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
