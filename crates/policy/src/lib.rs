@@ -8,8 +8,8 @@
 //! Everything is denied that no policy permits, and a policy that fails to evaluate denies, whatever the others say.
 //!
 //! This crate knows no transport, no clock, no file, no wRPC and no SPIFFE verification: it believes the names it is given.
-//! It knows values only as [`ParamValue`]; who decodes them, and whether what is forwarded is what was evaluated, is the
-//! caller's duty.
+//! Of WIT it knows which parameters a policy can read ([`ParamType`], [`readable_params`]); who decodes them, and whether what is
+//! forwarded is what was evaluated, is the caller's duty.
 //!
 //! # Vocabulary
 //!

@@ -58,8 +58,13 @@ impl Reads {
 
     /// What evaluating `policy` may read.
     pub(crate) fn of(policy: &Policy) -> Self {
+        // No other spelling reaches the context, and the JSON form takes a second parse.
+        if policy.to_cedar().is_some_and(|text| !text.contains("context")) {
+            return Self::default();
+        }
         // A policy that has no JSON form is not understood here: it may read everything.
-        policy.to_json().map_or(Self::EVERYTHING, |json| {
+        let json = policy.to_json();
+        json.map_or(Self::EVERYTHING, |json| {
             json.get("conditions").map_or_else(Self::default, Self::of_json)
         })
     }

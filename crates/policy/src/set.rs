@@ -19,7 +19,7 @@ pub(crate) use draft::{ADVICE, DRY_RUN};
 /// A file of policies as the operator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFile {
-    /// For problems, and for the ids of policies without `@id`.
+    /// For problems, and without its folders for the ids of policies without `@id`.
     pub name: String,
     /// Cedar.
     pub text: String,
@@ -44,7 +44,7 @@ impl PolicySet {
     /// Reads and checks `files` together: syntax, ids, annotations, the names they use, and types by Cedar's strict validation.
     /// A policy that can never apply is a mistake too: a `forbid` that never forbids looks like protection.
     ///
-    /// A policy's id is its `@id("..")`, else `FILE:N`, the N-th policy of its file. `@advice("..")` is what a caller is told;
+    /// A policy's id is its `@id("..")`, else `FILE:N`, the N-th policy of its file, named without its folders. `@advice("..")` is what a caller is told;
     /// `@dry_run` puts a policy on trial.
     ///
     /// # Errors
@@ -156,6 +156,13 @@ struct Page<'a> {
     index: usize,
     name: &'a str,
     source: &'a Source<'a>,
+}
+
+impl<'a> Page<'a> {
+    /// What ids call the file: its name without the folders before it.
+    fn label(&self) -> &'a str {
+        self.name.rsplit_once('/').map_or(self.name, |(_, label)| label)
+    }
 }
 
 /// What was found so far, in the order of the files.

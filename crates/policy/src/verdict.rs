@@ -192,6 +192,17 @@ impl fmt::Display for EvaluationError {
     }
 }
 
+/// How many policies a sentence names.
+const NAMED: usize = 8;
+
+fn sentence(policies: &[String]) -> String {
+    let named: Vec<_> = policies.iter().take(NAMED).map(String::as_str).collect();
+    match policies.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 fn listed(reasons: &[PolicyRef]) -> String {
     let policies: Vec<_> = reasons
         .iter()
@@ -200,7 +211,7 @@ fn listed(reasons: &[PolicyRef]) -> String {
             None => format!("policy `{}`", policy.id),
         })
         .collect();
-    policies.join(", ")
+    sentence(&policies)
 }
 
 fn failed(errors: &[EvaluationError]) -> String {
@@ -214,6 +225,6 @@ fn failed(errors: &[EvaluationError]) -> String {
     match policies.as_slice() {
         [] => "denied: the call cannot be put to the policies".to_owned(),
         [policy] => format!("denied: policy {policy} could not be evaluated"),
-        several => format!("denied: policies {} could not be evaluated", several.join(", ")),
+        several => format!("denied: policies {} could not be evaluated", sentence(several)),
     }
 }

@@ -56,7 +56,7 @@ impl Draft<'_> {
 
 /// Reads a file's policies; those that cannot be read become mistakes.
 pub(super) fn read<'a>(page: &Page<'a>, findings: &mut Findings) -> Vec<Draft<'a>> {
-    if let Err(message) = check_text("file's name", page.name, LONGEST_FILE_NAME, is_plain) {
+    if let Err(message) = check_text("file's name", page.label(), LONGEST_FILE_NAME, is_plain) {
         findings.add(
             page,
             0,
@@ -103,7 +103,7 @@ fn read_one<'a>(
             let draft = Draft {
                 page: *page,
                 statement,
-                id: format!("{}:{number}", page.name),
+                id: format!("{}:{number}", page.label()),
                 policy,
             };
             Some(annotated(draft, findings))
@@ -203,6 +203,9 @@ fn check_text(what: &str, text: &str, longest: usize, printable: fn(char) -> boo
     }
     if text.chars().count() > longest {
         return Err(format!("the {what} is longer than {longest} characters"));
+    }
+    if text.trim() != text {
+        return Err(format!("the {what} begins or ends with a space"));
     }
     match text.chars().find(|c| !printable(*c)) {
         Some(letter) => Err(format!(

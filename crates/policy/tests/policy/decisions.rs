@@ -71,6 +71,18 @@ fn a_verdict_names_its_policies_in_order_with_their_advice() {
 }
 
 #[test]
+fn a_sentence_names_only_so_many_policies() {
+    let forbids: Vec<_> = (0..20)
+        .map(|n| format!("@id(\"f{n:02}\") forbid(principal, action, resource);"))
+        .collect();
+    let summary = summary(&forbids.join("\n"));
+    assert!(
+        summary.starts_with("denied by policy `f00`, policy `f01`") && summary.ends_with("policy `f07` and 12 more"),
+        "{summary}"
+    );
+}
+
+#[test]
 fn scopes_match_function_version_interface_and_everything() {
     for scope in [
         "action == Action::\"acme:billing/invoices@1.0.0#pay\"",
@@ -598,8 +610,8 @@ fn a_slice_travels_with_ids_and_annotations() {
     );
     let engine = Engine::new(&received, &facts(&[]), 1).unwrap();
     let verdict = engine.decide(&checkout(), action(&engine, "pay"), &QUIC);
-    assert_eq!(verdict.summary(), "denied by policy `team a/x.cedar:1` (ask us)");
-    assert_eq!(verdict.dry_run()[0].policy.id(), "team a/x.cedar:2");
+    assert_eq!(verdict.summary(), "denied by policy `x.cedar:1` (ask us)");
+    assert_eq!(verdict.dry_run()[0].policy.id(), "x.cedar:2");
 }
 
 #[test]

@@ -388,6 +388,13 @@ fn annotations_are_checked() {
     check(vec![
         (format!("@id(\"\") {policy}"), 1, 1, "the id is empty", "1 to 128"),
         (
+            format!("@id(\" a\") {policy}"),
+            1,
+            1,
+            "begins or ends with a space",
+            "1 to 128",
+        ),
+        (
             format!("@id(\"a\\nb\") {policy}"),
             1,
             1,
@@ -494,6 +501,9 @@ fn a_file_is_there_once_and_has_a_printable_name() {
     let policy = "@id(\"x\") permit(principal, action, resource);";
     let found = PolicySet::parse(&[file("a", policy), file("a", "")], &schema()).unwrap_err();
     assert_eq!(found[0].message, "file `a` is there twice");
+    let long = format!("/{}/x", "folder/".repeat(40));
+    let set = PolicySet::parse(&[file(&long, "permit(principal, action, resource);")], &schema()).unwrap();
+    assert_eq!(set.iter().collect::<Vec<_>>(), ["x:1"]);
     let found = PolicySet::parse(&[file("a\nb", policy)], &schema()).unwrap_err();
     assert!(
         found[0].message.contains("file's name has the unprintable character"),
