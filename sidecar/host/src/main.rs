@@ -1,2 +1,24 @@
-//! (unborn)
-fn main() {}
+//! `portcullis-host`: arguments and logs; everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use portcullis_host::cli::{Arguments, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new(arguments.default_log()));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match arguments.log_format() {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return arguments.failed(&error),
+    };
+    runtime.block_on(portcullis_host::cli::run(arguments))
+}

@@ -2,8 +2,11 @@
 //!
 //! It is the guest of the host's own tests: one function for every kind of value, and one for every way to be a bad guest.
 
-use acme::mirror::glass::{self, Access, Colour, Point, Shape};
-use exports::acme::mirror::{glass as mirrored, mischief};
+use acme::mirror::{
+    glass::{self, Access, Colour, Point, Shape},
+    wire,
+};
+use exports::acme::mirror::{glass as mirrored, mischief, sender};
 
 wit_bindgen::generate!({
     path: "wit",
@@ -75,6 +78,16 @@ impl mirrored::Guest for Mirror {
 
     fn attempt(a: u32) -> Result<u32, String> {
         glass::attempt(a)
+    }
+}
+
+impl sender::Guest for Mirror {
+    fn send(a: u32) -> Result<u32, String> {
+        wire::send(a).map_err(|error| error.to_debug_string())
+    }
+
+    fn ping() -> Result<(), String> {
+        wire::ping().map_err(|error| error.to_debug_string())
     }
 }
 
