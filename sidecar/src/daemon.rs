@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_client::node::{Entry, Identity, Node, NodeConfig, NodeKind, NodeState, SignError, StartError};
+use portcullis_client::node::{
+    Entry, Identity, Node, NodeConfig, NodeKind, NodeState, ServedComponent, SignError, StartError,
+};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener, QuicLimits};
@@ -93,6 +95,8 @@ struct Component {
     gate: Arc<Gate>,
     meters: Arc<Meters>,
     identity: Arc<Identity>,
+    /// What the gate was last opened with: a change of something else leaves every cached verdict alone.
+    loaded: Mutex<Option<ServedComponent>>,
 }
 
 /// Runs until `shutdown`; `ready` is told the addresses once calls can be served.
@@ -135,6 +139,7 @@ pub async fn run(
         meters,
         identity,
         config,
+        loaded: Mutex::default(),
     });
     let admin = Admin::open(&component.config.admin)
         .await
@@ -160,6 +165,7 @@ pub async fn run(
     let connections = Connections {
         gate: Arc::clone(&component.gate),
         verifier,
+        trust: component.node.trust(),
         state: component.node.state(),
         end: end.clone(),
         tasks: calls.clone(),
@@ -259,8 +265,9 @@ async fn accept(
         let (connections, meters) = (connections.clone(), Arc::clone(meters));
         tasks.spawn(async move {
             let address = incoming.remote_address();
+            let trusted = connections.trusted();
             match incoming.handshake().await {
-                Ok(connection) => connections.serve(connection).await,
+                Ok(connection) => connections.serve(connection, trusted).await,
                 Err(refused) => {
                     meters.handshakes_refused.inc();
                     info!(%address, %refused, "handshake refused");
@@ -351,6 +358,11 @@ impl Component {
             return;
         };
         let before = self.gate.served();
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.is_some() && loaded.as_ref() == Some(component) {
+            self.node.applied(state.version);
+            return;
+        }
         let built = Served::build(
             component,
             state.version,
@@ -361,6 +373,7 @@ impl Component {
         match built {
             Ok(served) => {
                 self.gate.serve_from_now(served);
+                *loaded = Some(component.clone());
                 self.node.applied(state.version);
                 debug!(version = %state.version, policies = component.policies.len(), "policies in force");
             }

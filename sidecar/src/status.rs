@@ -38,7 +38,7 @@ pub struct Status {
     pub broker_connected: bool,
     /// Why not, where it is not.
     pub broker_error: Option<String>,
-    /// `incarnation.epoch` of what is in force.
+    /// `incarnation.epoch` of what the broker told last; what is in force is never older.
     pub version: String,
     /// Seconds since the broker last confirmed it.
     pub state_age_seconds: u64,
@@ -90,7 +90,7 @@ impl Source {
                 Connectivity::Connected => None,
                 Connectivity::Disconnected(why) => Some(why),
             },
-            version: served.map(|served| served.version.to_string()).unwrap_or_default(),
+            version: self.node.state().borrow().version.to_string(),
             state_age_seconds: self.node.state_age().as_secs(),
             quic: self.quic,
             connections: self.connections.connections(),
@@ -114,7 +114,7 @@ impl Source {
         meters.ready.set(i64::from(self.is_ready()));
         let connected = *self.node.connectivity().borrow() == Connectivity::Connected;
         meters.broker_connected.set(i64::from(connected));
-        let epoch = self.gate.served().map_or(0, |served| served.version.epoch);
+        let epoch = self.node.state().borrow().version.epoch;
         meters.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
         let left = self
             .identity
