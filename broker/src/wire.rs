@@ -15,7 +15,7 @@ use crate::ttl::Ttl;
 /// A message says something that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidMessage(String);
+pub(crate) struct InvalidMessage(String);
 
 impl InvalidMessage {
     /// For a reason that is not that of a type.

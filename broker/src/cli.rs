@@ -1,0 +1,114 @@
+//! The command line. Exit codes: 0 done, 1 broken (files, network, the broker unreachable), 2 misused, 3 refused or denied.
+
+mod completion;
+mod component;
+mod entry;
+mod explain;
+mod failure;
+mod grant;
+mod node;
+mod operator;
+mod policy;
+mod run;
+mod screen;
+mod status;
+mod token;
+mod wit_folder;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::failure::Failure;
+use self::screen::Screen;
+
+/// The Portcullis control plane: issues identities, keeps the registry and the policies.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis-broker", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 broken (a file, the network, a broker that does not answer), 2 misused, \
+                          3 refused by the broker or denied by policy.";
+
+/// What `main` reads from the environment.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    /// `PORTCULLIS_BROKER_SOCKET`
+    pub(crate) socket: Option<PathBuf>,
+    /// `PORTCULLIS_LOG`, else `RUST_LOG`
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker
+    Run(run::Run),
+    /// Register, remove and list virtual components
+    #[command(subcommand)]
+    Component(component::Component),
+    /// Create, remove and list registration entries: which node may have which identity
+    #[command(subcommand)]
+    Entry(entry::Entry),
+    /// Make join tokens
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Put, check, remove and list policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Grant callers on a component, and take grants back
+    #[command(subcommand)]
+    Grant(grant::Grant),
+    /// Say whether a call would be allowed, and by which policies
+    Explain(explain::Explain),
+    /// List the nodes that joined and who of them is connected; remove one
+    Nodes(node::Nodes),
+    /// Show the broker's state in numbers
+    Status(status::Status),
+    /// Print the completion script of a shell
+    Completion(completion::Completion),
+}
+
+/// What every operator's command takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// The operator socket of the broker [default: $PORTCULLIS_BROKER_SOCKET, else portcullis-data/operator.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: Arguments, environment: Environment) -> ExitCode {
+    let mut screen = Screen::new();
+    let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, environment, &mut screen))),
+        Err(error) => Err(Failure::broken(format!("cannot start: {error}"))),
+    };
+    let flushed = screen.flush();
+    match result.and(flushed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, environment: Environment, screen: &mut Screen) -> Result<(), Failure> {
+    let Environment { socket, log } = environment;
+    match command {
+        Command::Run(run) => run.execute(log).await,
+        Command::Component(command) => command.execute(socket, screen).await,
+        Command::Entry(command) => command.execute(socket, screen).await,
+        Command::Token(command) => command.execute(socket, screen).await,
+        Command::Policy(command) => command.execute(socket, screen).await,
+        Command::Grant(command) => command.execute(socket, screen).await,
+        Command::Explain(command) => command.execute(socket, screen).await,
+        Command::Nodes(command) => command.execute(socket, screen).await,
+        Command::Status(command) => command.execute(socket, screen).await,
+        Command::Completion(command) => command.execute(screen),
+    }
+}
