@@ -64,6 +64,11 @@ impl<R> LimitedReader<R> {
         }
     }
 
+    /// Whether what has passed ends with a whole frame, or nothing has passed: false at the end of a stream that was cut.
+    pub const fn at_boundary(&self) -> bool {
+        self.frames.at_boundary()
+    }
+
     /// The stream itself. What is read from it directly escapes the limits.
     pub const fn get_mut(&mut self) -> &mut R {
         &mut self.inner

@@ -216,6 +216,9 @@ impl Incoming {
     /// Shakes hands, within [`QuicLimits::handshake_timeout`]. The client's certificate has been accepted by the
     /// listener's verifier when this returns.
     ///
+    /// The verifier's observer is called within the tracing span that is current here: a span with the remote address
+    /// lets it log who came from where, and why not.
+    ///
     /// # Errors
     ///
     /// [`HandshakeRefused`]

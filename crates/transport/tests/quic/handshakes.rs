@@ -29,7 +29,7 @@ use rustls::{
 
 use crate::{
     ca::{Ca, Leaf, now, raw_client_without_certificate, raw_connect, trust, uri},
-    server::{SERVER, Server, call},
+    server::{SERVER, Server, call, soon},
 };
 
 /// What a dialer learns when the server did not accept it: nothing at first, then the alert at its first use.
@@ -48,7 +48,7 @@ async fn refused_at_first_use(connected: Result<Connection, ConnectError>) -> u8
 /// The same for a client of quinn alone.
 async fn raw_refused(config: rustls::ClientConfig, server: &Server) -> u8 {
     let error = match raw_connect(config, server.address).await {
-        Ok(connection) => connection.closed().await,
+        Ok(connection) => soon(connection.closed()).await,
         Err(error) => error,
     };
     let lost = classify(&error);
@@ -257,7 +257,7 @@ async fn a_connection_fails_its_recheck_once_trust_is_withdrawn() {
     assert!(accepted.recheck(&verifier, now()).is_err());
     accepted.close(CloseReason::TrustWithdrawn);
     assert_eq!(
-        client.closed().await,
+        soon(client.closed()).await,
         ConnectionLost::Closed(CloseReason::TrustWithdrawn)
     );
 }

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     ca::{Ca, raw_connect},
-    server::{Server, call, header},
+    server::{Server, call, header, soon},
 };
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_refusal_ends_a_large_upload_early() {
         next_chunk(&mut recv).await.unwrap();
         refuse(&mut send, &mut recv, Refusal::TooLarge);
     };
-    let (written, ()) = tokio::join!(write_invocation(&mut send, &header, params), refused);
+    let (written, ()) = soon(async { tokio::join!(write_invocation(&mut send, &header, params), refused) }).await;
     assert_eq!(written, Err(StreamFailed::Refused(Refusal::TooLarge)));
 }
 
@@ -137,7 +137,7 @@ async fn every_close_reason_reaches_the_client() {
         server.connection().await.close(reason);
         let lost = ConnectionLost::Closed(reason);
         assert_eq!(next_chunk(&mut recv).await, Err(StreamFailed::Lost(lost.clone())));
-        assert_eq!(client.closed().await, lost);
+        assert_eq!(soon(client.closed()).await, lost);
         assert_eq!(client.lost(), Some(lost.clone()));
         assert_eq!(client.open().await.unwrap_err(), lost);
     }

@@ -1,6 +1,6 @@
 //! A listener with its accept loop: what a daemon does, and no more.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use portcullis_identity::{PeerRule, PeerVerifier, SpiffeId, SvidSlot, TrustSource};
@@ -63,7 +63,7 @@ impl Server {
 
     /// The next handshake's outcome.
     pub(crate) async fn outcome(&self) -> Result<Connection, HandshakeRefused> {
-        self.outcomes.lock().await.recv().await.unwrap()
+        soon(async { self.outcomes.lock().await.recv().await }).await.unwrap()
     }
 
     pub(crate) async fn connection(&self) -> Connection {
@@ -110,13 +110,21 @@ pub(crate) fn header(function: &str) -> Header {
     }
 }
 
+/// Waits for what must happen by itself: without it, a test of something broken would hang.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap()
+}
+
 /// Makes a whole call as our client does.
 pub(crate) async fn call(connection: &Connection, function: &str, params: Bytes) -> Result<Bytes, StreamFailed> {
-    let (mut send, mut recv) = connection.open().await?;
-    write_invocation(&mut send, &header(function), params).await?;
-    let mut frames = portcullis_transport::RootFrames::default();
-    while let Some(chunk) = next_chunk(&mut recv).await? {
-        frames.push(chunk).unwrap();
-    }
-    Ok(frames.finish().unwrap())
+    soon(async {
+        let (mut send, mut recv) = connection.open().await?;
+        write_invocation(&mut send, &header(function), params).await?;
+        let mut frames = portcullis_transport::RootFrames::default();
+        while let Some(chunk) = next_chunk(&mut recv).await? {
+            frames.push(chunk).unwrap();
+        }
+        Ok(frames.finish().unwrap())
+    })
+    .await
 }
