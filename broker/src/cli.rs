@@ -74,7 +74,7 @@ enum Command {
 
 /// What every operator's command takes.
 #[derive(Debug, Args)]
-struct Common {
+struct OperatorOptions {
     /// The operator socket of the broker [default: $PORTCULLIS_BROKER_SOCKET, else portcullis-data/operator.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,

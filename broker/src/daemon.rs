@@ -249,21 +249,23 @@ async fn keep_own_svid_fresh(broker: Arc<Broker>, slot: Arc<SvidSlot>) {
     /// Nobody renews at the same time as the one broker, so the exact half-life will do.
     const NO_JITTER: f64 = 0.5;
     loop {
-        let svid = slot.load();
-        let wait = RenewalSchedule::new(svid.not_before(), svid.not_after(), NO_JITTER).wait(clock::now());
+        // It came just now; its notBefore is backdated, by more than half of the shortest lifetimes.
+        let now = clock::now();
+        let wait = RenewalSchedule::new(now, slot.load().not_after(), NO_JITTER).wait(now);
         if !sleep_unless_stopped(&broker, wait).await {
             return;
         }
-        match broker.authority.own_svid(broker.ttls.node, clock::now()) {
-            Ok(svid) => {
-                slot.store(svid);
-                tracing::info!("the broker's own certificate was renewed");
-            }
-            Err(error) => {
-                tracing::error!(%error, "the broker's own certificate was not renewed");
-                if !sleep_unless_stopped(&broker, RENEWAL_PAUSE).await {
-                    return;
+        loop {
+            match broker.authority.own_svid(broker.ttls.node, clock::now()) {
+                Ok(svid) => {
+                    slot.store(svid);
+                    tracing::info!("the broker's own certificate was renewed");
+                    break;
                 }
+                Err(error) => tracing::error!(%error, "the broker's own certificate was not renewed"),
+            }
+            if !sleep_unless_stopped(&broker, RENEWAL_PAUSE).await {
+                return;
             }
         }
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::operator::{Changed, connect, target_message, target_name, version_name};
 use super::screen::{Screen, cell};
-use super::{Common, wit_folder};
+use super::{OperatorOptions, wit_folder};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Component {
@@ -51,7 +51,7 @@ pub(crate) struct Register {
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,13 +67,13 @@ pub(crate) struct Remove {
     /// LATTICE/ID
     target: Target,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// A component in JSON.
@@ -123,7 +123,7 @@ impl Register {
             x509_ttl_seconds: super::entry::ttl_seconds(self.ttl)?,
             replace: self.replace,
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .register_component(request)
             .await?
@@ -136,7 +136,7 @@ impl Register {
             entry: Some(reply.entry).filter(|entry| !entry.is_empty()),
             version: version_name(reply.version),
         };
-        if self.common.json {
+        if self.options.json {
             return screen.json(&registered);
         }
         screen.line(format!(
@@ -157,12 +157,12 @@ impl Remove {
         let request = v1::RemoveComponentRequest {
             target: Some(target_message(&self.target)),
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .remove_component(request)
             .await?
             .into_inner();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&Changed {
                 version: version_name(reply.version),
             });
@@ -173,12 +173,12 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .list_components(v1::ListComponentsRequest {})
             .await?;
         let rows: Vec<_> = reply.into_inner().components.into_iter().map(Row::from).collect();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&rows);
         }
         let lines: Vec<_> = rows

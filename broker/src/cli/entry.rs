@@ -10,7 +10,7 @@ use portcullis_identity::{Lattice, NodeName, Target};
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, target_message, version_name};
 use super::screen::{Screen, cell};
@@ -58,7 +58,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "DURATION")]
     ttl: Option<humantime::Duration>,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Args)]
@@ -68,13 +68,13 @@ pub(crate) struct Remove {
     /// The entry's id, as `entry list` shows it
     id: String,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// An entry in JSON.
@@ -114,13 +114,13 @@ impl Create {
             x509_ttl_seconds: ttl_seconds(self.ttl)?,
             lattice: self.lattice.map(|lattice| lattice.to_string()).unwrap_or_default(),
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .create_entry(request)
             .await?
             .into_inner();
         let row = Row::from(reply.entry.unwrap_or_default());
-        if self.common.json {
+        if self.options.json {
             return screen.json(&row);
         }
         screen.line(format!("entry {}: {} on node {}", row.id, row.spiffe_id, row.node))
@@ -130,12 +130,12 @@ impl Create {
 impl Remove {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         let request = v1::RemoveEntryRequest { id: self.id.clone() };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .remove_entry(request)
             .await?
             .into_inner();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&Changed {
                 version: version_name(reply.version),
             });
@@ -146,12 +146,12 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .list_entries(v1::ListEntriesRequest {})
             .await?;
         let rows: Vec<_> = reply.into_inner().entries.into_iter().map(Row::from).collect();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&rows);
         }
         let lines: Vec<_> = rows

@@ -7,7 +7,7 @@ use portcullis_api::v1;
 use portcullis_identity::Target;
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{connect, target_message};
 use super::screen::Screen;
@@ -31,7 +31,7 @@ pub(crate) struct Explain {
     #[arg(long, default_value = "quic")]
     transport: String,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// A decision in JSON.
@@ -66,7 +66,7 @@ impl Explain {
             params_json: self.params.unwrap_or_default(),
             transport: self.transport,
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .explain(request)
             .await?
@@ -87,7 +87,7 @@ impl Explain {
             reasons,
             errors,
         };
-        if self.common.json {
+        if self.options.json {
             screen.json(&decision)?;
         } else {
             screen.line(&decision.summary)?;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use portcullis_api::v1;
 use portcullis_identity::Target;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, target_message, version_name};
 use super::screen::Screen;
@@ -32,7 +32,7 @@ pub(crate) struct Caller {
     /// The caller's SPIFFE ID; it may be of another trust domain
     spiffe_id: String,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 impl Grant {
@@ -44,19 +44,19 @@ impl Grant {
         let Caller {
             target,
             spiffe_id,
-            common,
+            options,
         } = caller;
         let request = v1::ChangeGrantRequest {
             target: Some(target_message(&target)),
             spiffe_id: spiffe_id.clone(),
             granted,
         };
-        let reply = connect(&common, socket)
+        let reply = connect(&options, socket)
             .await?
             .change_grant(request)
             .await?
             .into_inner();
-        if common.json {
+        if options.json {
             return screen.json(&Changed {
                 version: version_name(reply.version),
             });

@@ -7,7 +7,7 @@ use portcullis_api::v1;
 use portcullis_identity::NodeName;
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, version_name};
 use super::screen::{Screen, cell, time};
@@ -24,7 +24,7 @@ pub(crate) struct Nodes {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,7 +38,7 @@ struct Remove {
     /// The node's name
     name: NodeName,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// A node's stream, or its absence, in JSON.
@@ -59,18 +59,18 @@ impl Nodes {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         match self.command {
             Some(Command::Remove(command)) => command.execute(socket, screen).await,
-            None => list(&self.common, socket, screen).await,
+            None => list(&self.options, socket, screen).await,
         }
     }
 }
 
-async fn list(common: &Common, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-    let reply = connect(common, socket)
+async fn list(options: &OperatorOptions, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
+    let reply = connect(options, socket)
         .await?
         .list_nodes(v1::ListNodesRequest {})
         .await?;
     let rows: Vec<_> = reply.into_inner().nodes.into_iter().map(Row::from).collect();
-    if common.json {
+    if options.json {
         return screen.json(&rows);
     }
     let lines: Vec<_> = rows
@@ -104,12 +104,12 @@ impl Remove {
         let request = v1::RemoveNodeRequest {
             name: self.name.to_string(),
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .remove_node(request)
             .await?
             .into_inner();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&Changed {
                 version: version_name(reply.version),
             });

@@ -9,16 +9,16 @@ use portcullis_identity::Target;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 
 /// A client of the operator service.
 pub(crate) type Operator = OperatorClient<Channel>;
 
 /// Connects to the socket that the arguments name, else the environment, else the default data folder.
-pub(crate) async fn connect(common: &Common, environment: Option<PathBuf>) -> Result<Operator, Failure> {
+pub(crate) async fn connect(options: &OperatorOptions, environment: Option<PathBuf>) -> Result<Operator, Failure> {
     let default = || PathBuf::from(DEFAULT_DATA_FOLDER).join(OPERATOR_SOCKET);
-    let path = common.socket.clone().or(environment).unwrap_or_else(default);
+    let path = options.socket.clone().or(environment).unwrap_or_else(default);
     let channel = connect_operator(&path).await.map_err(|error| {
         Failure::broken(format!(
             "{error}; is it running? --socket or PORTCULLIS_BROKER_SOCKET say where"

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use portcullis_api::v1;
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, version_name};
 use super::screen::{Screen, cell};
@@ -36,7 +36,7 @@ pub(crate) struct Files {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct Remove {
     /// The file's name, as `policy list` shows it
     file: String,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ pub(crate) struct List {
     #[arg(long)]
     text: bool,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// The outcome of `put` and `check`, in JSON.
@@ -111,7 +111,7 @@ impl Files {
             files: read(&self.paths)?,
         };
         let count = request.files.len();
-        let mut operator = connect(&self.common, socket).await?;
+        let mut operator = connect(&self.options, socket).await?;
         let reply = match purpose {
             Purpose::Put => operator.put_policies(request).await?,
             Purpose::Check => operator.check_policies(request).await?,
@@ -126,7 +126,7 @@ impl Files {
             policies: policy_ids,
             version: version_name(version),
         };
-        if self.common.json {
+        if self.options.json {
             screen.json(&checked)?;
         } else if checked.problems.is_empty() {
             screen.line(match purpose {
@@ -141,7 +141,7 @@ impl Files {
         }
         match (checked.problems.len(), purpose) {
             (0, _) => Ok(()),
-            (_, _) if self.common.json => Err(Failure::refused_silently()),
+            (_, _) if self.options.json => Err(Failure::refused_silently()),
             (mistakes, Purpose::Put) => Err(Failure::refused(format!("{mistakes} mistakes; nothing was changed"))),
             (mistakes, Purpose::Check) => Err(Failure::refused(format!("{mistakes} mistakes"))),
         }
@@ -153,12 +153,12 @@ impl Remove {
         let request = v1::RemovePoliciesRequest {
             file: self.file.clone(),
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .remove_policies(request)
             .await?
             .into_inner();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&Changed {
                 version: version_name(reply.version),
             });
@@ -169,7 +169,7 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .list_policies(v1::ListPoliciesRequest {})
             .await?;
@@ -178,7 +178,7 @@ impl List {
             .into_iter()
             .map(|v1::PolicyFile { name, text }| Row { file: name, text })
             .collect();
-        if self.common.json {
+        if self.options.json {
             return screen.json(&rows);
         }
         if self.text {

@@ -6,7 +6,7 @@ use clap::Args;
 use portcullis_api::v1;
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{connect, version_name};
 use super::screen::{Screen, time};
@@ -17,7 +17,7 @@ use super::screen::{Screen, time};
   portcullis-broker status --json")]
 pub(crate) struct Status {
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// The state in JSON.
@@ -39,13 +39,13 @@ struct Shown {
 
 impl Status {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .status(v1::StatusRequest {})
             .await?
             .into_inner();
         let shown = Shown::from(reply);
-        if self.common.json {
+        if self.options.json {
             return screen.json(&shown);
         }
         let keys = if shown.unsealed {

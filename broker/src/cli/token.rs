@@ -8,7 +8,7 @@ use portcullis_broker::atomic_file::{self, Existing};
 use portcullis_identity::NodeName;
 use serde::Serialize;
 
-use super::Common;
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::connect;
 use super::screen::{Screen, time};
@@ -41,7 +41,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    common: Common,
+    options: OperatorOptions,
 }
 
 /// A token in JSON.
@@ -69,7 +69,7 @@ impl Create {
             ttl_seconds: super::entry::ttl_seconds(Some(self.ttl))?,
             broker_address: self.broker.unwrap_or_default(),
         };
-        let reply = connect(&self.common, socket)
+        let reply = connect(&self.options, socket)
             .await?
             .create_join_token(request)
             .await?
@@ -87,7 +87,7 @@ impl Create {
                 .map_err(|error| Failure::broken(format!("cannot write `{}`: {error}", path.display())))?;
             made.file = Some(path);
         }
-        if self.common.json {
+        if self.options.json {
             return screen.json(&made);
         }
         match (made.token, made.file) {

@@ -266,6 +266,3 @@ fn token(record: record::Token) -> Result<Token, Problem> {
         },
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,231 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, UNIX_EPOCH};
 
+use portcullis_identity::SpiffeId;
+use portcullis_value::WitSource;
+
+use super::*;
+use crate::registry::{
+    Announcement, Command, Digest, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present, Redemption,
+    Registration, Upstream,
+};
+use crate::ttl::Ttl;
+
+const WIT: &str = "package a:b;\ninterface i { f: func(x: string); }";
+
+fn trust_domain() -> TrustDomain {
+    TrustDomain::new("acme.test").unwrap()
+}
+
+fn commands() -> Vec<Command> {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let holder = |digest| Holder::Component {
+        target: "prod/shop".parse().unwrap(),
+        digest,
+    };
+    let entry = |node: &str, holder| {
+        Command::CreateEntry(NewEntry {
+            node: node.parse().unwrap(),
+            holder,
+            ttl: Ttl::try_from(90).unwrap(),
+        })
+    };
+    let ada = SpiffeId::new("spiffe://acme.test/people/ada").unwrap();
+    vec![
+        Command::RegisterComponent(Box::new(Registration {
+            target: "prod/billing".parse().unwrap(),
+            wit: vec![WitSource {
+                path: "a.wit".to_owned(),
+                text: WIT.to_owned(),
+            }],
+            interfaces: Vec::new(),
+            spiffe_id: None,
+            upstream: Upstream::Splice,
+            node: Some("sidecar".parse().unwrap()),
+            ttl: Ttl::DEFAULT,
+            present: Present::Refuse,
+        })),
+        entry("host", holder(Digest::Exactly(digest.parse().unwrap()))),
+        entry("host", holder(Digest::DangerAny)),
+        entry(
+            "laptop",
+            Holder::Workload {
+                spiffe_id: ada.clone(),
+                lattice: None,
+                digest: Digest::NotApplicable,
+            },
+        ),
+        Command::CreateToken(NewToken {
+            node: "sidecar".parse().unwrap(),
+            lifetime: Duration::from_secs(60),
+            secret_sha256: [3; 32],
+        }),
+        Command::Redeem(Redemption {
+            node: "sidecar".parse().unwrap(),
+            secret_sha256: [3; 32],
+            key_sha256: [4; 32],
+        }),
+        Command::PutPolicies(vec![PolicyFile {
+            name: "a.cedar".to_owned(),
+            text: "permit (principal, action, resource);".to_owned(),
+        }]),
+        Command::ChangeGrant(GrantChange {
+            target: "prod/billing".parse().unwrap(),
+            spiffe_id: ada,
+            direction: GrantDirection::Give,
+        }),
+        Command::Announce(Announcement {
+            node: "sidecar".parse().unwrap(),
+            target: "prod/billing".parse().unwrap(),
+            addresses: vec!["10.0.0.1:7500".parse().unwrap()],
+        }),
+    ]
+}
+
+fn execute(store: &Store, registry: &mut Registry, command: Command) {
+    let plan = registry
+        .plan(command, UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        .unwrap();
+    let version = registry.version().next();
+    store.commit(&plan.changes, version).unwrap();
+    registry.apply(&plan.changes, version, plan.schema);
+}
+
+/// Everything a registry knows, in a comparable form; the marks of changes are not kept.
+fn content(registry: &Registry) -> String {
+    let served: Vec<_> = registry.all_served().collect();
+    let policies: Vec<_> = registry
+        .policies()
+        .map(|document| (&document.name, &document.text))
+        .collect();
+    let entries: Vec<_> = registry.entries().collect();
+    let nodes: Vec<_> = registry.nodes().collect();
+    format!("{} {served:?} {policies:?} {entries:?} {nodes:?}", registry.version())
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, mut registry) = Store::open(&path, &trust_domain()).unwrap();
+    for command in commands() {
+        execute(&store, &mut registry, command);
+        // The database of a killed process is closed by nobody; dropping it here closes it, the process test does not.
+    }
+    drop(store);
+    let (store, mut restored) = Store::open(&path, &trust_domain()).unwrap();
+    assert_eq!(content(&restored), content(&registry));
+    for command in [
+        Command::RemovePolicies("a.cedar".to_owned()),
+        Command::RemoveComponent("prod/billing".parse().unwrap()),
+        Command::RemoveNode("sidecar".parse().unwrap()),
+    ] {
+        execute(&store, &mut restored, command);
+    }
+    drop(store);
+    let (_, emptied) = Store::open(&path, &trust_domain()).unwrap();
+    assert_eq!(content(&emptied), content(&restored));
+    assert_eq!(emptied.component_count(), 0);
+    assert_eq!(emptied.entries().len(), 3);
+}
+
+#[test]
+fn a_redeemed_token_stays_redeemed_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, mut registry) = Store::open(&path, &trust_domain()).unwrap();
+    for command in commands() {
+        execute(&store, &mut registry, command);
+    }
+    drop(store);
+    let (_, restored) = Store::open(&path, &trust_domain()).unwrap();
+    let redeem = |key| {
+        let node = "sidecar".parse().unwrap();
+        let redemption = Redemption {
+            node,
+            secret_sha256: [3; 32],
+            key_sha256: key,
+        };
+        restored.plan(
+            Command::Redeem(redemption),
+            UNIX_EPOCH + Duration::from_secs(1_800_000_001),
+        )
+    };
+    assert!(redeem([4; 32]).unwrap().changes.is_empty());
+    assert!(redeem([5; 32]).unwrap_err().to_string().contains("spent"));
+}
+
+#[test]
+fn the_store_is_for_its_owner_alone_and_holds_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, mut registry) = Store::open(&path, &trust_domain()).unwrap();
+    for command in commands() {
+        execute(&store, &mut registry, command);
+    }
+    drop(store);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(
+        !bytes.windows(32).any(|window| window == [3; 32]),
+        "the hash that opens the token is in the store"
+    );
+}
+
+#[test]
+fn the_store_of_another_trust_domain_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    drop(Store::open(&path, &trust_domain()).unwrap());
+    let error = Store::open(&path, &TrustDomain::new("other.test").unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("`acme.test`") && error.contains("`other.test`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_store_is_opened_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let _held = Store::open(&path, &trust_domain()).unwrap();
+    assert!(matches!(
+        Store::open(&path, &trust_domain()),
+        Err(OpenError::InUse { .. })
+    ));
+}
+
+#[test]
+fn what_is_not_a_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    std::fs::write(&path, "not a database, but somebody's data").unwrap();
+    let error = Store::open(&path, &trust_domain()).unwrap_err().to_string();
+    assert!(error.contains("store.redb"), "{error}");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "not a database, but somebody's data"
+    );
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    for (key, value, problem) in [
+        ("entry/e1-1", b"\xff\xff".as_slice(), "entry/e1-1"),
+        ("gadget/x", b"".as_slice(), "not a kind of record"),
+        ("node/n1", b"".as_slice(), "node name"),
+    ] {
+        let (store, _) = Store::open(&path, &trust_domain()).unwrap();
+        let transaction = store.database.begin_write().unwrap();
+        transaction.open_table(RECORDS).unwrap().insert(key, value).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        let error = Store::open(&path, &trust_domain()).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(problem), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,18 @@
+//! A whole broker on loopback, spoken to as nodes and operators do.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking, and live in the present"
+)]
+
+mod join;
+mod lab;
+mod operator;
+mod process;
+mod sign;
+mod watch;
