@@ -1,19 +1,17 @@
 //! A loaded component: what it is made of, what it imports and exports, compiled and not yet linked to anybody.
 
-use portcullis_value::{FunctionKind, FunctionType};
+mod imports;
+
+use portcullis_value::FunctionKind;
 use wasmtime::{
     Config, Engine,
-    component::{
-        Component, ComponentExportIndex, ResourceType,
-        types::{ComponentInstance, ComponentItem},
-    },
+    component::{Component, ComponentExportIndex, types::ComponentItem},
 };
 
-use crate::{
-    Entrance, InterfaceName, InvalidInterfaceName,
-    rpc_error::{IO_ERROR, RPC_ERROR},
-    signature::{OnFailure, function_type, imported_function_type},
-};
+pub(crate) use imports::RpcErrorUse;
+pub use imports::{Import, ImportedFunction};
+
+use crate::{Entrance, signature::function_type};
 
 /// A component, compiled.
 #[derive(Debug)]
@@ -23,35 +21,6 @@ pub struct Guest {
     digest: String,
     imports: Vec<Import>,
     exports: Vec<Export>,
-}
-
-/// Whether the component imports `wrpc:rpc/error`, and under which names.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RpcErrorUse {
-    /// As it imports `wrpc:rpc/error`.
-    pub(crate) rpc: Option<String>,
-    /// As it imports `wasi:io/error`, which `wrpc:rpc/error` names.
-    pub(crate) io: Option<String>,
-}
-
-/// An interface that a virtual component must serve.
-#[derive(Clone, Debug)]
-pub struct Import {
-    /// In the component's version.
-    pub name: InterfaceName,
-    /// The functions the component uses: not always all of the interface.
-    pub functions: Vec<ImportedFunction>,
-}
-
-/// A function that a virtual component must serve.
-#[derive(Clone, Debug)]
-pub struct ImportedFunction {
-    /// The name, which is also the wRPC name.
-    pub name: String,
-    /// The type as it travels.
-    pub ty: FunctionType,
-    /// What becomes of a failed call.
-    pub on_failure: OnFailure,
 }
 
 /// A function that can be called.
@@ -136,22 +105,7 @@ impl Guest {
     pub fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, InvalidGuest> {
         let component =
             Component::from_binary(engine, bytes).map_err(|error| InvalidGuest::NotAComponent(format!("{error:#}")))?;
-        let mut reader = Imports {
-            engine,
-            rpc_error: RpcErrorUse::default(),
-            found: Vec::new(),
-            problems: Vec::new(),
-        };
-        reader.read(&component);
-        let Imports {
-            engine: _,
-            rpc_error,
-            found: imports,
-            problems,
-        } = reader;
-        if !problems.is_empty() {
-            return Err(InvalidGuest::Unsatisfiable(problems));
-        }
+        let (imports, rpc_error) = imports::read(engine, &component)?;
         let exports = exports(engine, &component);
         Ok(Self {
             component,
@@ -236,114 +190,6 @@ fn digest(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
-}
-
-/// Reads what a component imports, and remembers everything that is in the way.
-struct Imports<'e> {
-    engine: &'e Engine,
-    rpc_error: RpcErrorUse,
-    found: Vec<Import>,
-    problems: Vec<String>,
-}
-
-impl Imports<'_> {
-    fn read(&mut self, component: &Component) {
-        let ty = component.component_type();
-        let rpc_error = ty.imports(self.engine).find_map(|(name, item)| {
-            let ComponentItem::ComponentInstance(instance) = item.ty else {
-                return None;
-            };
-            if is(name, RPC_ERROR) {
-                self.error_resource(&instance)
-            } else {
-                None
-            }
-        });
-        for (name, item) in ty.imports(self.engine) {
-            match item.ty {
-                ComponentItem::ComponentInstance(_) if is(name, RPC_ERROR) => {
-                    self.rpc_error.rpc = Some(name.to_owned());
-                }
-                ComponentItem::ComponentInstance(instance) if is(name, IO_ERROR) && self.only_error(&instance) => {
-                    self.rpc_error.io = Some(name.to_owned());
-                }
-                ComponentItem::ComponentInstance(instance) => self.instance(name, &instance, rpc_error),
-                ComponentItem::Type(_) => {}
-                ComponentItem::ComponentFunc(_) => {
-                    self.problem(format!("the function `{name}` that belongs to no interface"));
-                }
-                ComponentItem::CoreFunc(_)
-                | ComponentItem::Module(_)
-                | ComponentItem::Component(_)
-                | ComponentItem::Resource(_) => self.problem(format!("`{name}`, which is no interface")),
-            }
-        }
-    }
-
-    fn error_resource(&self, instance: &ComponentInstance) -> Option<ResourceType> {
-        let ComponentItem::Resource(resource) = instance.get_export(self.engine, "error")?.ty else {
-            return None;
-        };
-        Some(resource)
-    }
-
-    /// `wasi:io/error` alone can be had; a component that asks for all of WASI hears of that in one piece.
-    fn only_error(&self, instance: &ComponentInstance) -> bool {
-        instance
-            .exports(self.engine)
-            .all(|(name, _)| name == "error" || name == "[method]error.to-debug-string")
-    }
-
-    fn instance(&mut self, name: &str, instance: &ComponentInstance, rpc_error: Option<ResourceType>) {
-        let mut functions = Vec::new();
-        for (item_name, item) in instance.exports(self.engine) {
-            match item.ty {
-                ComponentItem::ComponentFunc(ty) => match imported_function_type(&ty, rpc_error) {
-                    Ok((ty, on_failure)) => {
-                        functions.push(ImportedFunction {
-                            name: item_name.to_owned(),
-                            ty,
-                            on_failure,
-                        });
-                    }
-                    Err(why) => self.problem(format!("`{name}#{item_name}`: {why}")),
-                },
-                // A resource that the interface takes over from `wrpc:rpc/error` is that one.
-                ComponentItem::Resource(resource) if Some(resource) == rpc_error => {}
-                ComponentItem::Resource(_) => self.problem(format!("`{name}`: it has the resource `{item_name}`")),
-                ComponentItem::Type(_) => {}
-                ComponentItem::CoreFunc(_)
-                | ComponentItem::Module(_)
-                | ComponentItem::Component(_)
-                | ComponentItem::ComponentInstance(_) => {
-                    self.problem(format!("`{name}`: `{item_name}` is no function"));
-                }
-            }
-        }
-        // An interface of types alone needs nobody.
-        if functions.is_empty() {
-            return;
-        }
-        match name.parse() {
-            Ok(name) => self.found.push(Import { name, functions }),
-            Err(error) => {
-                let error: InvalidInterfaceName = error;
-                self.problem(error.to_string());
-            }
-        }
-    }
-
-    fn problem(&mut self, problem: String) {
-        self.problems.push(problem);
-    }
-}
-
-/// Whether an import is the interface, in any version that the linker takes for it.
-fn is(import: &str, interface: &str) -> bool {
-    match (import.parse::<InterfaceName>(), interface.parse::<InterfaceName>()) {
-        (Ok(import), Ok(interface)) => import.satisfies(&interface) || interface.satisfies(&import),
-        _ => false,
-    }
 }
 
 fn exports(engine: &Engine, component: &Component) -> Vec<Export> {

@@ -71,8 +71,13 @@ pub enum HostError {
     #[error("the component does not import `{0}`")]
     UnknownImport(String),
     /// The WIT of a callee cannot be had.
-    #[error(transparent)]
-    Describe(#[from] DescribeError),
+    #[error("cannot check `{target}`: {cause}")]
+    Describe {
+        /// The callee.
+        target: String,
+        /// Why.
+        cause: DescribeError,
+    },
     /// The WIT of a callee cannot be read.
     #[error("the WIT of `{target}`: {cause}")]
     Wit {
@@ -242,7 +247,11 @@ async fn check(node: &Node, guest: &Guest, bindings: &[Binding], cache: &WitCach
     for (import, binding) in guest.imports().iter().zip(bindings) {
         let target = &binding.target;
         if !described.contains_key(target) {
-            let sources = describe(node, target, cache).await?;
+            let sources = describe(node, target, cache).await;
+            let sources = sources.map_err(|cause| HostError::Describe {
+                target: target.to_string(),
+                cause,
+            })?;
             let wit = Wit::parse(&sources).map_err(|cause| HostError::Wit {
                 target: target.to_string(),
                 cause,

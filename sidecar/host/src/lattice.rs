@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use portcullis_client::{CallError, NodeState, Peers, peers::FunctionName};
+use portcullis_client::{CallError, NodeState, Peers, explanation::Explanation, peers::FunctionName};
 use tokio::sync::watch;
 
 use crate::{Call, CallFailure, Callee, Refused};
@@ -37,7 +37,22 @@ impl Call for Lattice {
 }
 
 fn failure(callee: &Callee<'_>, error: CallError) -> CallFailure {
-    let message = format!("`{}#{}`: {error}", callee.instance, callee.function);
+    let cause = match &error {
+        // The sentence that was written for people; the policies' ids stand beside it.
+        CallError::Refused {
+            peer,
+            refusal,
+            explanation: Some(Explanation { reason, .. }),
+        } if !reason.is_empty() => {
+            format!("{peer} refused the call ({refusal}): {reason}")
+        }
+        CallError::Refused { .. }
+        | CallError::Unreachable { .. }
+        | CallError::DeadlineExceeded { .. }
+        | CallError::Lost { .. }
+        | CallError::Malformed { .. } => error.to_string(),
+    };
+    let message = format!("`{}#{}`: {cause}", callee.instance, callee.function);
     let refused = match error {
         CallError::Refused {
             peer: _,
@@ -76,6 +91,20 @@ mod tests {
         assert_eq!(
             refused.to_string(),
             "`a:b/c@1.0.0#get`: demo/billing refused the call (denied)"
+        );
+        let explanation = Explanation {
+            reason: "denied by policy `p`".to_owned(),
+            ..Explanation::default()
+        };
+        let error = CallError::Refused {
+            peer: peer.clone(),
+            refusal: Refusal::Denied,
+            explanation: Some(explanation),
+        };
+        let told = failure(&callee, error).to_string();
+        assert_eq!(
+            told,
+            "`a:b/c@1.0.0#get`: demo/billing refused the call (denied): denied by policy `p`"
         );
         let slow = failure(
             &callee,

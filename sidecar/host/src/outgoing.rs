@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use portcullis_value::{Value, decode_result, encode_params};
-use tracing::{debug, warn};
+use tracing::warn;
 use wasmtime::{StoreContextMut, component::Val};
 
 use crate::{
@@ -29,17 +29,9 @@ impl<C: Call> Outgoing<C> {
         params: &[Val],
         results: &mut [Val],
     ) -> wasmtime::Result<()> {
-        let Binding { target, instance } = &self.binding;
-        let function = &self.function.name;
         let result = match self.exchange(params).await {
-            Ok(value) => {
-                debug!(%target, instance, function, "call answered");
-                self.answer(value)?
-            }
-            Err(failure) => {
-                warn!(%target, instance, function, error = %failure, "call failed");
-                self.failure(&mut store, failure).map(Some)?
-            }
+            Ok(value) => self.answer(value)?,
+            Err(failure) => self.failure(&mut store, failure).map(Some)?,
         };
         match (results, result) {
             ([], None) => Ok(()),
@@ -91,8 +83,11 @@ impl<C: Call> Outgoing<C> {
         })
     }
 
-    /// The result that the component sees of a failure; an error is a trap.
+    /// The result that the component sees of a failure; an error is a trap, of which whoever called the component hears.
     fn failure(&self, store: &mut StoreContextMut<'_, State>, failure: CallFailure) -> wasmtime::Result<Val> {
+        if self.function.on_failure != OnFailure::Trap {
+            warn!(target = %self.binding.target, error = %failure, "call failed; the component is told why");
+        }
         let reason = match self.function.on_failure {
             OnFailure::Trap => return Err(wasmtime::Error::new(failure)),
             OnFailure::ErrorText => Val::String(failure.message),

@@ -58,7 +58,7 @@ pub(super) struct Run {
     #[arg(long)]
     lattice: Option<Lattice>,
     /// The component's id in its lattice.
-    #[arg(long, requires = "lattice")]
+    #[arg(long)]
     id: Option<ComponentId>,
     /// Who serves an import where the lattice has several; may be repeated.
     #[arg(long = "import", value_name = "INTERFACE=LATTICE/ID", value_parser = chosen_import)]
