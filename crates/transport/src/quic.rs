@@ -11,7 +11,6 @@ mod dialer;
 mod limits;
 mod listener;
 mod lost;
-mod socket;
 mod stream;
 
 pub use call::{CallUnread, Invocation, read_header, read_root_frames, write_invocation, write_root_frame};

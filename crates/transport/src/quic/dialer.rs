@@ -14,7 +14,7 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig},
 };
 
-use super::{Connection, ConnectionLost, QuicLimits, classify, connection::peer_of, lost::alert_words, socket};
+use super::{Connection, ConnectionLost, QuicLimits, classify, connection::peer_of, lost::alert_words};
 use crate::refusal::CloseReason;
 
 /// The name that the API asks for. It goes nowhere: SNI is off, and servers prove a SPIFFE ID, not a name.
@@ -176,7 +176,7 @@ impl Dialer {
         if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
-        let socket = socket::bind(any_address_like(address))?;
+        let socket = UdpSocket::bind(any_address_like(address))?;
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
         Ok(slot.insert(endpoint).clone())
     }

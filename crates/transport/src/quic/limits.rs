@@ -66,6 +66,9 @@ impl QuicLimits {
         Arc::new(transport)
     }
 
+    /// What is not named here is quinn's default. Measured on loopback: larger datagrams are lost to segmentation
+    /// offload; socket buffers of 2 MiB lose less but double the slowest of small calls beside large ones; the
+    /// acknowledgement frequency extension gains nothing.
     fn transport(&self) -> TransportConfig {
         let mut transport = TransportConfig::default();
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);

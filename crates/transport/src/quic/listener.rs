@@ -2,7 +2,7 @@ mod door;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use quinn::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Connection, ConnectionLost, QuicLimits, admission::Address, classify, connection::peer_of, socket};
+use super::{Connection, ConnectionLost, QuicLimits, admission::Address, classify, connection::peer_of};
 use crate::refusal::CloseReason;
 
 pub(super) use self::door::Places;
@@ -91,7 +91,7 @@ impl Listener {
             .incoming_buffer_size(WAITING_BYTES / 16)
             .incoming_buffer_size_total(WAITING_BYTES);
         let bind = || {
-            let socket = socket::bind(address)?;
+            let socket = UdpSocket::bind(address)?;
             quinn::Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
         };
         let endpoint = bind().map_err(|source| BindError::Address { address, source })?;
