@@ -255,6 +255,12 @@ async fn messages_that_cannot_be_are_refused() {
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().contains(problem), "{problem}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn an_entry_names_one_holder_and_a_component_its_file() {
+    let lab = Lab::start().await;
+    let mut operator = lab.operator().await;
     let both = v1::CreateEntryRequest {
         spiffe_id: "spiffe://acme.test/x".to_owned(),
         ..entry("n1", "prod/x")
