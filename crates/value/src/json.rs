@@ -439,7 +439,8 @@ mod tests {
                 "{}",
                 r#"the value: an object that is neither {"ok": ..} nor {"err": ..}, expected `result<_, u8>`"#,
             ),
-            (nothing, r#"{"ok":1}"#, "`/ok`: the number `1`, expected `null`"),
+            (nothing.clone(), r#"{"ok":1}"#, "`/ok`: the number `1`, expected `null`"),
+            (nothing, r#"{"ok":true}"#, "`/ok`: `true`, expected `null`"),
             (
                 twice.clone(),
                 "7",
