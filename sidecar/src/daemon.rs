@@ -14,7 +14,7 @@ use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener, QuicLimits};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::admin::Admin;
 use crate::clock;
@@ -124,7 +124,7 @@ pub async fn run(
         Arc::clone(&meters),
         config.record_allowed,
     ));
-    let verifier = PeerVerifier::new(node.trust(), PeerRule::AnyTrusted);
+    let verifier = verifier(&node);
     let listener = Listener::bind(
         config.listen.quic,
         Arc::clone(&verifier),
@@ -170,7 +170,13 @@ pub async fn run(
         end: end.clone(),
         tasks: calls.clone(),
     };
-    accept(&listener, &connections, &tasks, &component.meters, &shutdown).await;
+    tasks.spawn(accept(
+        Arc::clone(&listener),
+        connections,
+        tasks.clone(),
+        Arc::clone(&component.meters),
+    ));
+    shutdown.cancelled().await;
     drain(&component, &listener, &calls, &end).await;
     stop.cancel();
     tasks.close();
@@ -205,6 +211,13 @@ pub(crate) fn join_token(path: &PathBuf) -> Result<Option<JoinToken>, RunError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(RunError::TokenFile { path: name(), cause }),
     }
+}
+
+/// Accepts every caller of a trusted domain. Why it refuses one is logged here: the peer and the connection's error learn nothing.
+fn verifier(node: &Node) -> Arc<PeerVerifier> {
+    PeerVerifier::observed(node.trust(), PeerRule::AnyTrusted, |refused| {
+        info!(reason = %refused.reason(), "certificate refused");
+    })
 }
 
 fn quic_limits(limits: &LimitsSection) -> QuicLimits {
@@ -249,28 +262,18 @@ fn entry_of(state: &NodeState, config: &Config) -> Option<Entry> {
         .cloned()
 }
 
-async fn accept(
-    listener: &Listener,
-    connections: &Connections,
-    tasks: &TaskTracker,
-    meters: &Arc<Meters>,
-    shutdown: &CancellationToken,
-) {
-    loop {
-        let incoming = tokio::select! {
-            incoming = listener.accept() => incoming,
-            () = shutdown.cancelled() => return,
-        };
-        let Some(incoming) = incoming else { return };
+/// Ends when the listener is closed: a listener that drains turns newcomers away only while somebody accepts.
+async fn accept(listener: Arc<Listener>, connections: Connections, tasks: TaskTracker, meters: Arc<Meters>) {
+    while let Some(incoming) = listener.accept().await {
         let (connections, meters) = (connections.clone(), Arc::clone(meters));
         tasks.spawn(async move {
-            let address = incoming.remote_address();
+            let span = info_span!("handshake", address = %incoming.remote_address());
             let trusted = connections.trusted();
-            match incoming.handshake().await {
+            match incoming.handshake().instrument(span.clone()).await {
                 Ok(connection) => connections.serve(connection, trusted).await,
                 Err(refused) => {
                     meters.handshakes_refused.inc();
-                    info!(%address, %refused, "handshake refused");
+                    span.in_scope(|| info!(%refused, "handshake refused"));
                 }
             }
         });

@@ -116,7 +116,7 @@ impl Scene {
         );
         say("   cancel(\"INV-1002\") is refused")?;
         say(&format!("   reason: {}", text(&refused, "/refusal/reason")))?;
-        say(&format!("   policy: {}", text(&refused, "/refusal/policies")))?;
+        say(&format!("   policy: {}", text(&refused, "/refusal/policies/0/id")))?;
 
         say("\n4. the operator changes the policy; the connection stays as it is")?;
         let relaxed = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/policy-relaxed.cedar");
@@ -335,7 +335,6 @@ caller_header = "x-caller"
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }

@@ -39,15 +39,9 @@ pub struct DecidingPolicy {
 }
 
 impl std::fmt::Display for Explanation {
+    /// The reason, which names the policies and their advice already.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)?;
-        for DecidingPolicy { id, advice } in &self.policies {
-            match advice {
-                Some(advice) => write!(f, "; policy `{id}`: {advice}")?,
-                None => write!(f, "; policy `{id}`")?,
-            }
-        }
-        Ok(())
+        f.write_str(&self.reason)
     }
 }
 
