@@ -265,7 +265,7 @@ fn entry_of(state: &NodeState, config: &Config) -> Option<Entry> {
 /// Ends when the listener is closed: a listener that drains turns newcomers away only while somebody accepts.
 async fn accept(listener: Arc<Listener>, connections: Connections, tasks: TaskTracker, meters: Arc<Meters>) {
     while let Some(incoming) = listener.accept().await {
-        let (connections, meters) = (connections.clone(), Arc::clone(meters));
+        let (connections, meters) = (connections.clone(), Arc::clone(&meters));
         tasks.spawn(async move {
             let span = info_span!("handshake", address = %incoming.remote_address());
             let trusted = connections.trusted();
