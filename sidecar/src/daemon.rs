@@ -108,39 +108,16 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(&Bound) + Send,
 ) -> Result<(), RunError> {
-    let upstream = Upstream::open(&config.upstream).map_err(RunError::Configuration)?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let _stop_on_error = stop.clone().drop_guard();
-    let node = Node::start(node_config(&config)?, &tasks, stop.clone()).await?;
-    let identity = tokio::select! {
-        identity = identity(&node, &config) => identity?,
+    let component = tokio::select! {
+        component = Component::join(config, &tasks, &stop) => Arc::new(component?),
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
-    let meters = Meters::new();
-    let gate = Arc::new(Gate::new(
-        upstream,
-        config.limits,
-        Arc::clone(&meters),
-        config.record_allowed,
-    ));
-    let verifier = verifier(&node);
-    let listener = Listener::bind(
-        config.listen.quic,
-        Arc::clone(&verifier),
-        Arc::clone(identity.slot()),
-        quic_limits(&config.limits),
-    )
-    .map(Arc::new)?;
+    let verifier = verifier(&component.node);
+    let listener = component.listen(Arc::clone(&verifier)).map(Arc::new)?;
     let quic = listener.local_addr()?;
-    let component = Arc::new(Component {
-        node,
-        gate,
-        meters,
-        identity,
-        config,
-        loaded: Mutex::default(),
-    });
     let admin = Admin::open(&component.config.admin)
         .await
         .map_err(|cause| RunError::Admin {
@@ -307,6 +284,38 @@ async fn drain(component: &Component, listener: &Listener, calls: &TaskTracker, 
 }
 
 impl Component {
+    /// Joins the broker and waits for the identity; the gate is closed still.
+    async fn join(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self, RunError> {
+        let upstream = Upstream::open(&config.upstream).map_err(RunError::Configuration)?;
+        let node = Node::start(node_config(&config)?, tasks, stop.clone()).await?;
+        let identity = identity(&node, &config).await?;
+        let meters = Meters::new();
+        let gate = Arc::new(Gate::new(
+            upstream,
+            config.limits,
+            Arc::clone(&meters),
+            config.record_allowed,
+        ));
+        Ok(Self {
+            node,
+            gate,
+            meters,
+            identity,
+            config,
+            loaded: Mutex::default(),
+        })
+    }
+
+    fn listen(&self, verifier: Arc<PeerVerifier>) -> Result<Listener, BindError> {
+        let slot = Arc::clone(self.identity.slot());
+        Listener::bind(
+            self.config.listen.quic,
+            verifier,
+            slot,
+            quic_limits(&self.config.limits),
+        )
+    }
+
     fn advertised(&self, quic: SocketAddr) -> Vec<String> {
         let advertise = &self.config.listen.advertise;
         if advertise.is_empty() {
