@@ -14,6 +14,7 @@ pub mod status;
 
 mod admin;
 mod clock;
+mod component;
 mod connection;
 mod gate;
 mod meters;
