@@ -37,11 +37,12 @@ pub struct Config {
     pub svid_ttl: Ttl,
 }
 
-/// Settings as they are written; what is missing has a default or comes from elsewhere.
+/// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `trust-domain = "acme.test"`
+    /// `trust_domain = "acme.test"`
+    #[serde(alias = "trust-domain")]
     pub trust_domain: Option<String>,
     /// `data = "/var/lib/portcullis"`; a relative path is one below the working folder.
     pub data: Option<PathBuf>,
@@ -49,13 +50,17 @@ pub struct Settings {
     pub listen: Option<String>,
     /// `advertise = "broker.acme.test:7440"`
     pub advertise: Option<String>,
-    /// `operator-socket = "/run/portcullis/operator.sock"`
+    /// `operator_socket = "/run/portcullis/operator.sock"`
+    #[serde(alias = "operator-socket")]
     pub operator_socket: Option<PathBuf>,
-    /// `operator-uids = [1000]`
+    /// `operator_uids = [1000]`
+    #[serde(alias = "operator-uids")]
     pub operator_uids: Option<Vec<u32>>,
-    /// `node-ttl = "1h"`
+    /// `node_ttl = "1h"`
+    #[serde(alias = "node-ttl")]
     pub node_ttl: Option<String>,
-    /// `svid-ttl = "1h"`
+    /// `svid_ttl = "1h"`
+    #[serde(alias = "svid-ttl")]
     pub svid_ttl: Option<String>,
 }
 
@@ -95,22 +100,22 @@ impl Settings {
     pub fn check(self) -> Result<Config, InvalidConfig> {
         let mut problems = Vec::new();
         let trust_domain = self.trust_domain.as_deref().map(parse_trust_domain).transpose();
-        let trust_domain = note(&mut problems, "trust-domain", trust_domain).flatten();
+        let trust_domain = note(&mut problems, "trust_domain", trust_domain).flatten();
         if trust_domain.is_none() && problems.is_empty() {
-            problems.push("trust-domain is missing: give --trust-domain, for instance `acme.test`".to_owned());
+            problems.push("trust_domain is missing: give --trust-domain, for instance `acme.test`".to_owned());
         }
         let listen = note(
             &mut problems,
             "listen",
-            self.listen.as_deref().unwrap_or(DEFAULT_LISTEN).parse(),
+            socket_address(self.listen.as_deref().unwrap_or(DEFAULT_LISTEN)),
         );
         let advertise = note(
             &mut problems,
             "advertise",
             self.advertise.as_deref().map(str::parse).transpose(),
         );
-        let node_ttl = note(&mut problems, "node-ttl", ttl(self.node_ttl.as_deref()));
-        let svid_ttl = note(&mut problems, "svid-ttl", ttl(self.svid_ttl.as_deref()));
+        let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
+        let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
@@ -151,6 +156,11 @@ fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Resul
         .ok()
 }
 
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
+}
+
 fn ttl(text: Option<&str>) -> Result<Ttl, String> {
     let Some(text) = text else { return Ok(Ttl::DEFAULT) };
     let duration: Duration = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
@@ -171,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_command_line_wins_over_the_file() {
-        let file = Settings::parse(Path::new("b.toml"), "trust-domain = 'a.test'\nlisten = '127.0.0.1:1'").unwrap();
+        let file = Settings::parse(Path::new("b.toml"), "trust_domain = 'a.test'\nlisten = '127.0.0.1:1'").unwrap();
         let line = Settings {
             listen: Some("127.0.0.1:2".to_owned()),
             ..Settings::default()
@@ -183,7 +193,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_listed() {
-        let text = "trust-domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode-ttl = '3s'\nsvid-ttl = 'soon'";
+        let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'";
         let error = Settings::parse(Path::new("b.toml"), text)
             .unwrap()
             .check()
@@ -194,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_a_mistake_with_its_place() {
-        let error = Settings::parse(Path::new("b.toml"), "trust-domain = 'a.test'\nlisen = 'x'")
+        let error = Settings::parse(Path::new("b.toml"), "trust_domain = 'a.test'\nlisen = 'x'")
             .unwrap_err()
             .to_string();
         assert!(

@@ -32,6 +32,10 @@ const MAX_CONNECTIONS: usize = 8192;
 const MAX_HANDSHAKES: usize = 256;
 /// Handshakes at one time from one source, so that one cannot hold them all.
 const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
+/// Connections of peers without certificate, so that they never take the place of nodes.
+const MAX_STRANGERS: usize = 1024;
+/// Of these, from one source.
+const MAX_STRANGERS_PER_SOURCE: usize = 128;
 /// A peer without certificate comes to join, which takes a moment.
 const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
 /// The wait after an error of the listener itself, such as too many open files.
@@ -55,7 +59,7 @@ pub(crate) struct PeerStream {
     io: TlsStream<TcpStream>,
     remote: Remote,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Option<Place>),
 }
 
 impl std::fmt::Debug for PeerStream {
@@ -78,7 +82,8 @@ pub(crate) fn incoming(
     let gate = Gate {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        handshakes: Handshakes::default(),
+        handshakes: Places::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE),
+        strangers: Places::new(MAX_STRANGERS, MAX_STRANGERS_PER_SOURCE),
         tracker: tracker.clone(),
         accepted,
     };
@@ -94,7 +99,8 @@ pub(crate) fn incoming(
 struct Gate {
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
-    handshakes: Handshakes,
+    handshakes: Places,
+    strangers: Places,
     tracker: TaskTracker,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
 }
@@ -114,13 +120,18 @@ impl Gate {
                     continue;
                 }
             };
-            let Some(handshake) = self.handshakes.begin(throttle::source(address.ip())) else {
+            let Some(handshake) = self.handshakes.take(throttle::source(address.ip())) else {
                 tracing::warn!(%address, "too many handshakes at one time");
                 continue;
             };
             let (acceptor, accepted) = (self.acceptor.clone(), self.accepted.clone());
+            let strangers = self.strangers.clone();
             self.tracker.spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, tcp, address, place)).await;
+                let shaken = tokio::time::timeout(
+                    HANDSHAKE_TIMEOUT,
+                    shake_hands(&acceptor, tcp, address, (place, strangers)),
+                )
+                .await;
                 drop(handshake);
                 match shaken {
                     // gRPC is gone where nobody receives.
@@ -137,7 +148,7 @@ async fn shake_hands(
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
     address: SocketAddr,
-    place: OwnedSemaphorePermit,
+    (place, strangers): (OwnedSemaphorePermit, Places),
 ) -> io::Result<PeerStream> {
     tcp.set_nodelay(true)?;
     let io = acceptor.accept(tcp).await?;
@@ -147,6 +158,11 @@ async fn shake_hands(
         .transpose()
         .map_err(io::Error::other)?
         .map(Arc::new);
+    let stranger = if peer.is_some() {
+        None
+    } else {
+        Some(strangers.take(throttle::source(address.ip())).ok_or_else(crowded)?)
+    };
     let not_after = peer.as_ref().map_or_else(
         || {
             clock::now()
@@ -161,7 +177,7 @@ async fn shake_hands(
         io,
         remote: Remote { address, peer, kill },
         end,
-        _place: place,
+        _places: (place, stranger),
     })
 }
 
@@ -172,41 +188,54 @@ async fn end(kill: CancellationToken, not_after: SystemTime) {
     }
 }
 
-/// Counts the handshakes of each source.
-#[derive(Debug, Clone, Default)]
-struct Handshakes(Arc<Mutex<HashMap<IpAddr, usize>>>);
+fn crowded() -> io::Error {
+    io::Error::other("too many peers without certificate")
+}
 
-/// One handshake, counted until it is dropped.
-struct Handshake {
-    all: Handshakes,
+/// A number of places, of which one source has only some. Clones share them.
+#[derive(Debug, Clone)]
+struct Places {
+    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+    limit_per_source: usize,
+}
+
+/// A place, taken until it is dropped.
+struct Place {
+    places: Places,
     source: IpAddr,
 }
 
-impl Handshakes {
-    fn begin(&self, source: IpAddr) -> Option<Handshake> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.values().sum::<usize>() >= MAX_HANDSHAKES {
+impl Places {
+    fn new(limit: usize, limit_per_source: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            limit,
+            limit_per_source,
+        }
+    }
+
+    fn take(&self, source: IpAddr) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_source = taken.get(&source).copied().unwrap_or_default();
+        if of_source >= self.limit_per_source || taken.values().sum::<usize>() >= self.limit {
             return None;
         }
-        let count = counts.entry(source).or_default();
-        if *count >= MAX_HANDSHAKES_PER_SOURCE {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(Handshake {
-            all: self.clone(),
+        taken.insert(source, of_source.saturating_add(1));
+        Some(Place {
+            places: self.clone(),
             source,
         })
     }
 }
 
-impl Drop for Handshake {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.source) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.source) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&self.source);
+                taken.remove(&self.source);
             }
         }
     }
@@ -256,5 +285,22 @@ impl AsyncWrite for PeerStream {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_cannot_take_every_place() {
+        let places = Places::new(3, 2);
+        let (here, there): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let (first, _second) = (places.take(here).unwrap(), places.take(here).unwrap());
+        assert!(places.take(here).is_none());
+        let _third = places.take(there).unwrap();
+        assert!(places.take(there).is_none(), "there are no more");
+        drop(first);
+        places.take(here).unwrap();
     }
 }

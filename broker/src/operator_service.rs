@@ -78,15 +78,14 @@ impl OperatorService {
     }
 
     async fn check_policies(&self, files: Vec<PolicyFile>) -> Result<(), CommandError> {
-        let ledger = self.0.ledger.clone();
+        let check = self.read(Registry::policy_check);
         // Checking may take as long as there are policies.
-        let check = move || ledger.read(|registry| registry.plan(Command::PutPolicies(files), clock::now()).map(drop));
-        self.0
+        let checked = self
+            .0
             .tracker
-            .spawn_blocking(check)
-            .await
-            .map_err(|_| CommandError::Closed)?
-            .map_err(CommandError::from)
+            .spawn_blocking(move || check.changes(&files).map(drop))
+            .await;
+        checked.map_err(|_| CommandError::Closed)?.map_err(CommandError::from)
     }
 
     fn policies_reply(

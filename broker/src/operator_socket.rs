@@ -23,6 +23,9 @@ pub enum SocketError {
     /// Something that is not a socket is in its place.
     #[error("`{}` exists and is not a socket: remove it or choose another path", .0.display())]
     Occupied(PathBuf),
+    /// Somebody answers there.
+    #[error("the operator socket `{}` is in use by another process", .0.display())]
+    InUse(PathBuf),
     /// The file system refuses.
     #[error("cannot make the operator socket `{}`: {cause}", path.display())]
     Io {
@@ -59,10 +62,8 @@ impl AllowedUsers {
 
 /// Makes the socket at `path`, mode 0600; the one a killed broker left is replaced.
 ///
-/// The caller holds the lock of the data folder, so no other broker listens there.
-///
 /// # Errors
-/// When something else is in its place, or the path cannot be used (a Unix socket's path has at most 107 bytes).
+/// When something else is in its place or somebody answers there, or the path cannot be used (a Unix socket's path has at most 107 bytes).
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |cause| SocketError::Io {
         path: path.to_owned(),
@@ -70,6 +71,9 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     };
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::Occupied(path.to_owned())),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(SocketError::InUse(path.to_owned()));
+        }
         Ok(_) => std::fs::remove_file(path).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -143,6 +147,7 @@ mod tests {
         let path = folder.path().join("operator.sock");
         drop(bind(&path).unwrap());
         let _again = bind(&path).unwrap();
+        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 

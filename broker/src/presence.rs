@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::registry::Version;
 
+/// Streams of one node at one time: one, and those whose end nobody has noticed yet.
+const MAX_STREAMS: usize = 8;
+
 /// What kind of process a node is, by its own word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeKind {
@@ -72,12 +75,19 @@ pub(crate) struct Attendance {
 }
 
 impl Presence {
-    /// Lists `connection` until the attendance is dropped.
+    /// Lists `connection` until the attendance is dropped. A node that has too many loses the oldest.
     #[must_use]
     pub(crate) fn attend(&self, connection: Connection) -> Attendance {
         let number = self.with(|present| {
             let number = present.next;
             present.next = number.wrapping_add(1);
+            let mut older = present
+                .connections
+                .values()
+                .filter(|older| older.node == connection.node && !older.kill.is_cancelled());
+            if let (Some(oldest), true) = (older.next(), older.count() >= MAX_STREAMS - 1) {
+                oldest.kill.cancel();
+            }
             present.connections.insert(number, connection);
             number
         });
@@ -134,5 +144,71 @@ impl Attendance {
 impl Drop for Attendance {
     fn drop(&mut self) {
         self.presence.with(|present| present.connections.remove(&self.number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(node: &str) -> Connection {
+        Connection {
+            node: node.parse().unwrap(),
+            address: ([127, 0, 0, 1], 1).into(),
+            kind: NodeKind::Host,
+            software: String::new(),
+            applied: None,
+            since: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+            kill: CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn a_stream_is_listed_while_it_lasts() {
+        let presence = Presence::default();
+        let (one, two) = (presence.attend(connection("a")), presence.attend(connection("a")));
+        let version = Version {
+            incarnation: 1,
+            epoch: 2,
+        };
+        two.applied(version);
+        let applied: Vec<_> = presence
+            .connections()
+            .into_iter()
+            .map(|connection| connection.applied)
+            .collect();
+        assert_eq!(applied, [None, Some(version)]);
+        drop(one);
+        assert_eq!((presence.connections().len(), presence.node_count()), (1, 1));
+        drop(two);
+        assert_eq!(presence.node_count(), 0);
+    }
+
+    #[test]
+    fn a_node_with_too_many_streams_loses_the_oldest() {
+        let presence = Presence::default();
+        let other = connection("b");
+        let _other = presence.attend(other.clone());
+        let connections: Vec<_> = (0..=MAX_STREAMS).map(|_| connection("a")).collect();
+        let _held: Vec<_> = connections
+            .iter()
+            .map(|connection| presence.attend(connection.clone()))
+            .collect();
+        let killed: Vec<_> = connections
+            .iter()
+            .map(|connection| connection.kill.is_cancelled())
+            .collect();
+        assert!(killed[0] && !killed[1..].contains(&true), "{killed:?}");
+        assert!(!other.kill.is_cancelled());
+    }
+
+    #[test]
+    fn disconnecting_a_node_ends_its_streams_and_no_others() {
+        let presence = Presence::default();
+        let (mine, other) = (connection("a"), connection("b"));
+        let _held = (presence.attend(mine.clone()), presence.attend(other.clone()));
+        presence.disconnect(&"a".parse().unwrap());
+        assert!(mine.kill.is_cancelled() && !other.kill.is_cancelled());
     }
 }

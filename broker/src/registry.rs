@@ -28,7 +28,7 @@ pub use self::command::{
     Registration,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
-pub use self::plan::Plan;
+pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
     PolicyDocument, Served, Upstream, Version,
@@ -117,11 +117,15 @@ impl Registry {
             })
             .collect();
         let schema = Schema::new(&surfaces)?;
-        PolicySet::parse(policies, &schema).map_err(Unrestorable::Policies)?;
+        let mut problems = Vec::new();
         for file in policies {
-            records.push(Change::Policies(Arc::new(
-                document(file, &schema).map_err(Unrestorable::Policies)?,
-            )));
+            match document(file, &schema) {
+                Ok(document) => records.push(Change::Policies(Arc::new(document))),
+                Err(of_file) => problems.extend(of_file),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Unrestorable::Policies(problems));
         }
         registry.apply(&records, version, Some(Arc::new(schema)));
         Ok(registry)

@@ -113,6 +113,8 @@ impl Store {
         })?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
+            // Without it, a file that somebody altered is trusted until it makes the engine panic.
+            .set_check_integrity_on_open(true)
             .create(path)
             .map_err(|error| refused(path, error))?;
         let store = Self {

@@ -39,8 +39,8 @@ pub(crate) struct Run {
     /// A user id that may use the operator socket, beside root and the broker's own; may be repeated
     #[arg(long = "operator-uid", value_name = "UID")]
     operator_uids: Vec<u32>,
-    /// A TOML file with these settings (trust-domain, data, listen, advertise, operator-socket, operator-uids, node-ttl,
-    /// svid-ttl); the command line wins
+    /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
+    /// svid_ttl); the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Once serving, write the bound addresses and the process id to this file, as JSON

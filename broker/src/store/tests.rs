@@ -229,3 +229,51 @@ fn a_record_that_cannot_be_read_is_named() {
         std::fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn the_store_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, _) = Store::open(&path, &trust_domain()).unwrap();
+    let transaction = store.database.begin_write().unwrap();
+    let meta = record::Meta {
+        layout: LAYOUT + 1,
+        ..store.meta(Version::FIRST)
+    }
+    .encode_to_vec();
+    transaction
+        .open_table(RECORDS)
+        .unwrap()
+        .insert(META, meta.as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(store);
+    assert!(matches!(
+        Store::open(&path, &trust_domain()),
+        Err(OpenError::Newer { found: 2, .. })
+    ));
+}
+
+#[test]
+fn a_damaged_store_is_an_error_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, mut registry) = Store::open(&path, &trust_domain()).unwrap();
+    for command in commands() {
+        execute(&store, &mut registry, command);
+    }
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let mut refused = 0;
+    for position in (0..good.len()).step_by(good.len() / 200) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x55;
+        std::fs::write(&path, &bad).unwrap();
+        match Store::open(&path, &trust_domain()) {
+            // What was altered is a page in no use, or one that a second copy makes good.
+            Ok((_, restored)) => assert_eq!(content(&restored), content(&registry), "at {position}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+}

@@ -1,11 +1,13 @@
 //! Joining: D4, threats T1, T2 and T6.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_api::{connect_node, v1};
 use portcullis_broker::config::Config;
 use portcullis_identity::{JoinSecret, JoinToken, Leaf, PrivateKey, TrustDomain, joining_client_config, key_request};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::lab::{Lab, join, join_request, soon, stranger};
@@ -243,4 +245,36 @@ async fn a_flood_of_attempts_from_one_source_is_slowed_down() {
         }
     }
     panic!("a thousand guesses were answered");
+}
+
+#[tokio::test]
+async fn silent_peers_delay_nobody_and_are_let_go() {
+    let lab = Lab::start().await;
+    let token = lab.token("n1").await;
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect(lab.control).await.unwrap());
+    }
+    let began = Instant::now();
+    join(&token, key()).await.unwrap();
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "it waited for the silent ones"
+    );
+    for mut stream in silent {
+        assert_eq!(soon(stream.read(&mut [0; 1])).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn one_source_has_some_of_the_places_for_handshakes_and_not_all() {
+    let lab = Lab::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..65 {
+        silent.push(TcpStream::connect(lab.control).await.unwrap());
+    }
+    let mut last = silent.pop().unwrap();
+    let began = Instant::now();
+    assert_eq!(soon(last.read(&mut [0; 1])).await.unwrap(), 0);
+    assert!(began.elapsed() < Duration::from_secs(4), "it was let into a handshake");
 }

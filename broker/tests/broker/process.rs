@@ -310,7 +310,7 @@ fn a_token_goes_to_a_private_file_or_a_pipe() {
 fn a_broken_setup_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("broker.toml");
-    std::fs::write(&config, "trust-domain = 'Acme'\nlisten = 'here'\nnode-ttl = '1s'").unwrap();
+    std::fs::write(&config, "trust_domain = 'Acme'\nlisten = 'here'\nnode_ttl = '1s'").unwrap();
     let output = Command::new(BINARY)
         .args(["run", "--config"])
         .arg(&config)
@@ -318,7 +318,7 @@ fn a_broken_setup_starts_nothing() {
         .output()
         .unwrap();
     assert_eq!(code(&output), 2);
-    for setting in ["trust-domain", "listen", "node-ttl"] {
+    for setting in ["trust_domain", "listen", "node_ttl"] {
         assert!(
             text(&output.stderr).contains(setting),
             "{setting}: {}",

@@ -1,22 +1,35 @@
 //! Policies: files of them come into force all together or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_policy::{PolicyFile, PolicySet};
+use portcullis_policy::{PolicyFile, PolicySet, Schema};
 
 use super::{Plan, policy_file};
 use crate::registry::bounds::{self, at_most, no_larger};
 use crate::registry::command::Change;
+use crate::registry::record::PolicyDocument;
 use crate::registry::refusal::Refusal;
 use crate::registry::{Registry, document};
 
 /// Bytes of a file's name.
 const MAX_NAME: usize = 128;
 
-impl Registry {
-    /// Checks only the files that come; those in force stay checked as long as the schema stays.
-    pub(super) fn plan_policies(&self, files: &[PolicyFile]) -> Result<Plan, Refusal> {
+/// What policy files are checked against, apart from the registry, so that a long check holds nobody up.
+#[derive(Debug)]
+pub struct PolicyCheck {
+    schema: Arc<Schema>,
+    in_force: BTreeMap<String, Arc<PolicyDocument>>,
+}
+
+impl PolicyCheck {
+    /// What putting `files` would change.
+    ///
+    /// Only the files that come are checked; those in force stay checked as long as the schema stays.
+    ///
+    /// # Errors
+    /// Every mistake of every file; or a name or size that no policy file has.
+    pub fn changes(&self, files: &[PolicyFile]) -> Result<Vec<Change>, Refusal> {
         let mut names = BTreeSet::new();
         for file in files {
             check_name(&file.name)?;
@@ -25,15 +38,15 @@ impl Registry {
                 return Err(Refusal::PolicyFileTwice(file.name.clone()));
             }
         }
-        let new = names.iter().filter(|name| !self.policies.contains_key(**name)).count();
+        let new = names.iter().filter(|name| !self.in_force.contains_key(**name)).count();
         at_most(
             "policy files",
-            self.policies.len().saturating_add(new),
+            self.in_force.len().saturating_add(new),
             bounds::POLICY_FILES,
         )?;
         let together = PolicySet::parse(files, &self.schema).map_err(Refusal::Policies)?;
         let kept: Vec<_> = self
-            .policies
+            .in_force
             .values()
             .filter(|document| !names.contains(document.name.as_str()))
             .collect();
@@ -49,13 +62,27 @@ impl Registry {
         }
         let altered = files
             .iter()
-            .filter(|file| self.policies.get(&file.name).is_none_or(|old| old.text != file.text));
-        let changes = altered
+            .filter(|file| self.in_force.get(&file.name).is_none_or(|old| old.text != file.text));
+        altered
             .map(|file| document(file, &self.schema).map(|document| Change::Policies(Arc::new(document))))
             .collect::<Result<_, _>>()
-            .map_err(Refusal::Policies)?;
+            .map_err(Refusal::Policies)
+    }
+}
+
+impl Registry {
+    /// What policy files are checked against now.
+    #[must_use]
+    pub fn policy_check(&self) -> PolicyCheck {
+        PolicyCheck {
+            schema: Arc::clone(&self.schema),
+            in_force: self.policies.clone(),
+        }
+    }
+
+    pub(super) fn plan_policies(&self, files: &[PolicyFile]) -> Result<Plan, Refusal> {
         Ok(Plan {
-            changes,
+            changes: self.policy_check().changes(files)?,
             ..Plan::default()
         })
     }
