@@ -506,9 +506,9 @@ mod tests {
             depth: 4,
             items: 10,
         };
-        assert!(parse_json(b"[[[[0]]]]", &limits).is_ok());
+        assert!(parse_json(b"[[[[[0]]]]]", &limits).is_ok());
         let refused = |text: &[u8]| parse_json(text, &limits).unwrap_err().to_string();
-        assert_eq!(refused(b"[[[[[0]]]]]"), "the value nests deeper than 4 levels");
+        assert_eq!(refused(b"[[[[[[0]]]]]]"), "the value nests deeper than 4 levels");
         assert_eq!(refused(&[b'['; 19_000]), "the value nests deeper than 4 levels");
         assert_eq!(refused(&[b' '; 20_001]), "the value is larger than 20000 bytes");
         assert_eq!(
@@ -577,6 +577,21 @@ mod tests {
             ),
         ] {
             assert_eq!(read(text, &outer), Err(message.to_owned()), "{text}");
+        }
+        let blob = Type::variant([("b", Some(Type::Bytes))]);
+        for text in [r#"{"tag":"b","val":[1]}"#, r#"{"val":[1],"tag":"b"}"#] {
+            assert!(
+                from_json_text(
+                    text.as_bytes(),
+                    &blob,
+                    &NUMBERS,
+                    &Limits {
+                        depth: 2,
+                        ..Limits::default()
+                    }
+                )
+                .is_ok()
+            );
         }
         let deep = format!("{{\"val\":{}", "[".repeat(100_000));
         assert_eq!(

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// How much one set of values (the parameters or the result of a call) may hold.
 ///
-/// Memory used by a decoded value is at most `bytes` + `items` × (the size of a [`Value`](crate::Value) + one allocation), whatever
-/// lengths the input claims.
+/// Whatever lengths the input claims, the values read from it take at most a small multiple of `bytes`, and `items` × (the size of a
+/// [`Value`](crate::Value) and its allocation).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the wRPC encoding, or of the JSON text.

@@ -273,7 +273,8 @@ impl<'a> Reader<'a> {
                     place = Some(self.text);
                     match case {
                         Some((_, ty)) => payload = Some(self.arm(ty, levels).map_err(|error| error.within("val"))?),
-                        None => self.skip(levels)?,
+                        // Flags, and bytes as numbers, nest one level more in JSON than in WIT.
+                        None => self.skip(levels.saturating_add(1))?,
                     }
                 }
                 "tag" | "val" => return Err(start.repeated(&key)),

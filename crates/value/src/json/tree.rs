@@ -11,15 +11,16 @@ use crate::{FunctionType, Type, Value};
 
 /// Parses one JSON text into a tree, for whoever must look at its shape; a value of a known type is better read from the text itself.
 ///
-/// The limits count JSON values as they count WIT values, with one more level for the object that holds the parameters of a call. A
-/// tree takes much more memory than the value it stands for: some 700 bytes for each object.
+/// The limits count JSON values as they count WIT values, with two more levels: for the object that holds the parameters of a call,
+/// and for the array that flags are, or bytes may be. A tree takes much more memory than the value it stands for: some 700 bytes for
+/// each object.
 ///
 /// # Errors
 /// When the bytes are not JSON, an object repeats a key, a number overflows an `f64`, or the text exceeds the limits.
 pub fn parse_json(text: &[u8], limits: &Limits) -> Result<Json, JsonError> {
     let budget = Budget::new(limits);
     budget.reach(text.len())?;
-    let levels = budget.depth().saturating_add(1);
+    let levels = budget.depth().saturating_add(2);
     let mut parser = Parser {
         text: Text::new(text)?,
         budget,
