@@ -6,6 +6,7 @@ mod ask;
 mod check;
 mod invoke;
 mod run;
+mod scaffold;
 mod status;
 
 use std::io::Write as _;
@@ -45,6 +46,7 @@ enum Command {
     Check(check::Check),
     Invoke(invoke::Invoke),
     Status(status::StatusCommand),
+    New(scaffold::New),
     /// Prints a completion script for a shell.
     Completion {
         /// The shell.
@@ -58,7 +60,11 @@ impl Arguments {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Run(_) => "info",
-            Command::Check(_) | Command::Invoke(_) | Command::Status(_) | Command::Completion { .. } => "error",
+            Command::Check(_)
+            | Command::Invoke(_)
+            | Command::Status(_)
+            | Command::New(_)
+            | Command::Completion { .. } => "error",
         }
     }
 
@@ -83,6 +89,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Check(command) => command.carry_out(json),
         Command::Invoke(command) => command.carry_out(json).await,
         Command::Status(command) => command.carry_out(json).await,
+        Command::New(command) => command.carry_out(json),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "portcullis-sidecar", &mut script);

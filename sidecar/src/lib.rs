@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod http;
 pub mod invoke;
+pub mod scaffold;
 pub mod status;
 
 mod admin;

@@ -1,0 +1,166 @@
+//! The shape of JSON values: merged over samples, written as WIT.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{escaped, kebab};
+
+/// What values at one place have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shape {
+    /// Only `null`, or nothing at all, was seen.
+    Unknown,
+    Bool,
+    Integer,
+    Float,
+    Text,
+    List(Box<Self>),
+    /// By the names in the JSON, in the order they were first seen.
+    Record(Vec<(String, Self)>),
+    Optional(Box<Self>),
+}
+
+impl Shape {
+    pub(super) fn of(value: &Value) -> Result<Self, String> {
+        Ok(match value {
+            Value::Null => Self::Optional(Box::new(Self::Unknown)),
+            Value::Bool(_) => Self::Bool,
+            Value::Number(number) if number.is_f64() => Self::Float,
+            Value::Number(_) => Self::Integer,
+            Value::String(_) => Self::Text,
+            Value::Array(items) => {
+                let mut shape = Self::Unknown;
+                for item in items {
+                    shape = shape.merged(Self::of(item)?)?;
+                }
+                Self::List(Box::new(shape))
+            }
+            Value::Object(fields) => {
+                let fields = fields.iter().map(|(name, value)| Ok((name.clone(), Self::of(value)?)));
+                Self::Record(fields.collect::<Result<_, String>>()?)
+            }
+        })
+    }
+
+    /// What two samples have in common: a field that only one of them has is optional.
+    pub(super) fn merged(self, other: Self) -> Result<Self, String> {
+        Ok(match (self, other) {
+            (Self::Unknown, shape) | (shape, Self::Unknown) => shape,
+            (Self::Optional(one), Self::Optional(two)) => one.merged(*two)?.optional(),
+            (Self::Optional(one), two) | (two, Self::Optional(one)) => one.merged(two)?.optional(),
+            (Self::Integer | Self::Float, Self::Float) | (Self::Float, Self::Integer) => Self::Float,
+            (Self::List(one), Self::List(two)) => Self::List(Box::new(one.merged(*two)?)),
+            (Self::Record(one), Self::Record(two)) => Self::Record(merged_fields(one, two)?),
+            (one, two) if one == two => one,
+            (one, two) => return Err(format!("{} and {} stand at the same place", one.name(), two.name())),
+        })
+    }
+
+    pub(super) fn optional(self) -> Self {
+        match self {
+            Self::Optional(_) => self,
+            Self::Unknown | Self::Bool | Self::Integer | Self::Float | Self::Text | Self::List(_) | Self::Record(_) => {
+                Self::Optional(Box::new(self))
+            }
+        }
+    }
+
+    /// The WIT type; records get a name like `noun` and are added to `records`.
+    pub(super) fn wit(&self, noun: &str, records: &mut BTreeMap<String, String>) -> String {
+        match self {
+            Self::Unknown | Self::Text => "string".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Integer => "s64".to_owned(),
+            Self::Float => "f64".to_owned(),
+            Self::List(item) => format!("list<{}>", item.wit(&singular(noun), records)),
+            Self::Optional(inner) => format!("option<{}>", inner.wit(noun, records)),
+            Self::Record(fields) => record(fields, noun, records),
+        }
+    }
+
+    /// WIT names that are not the JSON's own.
+    pub(super) fn renamed(&self, into: &mut Vec<(String, String)>) {
+        match self {
+            Self::Record(fields) => {
+                for (json, shape) in fields {
+                    let wit = kebab(json);
+                    if wit != *json {
+                        into.push((wit, json.clone()));
+                    }
+                    shape.renamed(into);
+                }
+            }
+            Self::List(inner) | Self::Optional(inner) => inner.renamed(into),
+            Self::Unknown | Self::Bool | Self::Integer | Self::Float | Self::Text => {}
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Unknown => "nothing",
+            Self::Bool => "a boolean",
+            Self::Integer | Self::Float => "a number",
+            Self::Text => "a string",
+            Self::List(_) => "a list",
+            Self::Record(_) => "an object",
+            Self::Optional(_) => "null",
+        }
+    }
+}
+
+fn merged_fields(mut one: Vec<(String, Shape)>, two: Vec<(String, Shape)>) -> Result<Vec<(String, Shape)>, String> {
+    for (name, shape) in &mut one {
+        if !two.iter().any(|(other, _)| other == name) {
+            *shape = std::mem::replace(shape, Shape::Unknown).optional();
+        }
+    }
+    for (name, shape) in two {
+        match one.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, known)) => {
+                let before = std::mem::replace(known, Shape::Unknown);
+                *known = before.merged(shape).map_err(|error| format!("`{name}`: {error}"))?;
+            }
+            None => one.push((name, shape.optional())),
+        }
+    }
+    Ok(one)
+}
+
+fn record(fields: &[(String, Shape)], noun: &str, records: &mut BTreeMap<String, String>) -> String {
+    let lines: Vec<_> = fields
+        .iter()
+        .map(|(json, shape)| {
+            let name = kebab(json);
+            format!("        {}: {},\n", escaped(&name), shape.wit(&name, records))
+        })
+        .collect();
+    // The same noun with other fields gets a number.
+    for number in 1.. {
+        let name = if number == 1 {
+            noun.to_owned()
+        } else {
+            format!("{noun}-n{number}")
+        };
+        let text = format!("    record {} {{\n{}    }}\n", escaped(&name), lines.concat());
+        match records.get(&name) {
+            Some(known) if *known != text => {}
+            Some(_) | None => {
+                records.insert(name.clone(), text);
+                return escaped(&name);
+            }
+        }
+    }
+    noun.to_owned()
+}
+
+/// `invoices` → `invoice`; a guess that a person may mend.
+pub(super) fn singular(noun: &str) -> String {
+    match noun.strip_suffix("ies") {
+        Some(stem) if !stem.is_empty() => format!("{stem}y"),
+        Some(_) | None => match noun.strip_suffix('s') {
+            Some(stem) if !stem.is_empty() && !stem.ends_with('s') => stem.to_owned(),
+            Some(_) | None => noun.to_owned(),
+        },
+    }
+}
