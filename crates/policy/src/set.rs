@@ -2,6 +2,7 @@
 
 mod draft;
 mod names;
+mod stack;
 mod validation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,10 @@ impl PolicySet {
     ///
     /// Every mistake of every file, in the order of the files.
     pub fn parse(files: &[PolicyFile], schema: &Schema) -> Result<Self, Vec<Problem>> {
+        stack::with_own(|| Self::check(files, schema)).unwrap_or_else(|error| Err(unchecked(files, &error)))
+    }
+
+    fn check(files: &[PolicyFile], schema: &Schema) -> Result<Self, Vec<Problem>> {
         let sources: Vec<_> = files.iter().map(|file| Source::new(&file.text)).collect();
         let mut findings = Findings::default();
         let mut drafts = Vec::new();
@@ -124,6 +129,19 @@ impl PolicySet {
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
+}
+
+fn unchecked(files: &[PolicyFile], error: &std::io::Error) -> Vec<Problem> {
+    let file = files.first().map_or_else(String::new, |file| file.name.clone());
+    let message = format!("the policies cannot be checked: {error}");
+    vec![Problem {
+        file,
+        line: 1,
+        column: 1,
+        policy: None,
+        message,
+        hint: None,
+    }]
 }
 
 impl From<Draft<'_>> for Member {

@@ -38,16 +38,20 @@ pub(crate) enum TooLarge {
     Bytes,
     #[error("the policy nests deeper than {DEEPEST} brackets")]
     Depth,
-    #[error("the policy has more than {MOST_STEPS} operators, attributes and conditions")]
-    Steps,
+    #[error("the policy has more than {MOST_OPERATORS} operators and conditions")]
+    Operators,
+    #[error("the policy has more than {MOST_ATTRIBUTES} attributes and sets")]
+    Attributes,
 }
 
 /// More is no policy that a person wrote.
 const MOST_BYTES: usize = 64 * 1024;
 /// Parsing 200 takes more than the 2 MiB of a thread.
 const DEEPEST: usize = 32;
-/// Evaluating a chain of 800 takes more than the 2 MiB of a thread.
-const MOST_STEPS: usize = 256;
+/// Evaluating a chain of 500 takes more than the 2 MiB of a thread.
+const MOST_OPERATORS: usize = 128;
+/// Parsing a chain of 3000 takes more than the 2 MiB of a thread.
+const MOST_ATTRIBUTES: usize = 512;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -99,16 +103,17 @@ pub(crate) fn check_size(policy: &str) -> Result<(), TooLarge> {
         return Err(TooLarge::Bytes);
     }
     let bare = without(policy, |state| state != State::Code);
-    let (mut depth, mut steps, mut pairs) = (0_usize, 0, 0);
+    let (mut depth, mut operators, mut pairs, mut attributes) = (0_usize, 0, 0, 0);
     for letter in bare.chars() {
         match letter {
             '(' | '{' => depth += 1,
             '[' => {
                 depth += 1;
-                steps += 1;
+                attributes += 1;
             }
             ')' | '}' | ']' => depth = depth.saturating_sub(1),
-            '+' | '-' | '*' | '.' => steps += 1,
+            '+' | '-' | '*' => operators += 1,
+            '.' => attributes += 1,
             '&' | '|' => pairs += 1,
             _ => {}
         }
@@ -117,9 +122,12 @@ pub(crate) fn check_size(policy: &str) -> Result<(), TooLarge> {
         }
     }
     let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    steps += pairs / 2 + words.filter(|word| matches!(*word, "if" | "when" | "unless")).count();
-    if steps > MOST_STEPS {
-        Err(TooLarge::Steps)
+    operators += pairs / 2 + words.filter(|word| matches!(*word, "if" | "when" | "unless")).count();
+    if operators > MOST_OPERATORS {
+        return Err(TooLarge::Operators);
+    }
+    if attributes > MOST_ATTRIBUTES {
+        Err(TooLarge::Attributes)
     } else {
         Ok(())
     }
@@ -237,15 +245,15 @@ mod tests {
                 format!("{}1{}", "{a:[".repeat(20), "]}".repeat(20)),
                 Err(TooLarge::Depth),
             ),
-            (format!("true{}", " && true".repeat(255)), Ok(())),
-            (format!("true{}", " && true".repeat(256)), Err(TooLarge::Steps)),
+            (format!("true{}", " && true".repeat(127)), Ok(())),
+            (format!("true{}", " && true".repeat(128)), Err(TooLarge::Operators)),
             (
                 format!("{}true", "if true then true else ".repeat(300)),
-                Err(TooLarge::Steps),
+                Err(TooLarge::Operators),
             ),
-            (format!("1{} > 2", "+1".repeat(300)), Err(TooLarge::Steps)),
-            (format!("context{}", ".a".repeat(300)), Err(TooLarge::Steps)),
-            (format!("context{}", "[\"a\"]".repeat(300)), Err(TooLarge::Steps)),
+            (format!("1{} > 2", "+1".repeat(300)), Err(TooLarge::Operators)),
+            (format!("context{}", ".a".repeat(513)), Err(TooLarge::Attributes)),
+            (format!("context{}", "[\"a\"]".repeat(513)), Err(TooLarge::Attributes)),
             (format!("\"{}\" == \"\"", "(.[".repeat(300)), Ok(())),
             (
                 format!("[{}].contains(\"x\")", "\"spiffe://a.b/c\",".repeat(3000)),
@@ -261,8 +269,8 @@ mod tests {
                 condition.get(..40).unwrap_or(&condition)
             );
         }
-        let conditions = format!("permit(principal, action, resource) {};", "when { true }".repeat(257));
-        assert_eq!(check_size(&conditions), Err(TooLarge::Steps));
+        let conditions = format!("permit(principal, action, resource) {};", "when { true }".repeat(129));
+        assert_eq!(check_size(&conditions), Err(TooLarge::Operators));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use cedar_policy::ffi::DetailedError;
 use cedar_policy::{ParseErrors, Policy, PolicyId, Template};
 
 use super::{Finding, Findings, Page, Severity};
-use crate::similar::{either, similar};
+use crate::similar::{listed, similar};
 use crate::source::{Statement, check_size};
 
 /// In characters: ids stand in records and refusals.
@@ -173,9 +173,12 @@ fn annotated<'a>(draft: Draft<'a>, findings: &mut Findings) -> Draft<'a> {
                 )
             }),
             other => {
-                let meant = similar(other, [ID, ADVICE, DRY_RUN]);
+                let meant: Vec<_> = similar(other, [ID, ADVICE, DRY_RUN])
+                    .iter()
+                    .map(|name| format!("@{name}"))
+                    .collect();
                 let message = || format!("annotation `@{other}` means nothing here");
-                (!meant.is_empty()).then(|| (message(), format!("did you mean {}?", either(&meant))))
+                (!meant.is_empty()).then(|| (message(), format!("did you mean {}?", listed(&meant, usize::MAX))))
             }
         };
         if let Some((message, hint)) = problem {

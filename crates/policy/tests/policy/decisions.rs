@@ -6,7 +6,7 @@ use portcullis_policy::{
     ActionIndex, CallContext, DryRunOutcome, Engine, ParamValue, PolicySet, Principal, Slice, Transport, Verdict,
 };
 
-use crate::fixture::{CHECKOUT, FILES, INVOICES, checkout, engine, facts, file, policies, schema};
+use crate::fixture::{CHECKOUT, FILES, INVOICES, checkout, engine, facts, file, policies, problems, schema};
 
 const QUIC: CallContext<'static> = CallContext {
     transport: Transport::Quic,
@@ -282,6 +282,56 @@ fn a_policy_that_fails_denies_whatever_the_others_say() {
             },
         );
         assert_eq!(verdict.is_allowed(), effect == "permit");
+    }
+}
+
+/// Runs `work` on a thread that has only so many bytes of stack.
+fn on_a_stack_of<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::Builder::new()
+        .stack_size(bytes)
+        .spawn(work)
+        .unwrap()
+        .join()
+        .unwrap()
+}
+
+#[test]
+fn what_is_accepted_is_decided_within_half_a_threads_stack() {
+    let nested = |chain: &str| format!("{}{chain}{}", "(".repeat(31), ")".repeat(31));
+    let id = "resource.id == \"billing\"";
+    for condition in [
+        nested(&format!("{id}{}", format!(" && {id}").repeat(126))),
+        nested(&format!("{id}{}", " || false".repeat(126))),
+        nested(&format!("{}{id}", "if false then false else ".repeat(126))),
+        format!("{}{id}{}", "if (".repeat(31), ") then true else false".repeat(31)),
+        nested(&format!("1{} > 2", "+1".repeat(126))),
+        format!("{}1{} has a", "{a:".repeat(31), "}".repeat(31)),
+        format!("[{}].contains(resource.id)", "\"billing\",".repeat(2000)),
+    ] {
+        let text = format!("permit(principal, action, resource) when {{ {condition} }};");
+        let decided = on_a_stack_of(1024 * 1024, move || summary(&text));
+        assert_eq!(decided, "allowed by policy `a.cedar:1`", "{condition}");
+    }
+}
+
+/// Cedar's validator passes over what it has no stack for, so that a mistake deep down would go unseen.
+#[test]
+fn a_mistake_is_found_however_deep_it_is_and_however_little_stack_is_left() {
+    let nested = |chain: &str| format!("{}{chain}{}", "(".repeat(31), ")".repeat(31));
+    for condition in [
+        nested(&format!("context.nope == 1{}", " && resource.id == \"x\"".repeat(126))),
+        nested(&format!(
+            "{}context.nope == 1",
+            "if resource.id == \"x\" then false else ".repeat(126)
+        )),
+        format!("context{}", ".a".repeat(512)),
+    ] {
+        let text = format!("forbid(principal, action, resource) when {{ {condition} }};");
+        let found = on_a_stack_of(128 * 1024, move || problems(&text));
+        assert!(
+            found.len() == 1 && found[0].message.contains("not found"),
+            "{condition}: {found:?}"
+        );
     }
 }
 
