@@ -398,6 +398,35 @@ fn an_id_is_used_once_across_files() {
 }
 
 #[test]
+fn an_id_twice_among_new_files_is_found_beside_other_mistakes() {
+    let mut registry = with([
+        register("prod/billing", None),
+        Command::PutPolicies(vec![file("old.cedar", &PERMIT.replace("readers", "old"))]),
+    ]);
+    let files = vec![
+        file("a.cedar", PERMIT),
+        file("b.cedar", PERMIT),
+        file("c.cedar", "permit ("),
+        file("d.cedar", &PERMIT.replace("readers", "old")),
+    ];
+    let Err(Refusal::Policies(problems)) = execute(&mut registry, Command::PutPolicies(files)) else {
+        panic!("bad policies were accepted")
+    };
+    for name in ["b.cedar", "c.cedar", "d.cedar"] {
+        assert!(
+            problems.iter().any(|problem| problem.file == name),
+            "{name}: {problems:?}"
+        );
+    }
+    // An id may move from one file to another in one step.
+    let moved = vec![
+        file("old.cedar", ""),
+        file("new.cedar", &PERMIT.replace("readers", "old")),
+    ];
+    execute(&mut registry, Command::PutPolicies(moved)).unwrap();
+}
+
+#[test]
 fn a_policy_file_has_a_plain_name() {
     for name in ["", ".hidden", "a/b", "../a", "a b", &"x".repeat(129)] {
         let refused = empty().plan(Command::PutPolicies(vec![file(name, "")]), now());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_policy::{PolicyFile, PolicySet, Schema};
+use portcullis_policy::{PolicyFile, PolicySet, Problem, Schema};
 
 use super::{Plan, policy_file};
 use crate::registry::bounds::{self, at_most, no_larger};
@@ -44,29 +44,39 @@ impl PolicyCheck {
             self.in_force.len().saturating_add(new),
             bounds::POLICY_FILES,
         )?;
-        let together = PolicySet::parse(files, &self.schema).map_err(Refusal::Policies)?;
-        let kept: Vec<_> = self
+        let (mut documents, mut problems) = (Vec::new(), Vec::new());
+        for file in files.iter().filter(|file| self.is_new(file)) {
+            match document(file, &self.schema) {
+                Ok(document) => documents.push(Arc::new(document)),
+                Err(of_file) => problems.extend(of_file),
+            }
+        }
+        let altered: BTreeSet<_> = documents.iter().map(|document| document.name.as_str()).collect();
+        let stays = self
             .in_force
             .values()
-            .filter(|document| !names.contains(document.name.as_str()))
-            .collect();
-        let taken: BTreeSet<_> = kept.iter().flat_map(|document| document.set.iter()).collect();
-        if together.iter().any(|id| taken.contains(id)) {
-            // Parsing them all finds where each id stands.
-            let mut all: Vec<_> = kept
-                .iter()
-                .map(|document| policy_file(&document.name, &document.text))
-                .collect();
-            all.extend_from_slice(files);
-            PolicySet::parse(&all, &self.schema).map_err(Refusal::Policies)?;
-        }
-        let altered = files
+            .filter(|old| !altered.contains(old.name.as_str()));
+        let mut ids: BTreeSet<_> = stays.flat_map(|old| old.set.iter()).collect();
+        let unique = documents
             .iter()
-            .filter(|file| self.in_force.get(&file.name).is_none_or(|old| old.text != file.text));
-        altered
-            .map(|file| document(file, &self.schema).map(|document| Change::Policies(Arc::new(document))))
-            .collect::<Result<_, _>>()
-            .map_err(Refusal::Policies)
+            .flat_map(|document| document.set.iter())
+            .all(|id| ids.insert(id));
+        if !unique || !problems.is_empty() {
+            return Err(Refusal::Policies(self.every_problem(files, &names, problems)));
+        }
+        Ok(documents.into_iter().map(Change::Policies).collect())
+    }
+
+    fn is_new(&self, file: &PolicyFile) -> bool {
+        self.in_force.get(&file.name).is_none_or(|old| old.text != file.text)
+    }
+
+    /// Parsing all files at once finds where an id stands that is used twice; parsing one finds only the `others`.
+    fn every_problem(&self, files: &[PolicyFile], names: &BTreeSet<&str>, others: Vec<Problem>) -> Vec<Problem> {
+        let kept = self.in_force.values().filter(|old| !names.contains(old.name.as_str()));
+        let mut all: Vec<_> = kept.map(|old| policy_file(&old.name, &old.text)).collect();
+        all.extend_from_slice(files);
+        PolicySet::parse(&all, &self.schema).err().unwrap_or(others)
     }
 }
 
