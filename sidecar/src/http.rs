@@ -9,7 +9,13 @@
 mod answer;
 mod config;
 mod credentials;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod legacy;
 mod mapping;
+#[cfg(test)]
+mod property;
 mod route;
 mod upstream;
 

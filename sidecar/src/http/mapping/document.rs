@@ -230,7 +230,7 @@ fn body(table: &mut TableReader<'_, '_>) -> Option<Located<BodyEntry>> {
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
             table.problems.report_with_hint(
                 line,
-                format!("`body` cannot be a {}", written.get_ref().type_str()),
+                format!("`body` cannot be of type {}", written.get_ref().type_str()),
                 "the name of a parameter, a list of names, or `*` for every parameter that is used nowhere else",
             );
             return None;

@@ -81,7 +81,8 @@ impl<'t, 'p> TableReader<'t, 'p> {
                     value: name.get_ref().clone().into_owned(),
                     line,
                 };
-                Some((name, self.expect_string(key, value)?))
+                let value = self.expect_string(&name.value, value)?;
+                Some((name, value))
             })
             .collect()
     }
@@ -134,7 +135,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
         let line = self.problems.line(&value.span());
         self.problems.report(
             line,
-            format!("`{key}` must be {expected}, not a {}", value.get_ref().type_str()),
+            format!("`{key}` must be {expected}, found {}", value.get_ref().type_str()),
         );
     }
 }
