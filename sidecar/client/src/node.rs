@@ -207,7 +207,9 @@ impl Node {
         tasks.spawn(session::keep_connected(Arc::clone(&shared), queue, stop.clone()));
         tasks.spawn(write_state(Arc::clone(&shared), stop.clone()));
         if access == Access::Own {
-            tasks.spawn(stop.run_until_cancelled_owned(Arc::clone(&shared.own).keep_fresh(shared)));
+            let since = shared.own.svid().not_before();
+            let fresh = Arc::clone(&shared.own).keep_fresh(shared, since);
+            tasks.spawn(stop.run_until_cancelled_owned(fresh));
         }
         Ok(node)
     }
@@ -274,10 +276,12 @@ impl Node {
         if let Some(identity) = lock(&self.shared.identities).get(&entry.id) {
             return Ok(Arc::clone(identity));
         }
-        let cached = self.shared.take_cached(entry, digest);
-        let svid = match cached {
-            Some(svid) => svid,
-            None => self.shared.signed(&entry.id, digest).await?,
+        let (svid, since) = match self.shared.take_cached(entry, digest) {
+            Some(svid) => {
+                let since = svid.not_before();
+                (svid, since)
+            }
+            None => (self.shared.signed(&entry.id, digest).await?, clock::now()),
         };
         if svid.id() != &entry.spiffe_id {
             return Err(SignError::Unusable(format!(
@@ -292,7 +296,7 @@ impl Node {
         if let Err(error) = self.shared.store_identities().await {
             warn!(%error, "cannot write the identity cache");
         }
-        let fresh = Arc::clone(&identity).keep_fresh(Arc::clone(&self.shared));
+        let fresh = Arc::clone(&identity).keep_fresh(Arc::clone(&self.shared), since);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(fresh));
         Ok(identity)
     }
