@@ -1,8 +1,10 @@
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +26,14 @@ pub enum ConnectError {
         /// What was dialled.
         address: String,
         /// The innermost cause, which names a TLS alert where there was one.
+        cause: String,
+    },
+    /// Somebody answers, and our verifier refuses its certificate: trying again will not help.
+    #[error("who answers at `{address}` is not accepted as the broker: {cause}")]
+    NotTheBroker {
+        /// What was dialled.
+        address: String,
+        /// What is wrong with the certificate.
         cause: String,
     },
 }
@@ -98,12 +108,39 @@ fn endpoint() -> Endpoint {
 }
 
 fn unreachable_broker(address: &str, error: &tonic::transport::Error) -> ConnectError {
-    let mut cause: &dyn std::error::Error = error;
+    let address = address.to_owned();
+    match refused_certificate(error) {
+        Some(cause) => ConnectError::NotTheBroker { address, cause },
+        None => ConnectError::Unreachable {
+            address,
+            cause: innermost(error).to_string(),
+        },
+    }
+}
+
+/// What our verifier says, where it is our verifier that ended the handshake.
+fn refused_certificate(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(PeerStreamError::Io(io)) = error.downcast_ref() {
+            let rustls::Error::InvalidCertificate(refused) = io.get_ref()?.downcast_ref()? else {
+                return None;
+            };
+            return Some(if let CertificateError::Other(other) = refused {
+                innermost(&*other.0).to_string()
+            } else {
+                refused.to_string()
+            });
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    ConnectError::Unreachable {
-        address: address.to_owned(),
-        cause: cause.to_string(),
-    }
+    cause
 }

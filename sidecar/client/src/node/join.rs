@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_api::v1;
+use portcullis_api::{ConnectError, v1};
 use portcullis_identity::{JoinToken, PrivateKey, joining_client_config, key_request};
 use tonic::Code;
 use tracing::{info, warn};
@@ -24,6 +24,9 @@ pub enum JoinError {
     /// The broker was not found in time.
     #[error("cannot join: {0}")]
     Unreachable(String),
+    /// Who answers is not the broker that made the token.
+    #[error("cannot join: {0} (hint: the token may be another broker's)")]
+    NotTheBroker(String),
     /// The broker refuses the token.
     #[error("the broker refuses the join token: {0}")]
     Refused(String),
@@ -110,7 +113,10 @@ async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::Join
         .map_err(|error| JoinError::Unusable(error.to_string()))?;
     let channel = portcullis_api::connect_node(broker, &config)
         .await
-        .map_err(|error| JoinError::Unreachable(error.to_string()))?;
+        .map_err(|error| match error {
+            ConnectError::Unreachable { .. } => JoinError::Unreachable(error.to_string()),
+            ConnectError::NotTheBroker { .. } => JoinError::NotTheBroker(error.to_string()),
+        })?;
     let request = v1::JoinRequest {
         node: token.node.to_string(),
         secret: token.secret().to_vec(),
