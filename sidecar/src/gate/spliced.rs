@@ -1,7 +1,7 @@
 //! A call whose bytes pass untouched: decided by its header alone, and again whenever the policies change while it lasts.
 
-use portcullis_transport::Refusal;
 use portcullis_transport::quic::Invocation;
+use portcullis_transport::{FrameLimits, Refusal};
 
 use super::{Call, Gate, Outcome, Refused};
 use crate::upstream::{Ended, Splice, Spliced};
@@ -15,10 +15,27 @@ pub(super) async fn call(
     let permit = call.permit(gate, None)?;
     let function = call.function;
     let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
-    let (limit, silence) = match &function.ty {
-        Some(_) => (Some(gate.limits.call_timeout), gate.limits.call_timeout),
-        // Streams may last; silence ends them.
-        None => (None, splice.idle_timeout),
+    let frame = u32::try_from(gate.limits.value_bytes).unwrap_or(u32::MAX);
+    let (limit, silence, frames) = match &function.ty {
+        Some(_) => {
+            let frames = FrameLimits {
+                frame,
+                path: 0,
+                total: frame.into(),
+                ..FrameLimits::default()
+            };
+            (Some(gate.limits.call_timeout), gate.limits.call_timeout, frames)
+        }
+        // Streams may last and carry any amount, frame by frame; silence ends them.
+        None => {
+            let frames = FrameLimits {
+                frame,
+                total: u64::MAX,
+                frames: u64::MAX,
+                ..FrameLimits::default()
+            };
+            (None, splice.idle_timeout, frames)
+        }
     };
     let Call { caller, send, recv, .. } = call;
     let spliced = Spliced {
@@ -26,6 +43,7 @@ pub(super) async fn call(
         recv,
         header: invocation.raw,
         rest: invocation.rest,
+        limits: frames,
     };
     let carrying = splice.call(permit, spliced, silence);
     let withdrawn = gate.withdrawn(caller, function);

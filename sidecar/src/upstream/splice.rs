@@ -1,7 +1,8 @@
 //! Splice: the bytes of a call pass untouched between the caller's QUIC stream and a framed wRPC server on TCP or a Unix socket.
 //!
-//! Half-close passes both ways; a caller that gives up closes the upstream connection; an upstream that breaks resets the caller's
-//! stream, so that a cut answer never looks like a whole one.
+//! Half-close passes both ways; a caller that gives up closes the upstream connection; an upstream that breaks, or ends inside a frame,
+//! resets the caller's stream, so that a cut answer never looks like a whole one. Frames are followed but not changed: a length beyond its
+//! limit does not reach the service, whose own decoder may believe it.
 
 use std::future::Future;
 use std::io;
@@ -10,16 +11,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use portcullis_policy::Permit;
-use portcullis_transport::Refusal;
-use portcullis_transport::quic::{RecvStream, SendStream, StreamFailed, next_chunk};
+use portcullis_transport::quic::{RecvStream, SendStream};
+use portcullis_transport::{FrameError, FrameLimits, LimitedReader, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::{SpliceAddress, SpliceSection};
 use crate::gate::Refused;
 
-/// Room for one read from the upstream: small answers need one, large ones few.
+/// Room for one read from either side: small messages need one, large ones few.
 const READ: usize = 16 * 1024;
+/// The service's answer is bounded by the caller, who asked for it: only its form is checked here.
+const ANSWER: FrameLimits = FrameLimits {
+    frame: u32::MAX,
+    path: 16,
+    total: u64::MAX,
+    frames: u64::MAX,
+};
 
 /// A framed wRPC server.
 #[derive(Debug)]
@@ -38,6 +46,8 @@ pub(crate) struct Spliced<'a> {
     pub(crate) header: Bytes,
     /// What came behind the header.
     pub(crate) rest: Bytes,
+    /// What the caller's frames may amount to.
+    pub(crate) limits: FrameLimits,
 }
 
 /// How a spliced call ended well.
@@ -108,7 +118,7 @@ fn unavailable(name: &str, error: &io::Error) -> Refused {
 
 async fn carry(
     call: Spliced<'_>,
-    mut read: impl AsyncRead + Unpin,
+    read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,
     silence: Duration,
 ) -> Result<Ended, Refused> {
@@ -117,13 +127,12 @@ async fn carry(
         recv,
         header,
         rest,
+        limits,
     } = call;
     let stopped = send.stopped();
-    let mut first = BytesMut::with_capacity(header.len() + rest.len());
-    first.extend_from_slice(&header);
-    first.extend_from_slice(&rest);
-    let up = upload(recv, &mut write, first.freeze(), silence);
-    let down = download(&mut read, send, silence);
+    let params = LimitedReader::frames(rest.as_ref().chain(recv), limits);
+    let up = upload(&header, rest.len(), params, &mut write, silence);
+    let down = download(LimitedReader::frames(read, ANSWER), send, silence);
     tokio::pin!(up, down, stopped);
     let mut uploading = true;
     loop {
@@ -136,6 +145,7 @@ async fn carry(
                 // The service may answer without reading everything: what it has to say comes down.
                 Err(Cut::Service) => uploading = false,
                 Err(Cut::Silent) => return Err(silent(silence)),
+                Err(Cut::Frame(error)) => return Err(Refused::new(error.refusal(), error.to_string())),
             },
             _ = &mut stopped => return Ok(Ended::GivenUp),
         }
@@ -147,28 +157,47 @@ enum Cut {
     Caller,
     Service,
     Silent,
+    Frame(FrameError),
 }
 
+/// `ready` bytes of `params` are there already: they go with the header, in one write.
 async fn upload(
-    recv: &mut RecvStream,
+    header: &[u8],
+    ready: usize,
+    mut params: LimitedReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
-    first: Bytes,
     silence: Duration,
 ) -> Result<(), Cut> {
-    let mut next = Some(first);
-    while let Some(chunk) = next {
-        let written = tokio::time::timeout(silence, write.write_all(&chunk))
+    let mut buffer = BytesMut::with_capacity(header.len() + ready);
+    buffer.extend_from_slice(header);
+    let mut more = ready == 0 || params.read_buf(&mut buffer).await.map_err(|error| cut(&error))? > 0;
+    loop {
+        let written = tokio::time::timeout(silence, write.write_all_buf(&mut buffer))
             .await
             .map_err(|_| Cut::Silent)?;
         written.map_err(|_| Cut::Service)?;
+        if !more {
+            return write.shutdown().await.map_err(|_| Cut::Service);
+        }
+        buffer.reserve(READ);
         // Not timed: a caller may keep its half open while it reads a long answer. The download's silence bounds the call.
-        next = next_chunk(recv).await.map_err(|_: StreamFailed| Cut::Caller)?;
+        more = params.read_buf(&mut buffer).await.map_err(|error| cut(&error))? > 0;
     }
-    write.shutdown().await.map_err(|_| Cut::Service)
+}
+
+fn cut(error: &io::Error) -> Cut {
+    match frame_error(error) {
+        Some(error) => Cut::Frame(error),
+        None => Cut::Caller,
+    }
+}
+
+fn frame_error(error: &io::Error) -> Option<FrameError> {
+    error.get_ref()?.downcast_ref::<FrameError>().copied()
 }
 
 async fn download(
-    read: &mut (impl AsyncRead + Unpin),
+    mut answer: LimitedReader<impl AsyncRead + Unpin>,
     send: &mut SendStream,
     silence: Duration,
 ) -> Result<u64, Refused> {
@@ -176,14 +205,22 @@ async fn download(
     let mut total: u64 = 0;
     loop {
         buffer.reserve(READ);
-        let got = tokio::time::timeout(silence, read.read_buf(&mut buffer))
+        let got = tokio::time::timeout(silence, answer.read_buf(&mut buffer))
             .await
             .map_err(|_| silent(silence))?;
         let got = got.map_err(|error| {
-            Refused::new(Refusal::UpstreamProtocol, "the service broke the connection").detailed(error.to_string())
+            let reason = match frame_error(&error) {
+                Some(_) => "the service's answer is not wRPC",
+                None => "the service broke the connection",
+            };
+            Refused::new(Refusal::UpstreamProtocol, reason).detailed(error.to_string())
         })?;
         if got == 0 {
-            return Ok(total);
+            if answer.at_boundary() {
+                return Ok(total);
+            }
+            let reason = "the service broke off inside its answer";
+            return Err(Refused::new(Refusal::UpstreamProtocol, reason));
         }
         total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
         let chunk = buffer.split().freeze();
