@@ -14,7 +14,7 @@ use portcullis_transport::quic::{Dialer, QuicLimits};
 use portcullis_transport::{FrameLimits, Refusal};
 use tokio_util::task::TaskTracker;
 
-pub use invoke::{CallOutcome, PeerClient};
+pub use invoke::{Answer, CallOutcome, PeerClient};
 
 use crate::explanation::Explanation;
 use crate::node::{Identity, PeerRecord};

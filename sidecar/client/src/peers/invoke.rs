@@ -1,7 +1,8 @@
 //! wRPC's `Invoke` for generated bindings.
 //!
 //! The framing and the end of the sending half are those of `wrpc-transport-quic`; the receiving half goes through a reader that enforces
-//! limits first, because the decoders of `wrpc-transport` 0.29 allocate whatever length a peer names.
+//! limits first, because the decoders of `wrpc-transport` 0.29 allocate whatever length a peer names. And 0.29 takes a stream that broke for
+//! one that ended, so that a cut answer could look like a whole one: what broke is remembered here, and told at the end.
 
 use std::io;
 use std::pin::Pin;
@@ -10,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use portcullis_transport::quic::{self, Connection};
-use portcullis_transport::{FrameLimits, LimitedReader, Refusal};
+use portcullis_transport::{FrameError, FrameLimits, LimitedReader, Refusal};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::{AsyncRead, ReadBuf};
 use tracing::debug;
-use wrpc_transport::Invoke;
 use wrpc_transport::frame::{ConnHandler, Incoming, InvokeBuilder, Outgoing};
+use wrpc_transport::{Index, Invoke};
 
 use super::route::{self, Route};
 use super::{CallError, Inner, call};
@@ -40,20 +41,44 @@ pub struct PeerClient {
 /// The context of one call: afterwards it tells how the peer refused, which wRPC itself cannot.
 #[derive(Clone, Debug, Default)]
 pub struct CallOutcome {
-    refused: Arc<OnceLock<(Refusal, Connection, u64)>>,
+    broken: Arc<OnceLock<Broken>>,
+}
+
+/// How the answer's stream broke.
+#[derive(Debug)]
+struct Broken {
+    cause: String,
+    refused: Option<Refused>,
+}
+
+/// By whom, and where to ask why.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    connection: Connection,
+    stream: u64,
 }
 
 impl CallOutcome {
     /// The refusal, if the peer refused.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refused.get().map(|(refusal, ..)| *refusal)
+        self.refused().map(|refused| refused.refusal)
     }
 
     /// Asks the peer why it refused; nothing if it did not refuse or does not say.
     pub async fn explain(&self) -> Option<crate::explanation::Explanation> {
-        let (_, connection, stream) = self.refused.get()?;
+        let Refused { connection, stream, .. } = self.refused()?;
         call::explain(connection, *stream, super::CallLimits::default().explain).await
+    }
+
+    fn refused(&self) -> Option<&Refused> {
+        self.broken.get()?.refused.as_ref()
+    }
+
+    /// Remembers the first break: what follows it follows from it.
+    fn broke(&self, cause: String, refused: Option<Refused>) {
+        drop(self.broken.set(Broken { cause, refused }));
     }
 }
 
@@ -66,7 +91,7 @@ impl PeerClient {
 impl Invoke for PeerClient {
     type Context = CallOutcome;
     type Outgoing = Outgoing;
-    type Incoming = Incoming;
+    type Incoming = Answer;
 
     async fn invoke<P>(
         &self,
@@ -75,7 +100,7 @@ impl Invoke for PeerClient {
         function: &str,
         params: Bytes,
         paths: impl AsRef<[P]> + Send,
-    ) -> anyhow::Result<(Outgoing, Incoming)>
+    ) -> anyhow::Result<(Outgoing, Answer)>
     where
         P: AsRef<[Option<usize>]> + Send + Sync,
     {
@@ -87,37 +112,31 @@ impl Invoke for PeerClient {
         })?;
         let stream = send.id().index();
         let recv = Watched {
-            recv,
+            reader: LimitedReader::frames(recv, STREAMED),
             stream,
             connection,
             outcome: outcome.clone(),
         };
         let invoked = InvokeBuilder::<Ends>::default()
-            .invoke(
-                send,
-                LimitedReader::frames(recv, STREAMED),
-                instance,
-                function,
-                params,
-                paths,
-            )
+            .invoke(send, recv, instance, function, params, paths)
             .await;
-        invoked.map_err(|error| match outcome.refusal() {
-            Some(refusal) => CallError::Refused {
+        match (invoked, outcome.refusal()) {
+            (Ok((outgoing, inner)), _) => Ok((outgoing, Answer { inner, outcome })),
+            (Err(_), Some(refusal)) => Err(CallError::Refused {
                 peer: self.route.peer.clone(),
                 refusal,
                 explanation: None,
             }
-            .into(),
-            None => error,
-        })
+            .into()),
+            (Err(error), None) => Err(error),
+        }
     }
 }
 
 impl Invoke for &PeerClient {
     type Context = CallOutcome;
     type Outgoing = Outgoing;
-    type Incoming = Incoming;
+    type Incoming = Answer;
 
     async fn invoke<P>(
         &self,
@@ -126,7 +145,7 @@ impl Invoke for &PeerClient {
         function: &str,
         params: Bytes,
         paths: impl AsRef<[P]> + Send,
-    ) -> anyhow::Result<(Outgoing, Incoming)>
+    ) -> anyhow::Result<(Outgoing, Answer)>
     where
         P: AsRef<[Option<usize>]> + Send + Sync,
     {
@@ -134,9 +153,44 @@ impl Invoke for &PeerClient {
     }
 }
 
-/// The receiving half, which remembers how it was reset.
+/// The bytes of an answer, or of one of the streams in it. A clean end means that everything came.
+pub struct Answer {
+    inner: Incoming,
+    outcome: CallOutcome,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer")
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Answer {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        let ended = buffer.filled().len() == before && buffer.remaining() > 0;
+        Poll::Ready(match self.outcome.broken.get() {
+            Some(Broken { cause, .. }) if ended => Err(io::Error::other(cause.as_str())),
+            Some(_) | None => Ok(()),
+        })
+    }
+}
+
+impl Index<Self> for Answer {
+    fn index(&self, path: &[usize]) -> anyhow::Result<Self> {
+        Ok(Self {
+            inner: self.inner.index(path)?,
+            outcome: self.outcome.clone(),
+        })
+    }
+}
+
+/// The receiving half, which remembers how it broke.
 struct Watched {
-    recv: RecvStream,
+    reader: LimitedReader<RecvStream>,
     stream: u64,
     connection: Connection,
     outcome: CallOutcome,
@@ -144,15 +198,27 @@ struct Watched {
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buffer));
-        if let Err(error) = &result
-            && let Some(refusal) = refusal_in(error)
-        {
-            // Set once: the first reset is the reason.
-            let _ = self
-                .outcome
-                .refused
-                .set((refusal, self.connection.clone(), self.stream));
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.reader).poll_read(cx, buffer));
+        match &result {
+            Ok(()) => {
+                let ended = buffer.filled().len() == before && buffer.remaining() > 0;
+                if ended && !self.reader.at_boundary() {
+                    self.outcome.broke(FrameError::Truncated.to_string(), None);
+                }
+            }
+            Err(error) => {
+                let refused = refusal_in(error).map(|refusal| Refused {
+                    refusal,
+                    connection: self.connection.clone(),
+                    stream: self.stream,
+                });
+                let cause = match &refused {
+                    Some(refused) => format!("the peer refused the call: {}", refused.refusal),
+                    None => error.to_string(),
+                };
+                self.outcome.broke(cause, refused);
+            }
         }
         Poll::Ready(result)
     }
@@ -168,12 +234,12 @@ fn refusal_in(error: &io::Error) -> Option<Refusal> {
 /// How both halves end.
 struct Ends;
 
-impl ConnHandler<LimitedReader<Watched>, SendStream> for Ends {
-    async fn on_ingress(reader: LimitedReader<Watched>, result: io::Result<()>) {
+impl ConnHandler<Watched, SendStream> for Ends {
+    async fn on_ingress(watched: Watched, result: io::Result<()>) {
         if let Err(error) = result {
             debug!(%error, "receiving half failed");
         }
-        let mut recv = reader.into_inner().recv;
+        let mut recv = watched.reader.into_inner();
         // Fails only where the stream has ended, which is what it is for.
         let _ = recv.stop(DONE);
     }
