@@ -1,4 +1,4 @@
-//! placeholder
+#![doc = include_str!("../../MAPPING.md")]
 
 use std::collections::HashMap;
 
@@ -715,6 +715,62 @@ ok = 99
         ] {
             let found = problems(signature, keys);
             assert!(found.contains(expected), "{keys}: {found}");
+        }
+    }
+
+    /// The fenced blocks of the reference in one language.
+    fn blocks(language: &str) -> Vec<&'static str> {
+        let reference = include_str!("../../MAPPING.md");
+        let opening = format!("```{language}\n");
+        reference
+            .split(opening.as_str())
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once("```")?.0))
+            .collect()
+    }
+
+    #[test]
+    fn every_example_of_the_reference_is_a_mapping() {
+        let text = blocks("wit").concat();
+        let wit = Wit::parse(&[portcullis_value::WitSource {
+            path: "billing.wit".to_owned(),
+            text,
+        }])
+        .unwrap();
+        let interfaces = ["acme:billing/invoices@1.0.0".to_owned()];
+        let examples = blocks("toml");
+        assert_eq!(examples.len(), 3);
+        for example in examples {
+            let mapping = Mapping::parse("MAPPING.md", example, &wit, &interfaces);
+            let mapping = mapping.unwrap_or_else(|problems| panic!("{}", told(&problems)));
+            let named = example.matches("[[route]]").count();
+            assert_eq!(
+                mapping.routes().filter(|(_, _, route)| route.line().is_some()).count(),
+                named
+            );
+        }
+    }
+
+    #[test]
+    fn every_key_stands_in_the_reference() {
+        let reference = include_str!("../../MAPPING.md");
+        let unknown = told(
+            &mapping(
+                "f: func() -> result<_, string>;",
+                "x = 1\n[[route]]\nfunction = 'acme:billing/api@1.0.0#f'\nx = 1\nerrors = [{ x = 1 }]",
+            )
+            .unwrap_err(),
+        );
+        let keys: Vec<&str> = unknown
+            .lines()
+            .filter_map(|line| line.split_once("known keys: ")?.1.strip_suffix(')'))
+            .collect();
+        assert_eq!(keys.len(), 3, "{unknown}");
+        for key in keys.iter().flat_map(|keys| keys.split(", ")) {
+            assert!(
+                reference.contains(&format!("`{key}`")) || reference.contains(&format!("\n{key} = ")) || key == "route",
+                "{key}"
+            );
         }
     }
 

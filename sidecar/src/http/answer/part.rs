@@ -1,6 +1,6 @@
 //! The part of a body that becomes a value.
 
-use portcullis_value::json::from_json;
+use portcullis_value::json::{JsonRules, from_json, from_json_text};
 use portcullis_value::{Type, Value};
 
 use super::UpstreamNonsense;
@@ -76,7 +76,15 @@ impl Part {
         if self.absent(&body) {
             return Ok(Value::none());
         }
-        let limits = body.limits();
+        // The rules only say how 64-bit integers are written; both forms are read.
+        let (rules, limits) = (JsonRules::default(), body.limits());
+        let nonsense = |error| UpstreamNonsense::Json {
+            part: self.pointer.clone(),
+            error,
+        };
+        if self.pointer.is_empty() && unknown == UnknownFields::Refuse {
+            return from_json_text(body.bytes()?, &self.ty, &rules, limits).map_err(nonsense);
+        }
         let Some(part) = body.json()?.pointer_mut(&self.pointer) else {
             return if self.ty.is_option() {
                 Ok(Value::none())
@@ -87,13 +95,7 @@ impl Part {
         if unknown == UnknownFields::Ignore {
             drop_unknown(part, &self.ty);
         }
-        // The rules only say how 64-bit integers are written; both forms are read.
-        from_json(part, &self.ty, &portcullis_value::json::JsonRules::default(), limits).map_err(|error| {
-            UpstreamNonsense::Json {
-                part: self.pointer.clone(),
-                error,
-            }
-        })
+        from_json(part, &self.ty, &rules, limits).map_err(nonsense)
     }
 
     /// The text of the part; `None` where it is not there.
