@@ -292,3 +292,164 @@ fn tls(config: &HttpUpstreamConfig, https: bool) -> Result<ClientConfig, HttpCon
         .map_err(|error| wrong(error.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::legacy::testdata;
+
+    fn mistakes(config: &HttpUpstreamConfig) -> Vec<String> {
+        Service::open(config)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn the_base_url_is_scheme_authority_and_a_plain_path() {
+        for (url, expected) in [
+            ("http://localhost", ("http", "localhost", "")),
+            ("http://localhost:80/", ("http", "localhost:80", "")),
+            ("HTTP://[::1]:8080/a/b/", ("http", "[::1]:8080", "/a/b")),
+            ("https://billing.internal/v1", ("https", "billing.internal", "/v1")),
+        ] {
+            let (scheme, authority, prefix) = base_url(url).unwrap();
+            assert_eq!(
+                (scheme.as_str(), authority.as_str(), prefix.as_str()),
+                expected,
+                "{url}"
+            );
+        }
+        for (url, expected) in [
+            ("localhost:80", "is not an http or https URL"),
+            ("/v1", "is not an http or https URL"),
+            ("ftp://localhost", "is not an http or https URL"),
+            ("http://", "is not a URL"),
+            ("http://a b", "is not a URL"),
+            ("http://user:secret@localhost", "credentials do not belong into a URL"),
+            ("http://localhost/a?b=c", "must end in a plain path"),
+            ("http://localhost/a#b", "must end in a plain path"),
+            ("http://localhost/a/../b", "must end in a plain path"),
+            ("http://localhost/a//b", "must end in a plain path"),
+        ] {
+            let mistake = base_url(url).unwrap_err().to_string();
+            assert!(mistake.contains(expected), "{url}: {mistake}");
+            assert!(!mistake.contains("secret"), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let config = HttpUpstreamConfig {
+            headers: vec![
+                ("host".to_owned(), "x".to_owned()),
+                ("transfer-encoding".to_owned(), "chunked".to_owned()),
+                ("content-type".to_owned(), "text/plain".to_owned()),
+                ("authorization".to_owned(), "Bearer x".to_owned()),
+                ("no name".to_owned(), "x".to_owned()),
+                ("x-a".to_owned(), "é".to_owned()),
+                ("x-b".to_owned(), "1".to_owned()),
+                ("x_b".to_owned(), "2".to_owned()),
+            ],
+            credentials_file: Some(PathBuf::from("/nowhere/credentials")),
+            caller_header: Some("connection".to_owned()),
+            timeout: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+            max_response_bytes: 0,
+            max_idle: 0,
+            ..HttpUpstreamConfig::new("https://localhost")
+        };
+        let expected = [
+            "`ca_file`: https needs the certificates",
+            "`headers`: header `host` cannot be set",
+            "`headers`: header `transfer-encoding` cannot be set",
+            "`headers`: the content type belongs to a route",
+            "`headers`: a secret does not belong into the configuration",
+            "`headers`: `no name` is not a header name",
+            "`headers`: header `x-a` can only hold visible ASCII and spaces",
+            "`headers`: header `x_b` is set twice",
+            "`credentials_file`: `/nowhere/credentials`: ",
+            "`caller_header`: header `connection` cannot be set",
+            "`max_response_bytes`: cannot be 0",
+            "`max_idle`: cannot be 0",
+            "`timeout`: cannot be 0",
+            "`connect_timeout`: cannot be 0",
+        ];
+        let found = mistakes(&config);
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn the_caller_header_is_nobody_elses() {
+        for (name, expected) in [
+            ("x-site", "already a fixed header"),
+            ("X_Site", "already a fixed header"),
+            ("x-key", "already a fixed header or a credential"),
+            ("authorization", "has another meaning"),
+            ("cookie", "has another meaning"),
+            ("content-type", "has another meaning"),
+            ("traceparent", "cannot be set"),
+            ("a b", "is not a header name"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let config = HttpUpstreamConfig {
+                headers: vec![("x-site".to_owned(), "1".to_owned())],
+                credentials_file: Some(credentials::tests::file(&folder, "header x-key: 1\n", 0o600)),
+                caller_header: Some(name.to_owned()),
+                ..HttpUpstreamConfig::new("http://localhost")
+            };
+            let [mistake] = mistakes(&config).try_into().unwrap();
+            assert!(mistake.contains(expected), "{name}: {mistake}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_header_and_a_credential_cannot_share_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = HttpUpstreamConfig {
+            headers: vec![("X-Key".to_owned(), "1".to_owned())],
+            credentials_file: Some(credentials::tests::file(&folder, "header x_key: 1\n", 0o600)),
+            ..HttpUpstreamConfig::new("http://localhost")
+        };
+        assert_eq!(
+            mistakes(&config),
+            ["`headers`: header `x_key` is also among the credentials"]
+        );
+    }
+
+    #[test]
+    fn the_ca_file_holds_certificates_and_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "nothing\n").unwrap();
+        for (url, ca_file, expected) in [
+            ("https://localhost", empty, "it holds no certificate"),
+            ("https://localhost", testdata("service.key"), "it holds no certificate"),
+            ("https://localhost", testdata("absent.pem"), "absent.pem`: "),
+            (
+                "http://localhost",
+                testdata("ca.pem"),
+                "it has no use without an https base URL",
+            ),
+        ] {
+            let config = HttpUpstreamConfig {
+                ca_file: Some(ca_file),
+                ..HttpUpstreamConfig::new(url)
+            };
+            let [mistake] = mistakes(&config).try_into().unwrap();
+            assert!(mistake.contains(expected), "{mistake}");
+        }
+        let config = HttpUpstreamConfig {
+            ca_file: Some(testdata("ca.pem")),
+            ..HttpUpstreamConfig::new("https://localhost")
+        };
+        assert_eq!(
+            Service::open(&config).unwrap().headers.get("host").unwrap(),
+            "localhost"
+        );
+    }
+}

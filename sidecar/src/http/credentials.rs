@@ -21,7 +21,7 @@ pub(super) enum InvalidCredentials {
     Unreadable(#[from] io::Error),
     #[error("it is not a regular file")]
     NotAFile,
-    #[error("its mode is {mode:04o}, so that others can read it")]
+    #[error("its mode is {mode:04o}, so that others can use it")]
     Exposed { mode: u32 },
     #[error("it is larger than {LARGEST} bytes")]
     TooLarge,
@@ -114,4 +114,112 @@ fn parse_line(line: &str) -> Option<(HeaderName, HeaderValue)> {
     };
     let proper = !rest.is_empty() && !value.is_empty() && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     Some((name, HeaderValue::try_from(value).ok().filter(|_| proper)?))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A file with this text and mode.
+    pub(in crate::http) fn file(folder: &tempfile::TempDir, text: &str, mode: u32) -> PathBuf {
+        let path = folder.path().join("credentials");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn headers(text: &str) -> Vec<(String, String)> {
+        let headers = parse(text).unwrap();
+        assert!(headers.iter().all(|(_, value)| value.is_sensitive()));
+        let text = |(name, value): (HeaderName, HeaderValue)| (name.to_string(), value.to_str().unwrap().to_owned());
+        headers.into_iter().map(text).collect()
+    }
+
+    fn told(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_line_is_a_header() {
+        let text = "# the billing service\n\n  bearer abc.def \nheader X-Api-Key:  k: 1\n";
+        assert_eq!(
+            headers(text),
+            [
+                ("authorization".to_owned(), "Bearer abc.def".to_owned()),
+                ("x-api-key".to_owned(), "k: 1".to_owned())
+            ]
+        );
+        assert_eq!(
+            headers("basic user:pass word:x"),
+            [("authorization".to_owned(), "Basic dXNlcjpwYXNzIHdvcmQ6eA==".to_owned())]
+        );
+    }
+
+    #[test]
+    fn lines_that_are_no_credentials_are_refused_without_their_text() {
+        for text in [
+            "s3cret",
+            "Bearer s3cret",
+            "bearer",
+            "bearer ",
+            "basic s3cret",
+            "header x",
+            "header x:",
+            "header x y: s3cret",
+            "header x: s3cré",
+        ] {
+            assert_eq!(
+                told(&format!("# ok\n{text}")),
+                "line 2 is not `bearer TOKEN`, `basic USER:PASSWORD` or `header NAME: VALUE`",
+                "{text}"
+            );
+        }
+        assert_eq!(told("# nothing\n\n"), "it holds no credentials");
+        assert_eq!(
+            told("bearer a\nbasic b:c"),
+            "line 2: header `authorization` is set twice"
+        );
+        assert_eq!(
+            told("header x-a: 1\nheader x_a: 2"),
+            "line 2: header `x_a` is set twice"
+        );
+        assert!(
+            told("header proxy-authorization: x").starts_with("line 1: header `proxy-authorization` cannot be set: ")
+        );
+        assert!(told("header host: x").starts_with("line 1: header `host` cannot be set: "));
+    }
+
+    #[test]
+    fn a_file_that_others_can_touch_is_refused() {
+        for mode in [0o604, 0o640, 0o644, 0o620, 0o601, 0o777] {
+            let folder = tempfile::tempdir().unwrap();
+            let error = read(&file(&folder, "bearer x", mode)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("its mode is {mode:04o}, so that others can use it")
+            );
+            assert!(error.hint().unwrap().starts_with("chmod 0600"));
+        }
+        for mode in [0o600, 0o400] {
+            let folder = tempfile::tempdir().unwrap();
+            assert_eq!(read(&file(&folder, "bearer x", mode)).unwrap().len(), 1, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_file_of_credentials_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(read(folder.path()), Err(InvalidCredentials::NotAFile)));
+        assert!(matches!(
+            read(&folder.path().join("absent")),
+            Err(InvalidCredentials::Unreadable(_))
+        ));
+        let large = "bearer x\n".repeat(10_000);
+        assert!(matches!(
+            read(&file(&folder, &large, 0o600)),
+            Err(InvalidCredentials::TooLarge)
+        ));
+    }
 }

@@ -296,6 +296,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::http::credentials;
     use crate::http::fixture::{self, string};
     use crate::http::legacy::{Legacy, Seen, Then, raw, testdata};
 
@@ -385,8 +386,7 @@ mod tests {
     async fn what_the_configuration_says_is_on_every_request() {
         let legacy = Legacy::start(answer(204, "")).await;
         let folder = tempfile::tempdir().unwrap();
-        let credentials = folder.path().join("credentials");
-        private_file(&credentials, "basic user:p:w\nheader x-api-key: k 1\n", 0o600);
+        let credentials = credentials::tests::file(&folder, "basic user:p:w\nheader x-api-key: k 1\n", 0o600);
         let config = HttpUpstreamConfig {
             headers: vec![("x-site".to_owned(), "berlin".to_owned())],
             credentials_file: Some(credentials),
@@ -724,11 +724,5 @@ mod tests {
     fn an_upstream_can_be_shared_between_tasks() {
         fn shared<T: Send + Sync + 'static>(_: Arc<T>) {}
         shared(Arc::new(upstream(&HttpUpstreamConfig::new("http://localhost"))));
-    }
-
-    fn private_file(path: &std::path::Path, text: &str, mode: u32) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::write(path, text).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 }
