@@ -12,11 +12,7 @@ pub const INSTANCE: &str = "portcullis:peers/refusals@0.1.0";
 pub const FUNCTION: &str = "explain";
 
 /// What a refusal's explanation may take, whoever sends it.
-const LIMITS: Limits = Limits {
-    bytes: 64 << 10,
-    depth: 8,
-    items: 4096,
-};
+const LIMITS: Limits = Limits { bytes: 64 << 10, depth: 8, items: 4096 };
 
 /// Why a call was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,19 +46,10 @@ static EXPLAIN: LazyLock<FunctionType> = LazyLock::new(|| {
         let fields = fields.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect();
         Type::Record(Arc::new(Record { fields }))
     };
-    let policy = record(vec![
-        ("id", Type::String),
-        ("advice", Type::Option(Arc::new(Type::String))),
-    ]);
-    let explanation = record(vec![
-        ("refusal", Type::String),
-        ("reason", Type::String),
-        ("policies", Type::List(Arc::new(policy))),
-    ]);
-    FunctionType {
-        params: vec![("call".to_owned(), Type::U64)],
-        result: Some(Type::Option(Arc::new(explanation))),
-    }
+    let policy = record(vec![("id", Type::String), ("advice", Type::Option(Arc::new(Type::String)))]);
+    let explanation =
+        record(vec![("refusal", Type::String), ("reason", Type::String), ("policies", Type::List(Arc::new(policy)))]);
+    FunctionType { params: vec![("call".to_owned(), Type::U64)], result: Some(Type::Option(Arc::new(explanation))) }
 });
 
 /// The parameters of a question about the call on stream `call`, encoded.
@@ -96,19 +83,13 @@ pub fn encode_answer(explanation: Option<&Explanation>) -> Result<Vec<u8>, Encod
         let advice = advice.clone().map(|advice| Box::new(Value::String(advice)));
         Value::Record(vec![Value::String(id.clone()), Value::Option(advice)])
     };
-    let answer = explanation.map(
-        |Explanation {
-             refusal,
-             reason,
-             policies,
-         }| {
-            Box::new(Value::Record(vec![
-                Value::String(refusal.clone()),
-                Value::String(reason.clone()),
-                Value::List(policies.iter().map(policy).collect()),
-            ]))
-        },
-    );
+    let answer = explanation.map(|Explanation { refusal, reason, policies }| {
+        Box::new(Value::Record(vec![
+            Value::String(refusal.clone()),
+            Value::String(reason.clone()),
+            Value::List(policies.iter().map(policy).collect()),
+        ]))
+    });
     let mut out = Vec::new();
     portcullis_value::encode_result(&EXPLAIN, Some(&Value::Option(answer)), &mut out)?;
     Ok(out)
@@ -130,11 +111,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Option<Explanation>, DecodeError> {
         return Ok(None);
     };
     let policies = policies.into_iter().filter_map(deciding_policy).collect();
-    Ok(Some(Explanation {
-        refusal,
-        reason,
-        policies,
-    }))
+    Ok(Some(Explanation { refusal, reason, policies }))
 }
 
 fn deciding_policy(value: Value) -> Option<DecidingPolicy> {
@@ -142,13 +119,7 @@ fn deciding_policy(value: Value) -> Option<DecidingPolicy> {
     let Ok([Value::String(id), Value::Option(advice)]) = <[Value; 2]>::try_from(fields) else {
         return None;
     };
-    let advice = advice.and_then(|advice| {
-        if let Value::String(advice) = *advice {
-            Some(advice)
-        } else {
-            None
-        }
-    });
+    let advice = advice.and_then(|advice| if let Value::String(advice) = *advice { Some(advice) } else { None });
     Some(DecidingPolicy { id, advice })
 }
 
@@ -160,35 +131,19 @@ mod tests {
     #[test]
     fn the_types_here_are_those_of_the_contract() {
         let text = include_str!("../../../wit/portcullis-peers/refusals.wit").to_owned();
-        let wit = Wit::parse(&[WitSource {
-            path: "refusals.wit".to_owned(),
-            text,
-        }])
-        .unwrap();
+        let wit = Wit::parse(&[WitSource { path: "refusals.wit".to_owned(), text }]).unwrap();
         let function = wit.function(INSTANCE, FUNCTION).unwrap();
-        let FunctionKind::Typed(ty) = &function.kind else {
-            panic!("not a function of values")
-        };
+        let FunctionKind::Typed(ty) = &function.kind else { panic!("not a function of values") };
         assert_eq!(ty.difference(&EXPLAIN), None);
     }
 
     #[test]
     fn an_explanation_survives_the_wire() {
         let policies = vec![
-            DecidingPolicy {
-                id: "no-cancel".to_owned(),
-                advice: Some("ask billing".to_owned()),
-            },
-            DecidingPolicy {
-                id: "other".to_owned(),
-                advice: None,
-            },
+            DecidingPolicy { id: "no-cancel".to_owned(), advice: Some("ask billing".to_owned()) },
+            DecidingPolicy { id: "other".to_owned(), advice: None },
         ];
-        let explanation = Explanation {
-            refusal: "denied".to_owned(),
-            reason: "no".to_owned(),
-            policies,
-        };
+        let explanation = Explanation { refusal: "denied".to_owned(), reason: "no".to_owned(), policies };
         let bytes = encode_answer(Some(&explanation)).unwrap();
         assert_eq!(decode_answer(&bytes).unwrap(), Some(explanation));
         assert_eq!(decode_answer(&encode_answer(None).unwrap()).unwrap(), None);

@@ -7,22 +7,20 @@ mod cache;
 mod identity;
 mod join;
 mod session;
+mod shared;
 mod state;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{JoinToken, SpiffeId, Svid, Target, TrustBundles, TrustDomain, TrustSource};
+use portcullis_identity::{JoinToken, SpiffeId, Svid, Target, TrustDomain, TrustSource};
 use portcullis_value::WitSource;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
 use tracing::{info, warn};
 
 pub use cache::{Access, CacheError};
@@ -31,7 +29,8 @@ pub use join::JoinError;
 pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
 
 use crate::clock;
-use cache::{Cache, CachedSvid, Identities};
+use cache::Cache;
+use shared::{Shared, shared};
 
 /// How long one signing request may take, the wait for the broker included.
 const SIGN_DEADLINE: Duration = Duration::from_secs(10);
@@ -141,44 +140,10 @@ pub struct Node {
     stop: CancellationToken,
 }
 
-/// What the tasks of a node share.
-pub(super) struct Shared {
-    kind: NodeKind,
-    broker: String,
-    trust_domain: TrustDomain,
-    trust: TrustSource,
-    own: Arc<Identity>,
-    identities: Mutex<BTreeMap<String, Arc<Identity>>>,
-    cached: Mutex<Vec<CachedSvid>>,
-    announced: Mutex<BTreeMap<Target, Vec<String>>>,
-    state: watch::Sender<Arc<NodeState>>,
-    connectivity: watch::Sender<Connectivity>,
-    client: Mutex<Option<v1::node_client::NodeClient<Channel>>>,
-    /// When the broker last confirmed the state, in seconds since 1970.
-    confirmed: AtomicU64,
-    requests: mpsc::Sender<Request>,
-    cache: Arc<Cache>,
-    state_changed: Notify,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("kind", &self.kind)
-            .field("broker", &self.broker)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What others ask of the task that holds the stream.
 #[derive(Debug)]
 pub(super) enum Request {
-    Sign {
-        entry: String,
-        digest: String,
-        csr: Vec<u8>,
-        reply: oneshot::Sender<Result<Vec<Vec<u8>>, SignError>>,
-    },
+    Sign { entry: String, digest: String, csr: Vec<u8>, reply: oneshot::Sender<Result<Vec<Vec<u8>>, SignError>> },
     Announce(Target),
     Applied(Version),
 }
@@ -199,11 +164,7 @@ impl Node {
         let identities = join::resume_or_join(&cache, &config).await?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
         let shared = Arc::new(shared(config.kind, cache, identities, requests)?);
-        let node = Self {
-            shared: Arc::clone(&shared),
-            tasks: tasks.clone(),
-            stop: stop.clone(),
-        };
+        let node = Self { shared: Arc::clone(&shared), tasks: tasks.clone(), stop: stop.clone() };
         tasks.spawn(session::keep_connected(Arc::clone(&shared), queue, stop.clone()));
         tasks.spawn(write_state(Arc::clone(&shared), stop.clone()));
         if access == Access::Own {
@@ -284,11 +245,7 @@ impl Node {
             None => (self.shared.signed(&entry.id, digest).await?, clock::now()),
         };
         if svid.id() != &entry.spiffe_id {
-            return Err(SignError::Unusable(format!(
-                "it is for `{}`, not for `{}`",
-                svid.id(),
-                entry.spiffe_id
-            )));
+            return Err(SignError::Unusable(format!("it is for `{}`, not for `{}`", svid.id(), entry.spiffe_id)));
         }
         let identity = Identity::new(entry.id.clone(), digest.to_owned(), svid);
         let known = lock(&self.shared.identities).insert(entry.id.clone(), Arc::clone(&identity));
@@ -321,158 +278,14 @@ impl Node {
     pub async fn describe(&self, target: &Target) -> Result<(PeerRecord, Vec<WitSource>), DescribeError> {
         let client = lock(&self.shared.client).clone();
         let mut client = client.ok_or(DescribeError::Offline)?;
-        let request = v1::DescribeRequest {
-            target: Some(state::target_message(target)),
-        };
-        let reply = client
-            .describe(request)
-            .await
-            .map_err(|status| DescribeError::Refused {
-                target: target.to_string(),
-                reason: status.message().to_owned(),
-            })?;
+        let request = v1::DescribeRequest { target: Some(state::target_message(target)) };
+        let reply = client.describe(request).await.map_err(|status| DescribeError::Refused {
+            target: target.to_string(),
+            reason: status.message().to_owned(),
+        })?;
         let v1::DescribeReply { record, wit } = reply.into_inner();
         let record = PeerRecord::from_message(record.ok_or(InvalidState::Missing("record"))?)?;
         Ok((record, state::wit_sources(wit)))
-    }
-}
-
-fn shared(
-    kind: NodeKind,
-    cache: Arc<Cache>,
-    identities: Identities,
-    requests: mpsc::Sender<Request>,
-) -> Result<Shared, StartError> {
-    let Identities {
-        broker,
-        bundles,
-        mut svids,
-    } = identities;
-    let unusable = |what: &'static str, cause: String| StartError::Unusable { what, cause };
-    let position = svids
-        .iter()
-        .position(|svid| svid.entry.is_empty())
-        .ok_or(StartError::NoToken)?;
-    let own = svids.swap_remove(position).svid;
-    let trust_domain =
-        TrustDomain::new(own.id().trust_domain_name()).map_err(|error| unusable("identity", error.to_string()))?;
-    let (state, confirmed) = cached_state(&cache, bundles)?;
-    let trust = TrustBundles::new(state.bundles.values().cloned(), clock::now());
-    Ok(Shared {
-        kind,
-        broker,
-        trust_domain,
-        trust: Arc::new(ArcSwap::from_pointee(trust)),
-        own: Identity::new(String::new(), String::new(), own),
-        identities: Mutex::default(),
-        cached: Mutex::new(svids),
-        announced: Mutex::default(),
-        state: watch::Sender::new(Arc::new(state)),
-        connectivity: watch::Sender::new(Connectivity::Disconnected("not connected yet".to_owned())),
-        client: Mutex::default(),
-        confirmed: AtomicU64::new(confirmed),
-        requests,
-        cache,
-        state_changed: Notify::new(),
-    })
-}
-
-/// The last state, or a first one that holds nothing but the bundles of the join reply.
-fn cached_state(cache: &Cache, bundles: Vec<v1::Bundle>) -> Result<(NodeState, u64), StartError> {
-    let (message, confirmed) = match cache.state()? {
-        Some(message) => {
-            let confirmed = message.now_seconds;
-            (message, confirmed)
-        }
-        None => {
-            let version = Some(v1::Version::default());
-            (
-                v1::State {
-                    version,
-                    bundles,
-                    ..v1::State::default()
-                },
-                seconds(clock::now()),
-            )
-        }
-    };
-    let state = NodeState::from_message(message, Version::default()).map_err(|error| StartError::Unusable {
-        what: "state",
-        cause: error.to_string(),
-    })?;
-    Ok((state, confirmed))
-}
-
-impl Shared {
-    async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Sign {
-            entry: entry.to_owned(),
-            digest: digest.to_owned(),
-            csr,
-            reply,
-        };
-        let asked = async {
-            self.requests.send(request).await.map_err(|_| SignError::Offline)?;
-            answer.await.map_err(|_| SignError::Offline)?
-        };
-        tokio::time::timeout(SIGN_DEADLINE, asked)
-            .await
-            .map_err(|_| SignError::Offline)?
-    }
-
-    /// A cached SVID of the entry that is still in the first three quarters of its life and for the same file.
-    fn take_cached(&self, entry: &Entry, digest: &str) -> Option<Arc<Svid>> {
-        let now = clock::now();
-        let mut cached = lock(&self.cached);
-        let good = |svid: &CachedSvid| {
-            svid.entry == entry.id
-                && svid.digest == digest
-                && svid.svid.id() == &entry.spiffe_id
-                && svid.svid.not_after() > now
-        };
-        let position = cached.iter().position(good)?;
-        Some(cached.swap_remove(position).svid)
-    }
-
-    async fn store_identities(&self) -> Result<(), CacheError> {
-        let identities = self.identities();
-        let cache = Arc::clone(&self.cache);
-        blocking(move || cache.store_identities(&identities)).await
-    }
-
-    fn identities(&self) -> Identities {
-        let own = std::iter::once(Arc::clone(&self.own));
-        let held: Vec<_> = own.chain(lock(&self.identities).values().cloned()).collect();
-        let held = held.iter().map(|identity| CachedSvid {
-            entry: identity.entry().to_owned(),
-            digest: identity.digest().to_owned(),
-            svid: identity.svid(),
-        });
-        // What an earlier run cached and nobody asked for yet stays on disk.
-        let svids = held.chain(lock(&self.cached).iter().cloned()).collect();
-        let bundles = self.state.borrow().to_message().bundles;
-        Identities {
-            broker: self.broker.clone(),
-            bundles,
-            svids,
-        }
-    }
-
-    /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
-    fn enforce(&self, state: NodeState) {
-        let now = clock::now();
-        if !self.state.borrow().trusts_as(&state) {
-            self.trust
-                .store(Arc::new(TrustBundles::new(state.bundles.values().cloned(), now)));
-        }
-        self.confirm(now);
-        self.state.send_replace(Arc::new(state));
-        self.state_changed.notify_one();
-    }
-
-    fn confirm(&self, now: SystemTime) {
-        self.confirmed.store(seconds(now), Ordering::Relaxed);
     }
 }
 
@@ -503,11 +316,7 @@ async fn write_state(shared: Arc<Shared>, stop: CancellationToken) {
 /// Runs file work off the runtime's threads.
 async fn blocking(work: impl FnOnce() -> Result<(), CacheError> + Send + 'static) -> Result<(), CacheError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(CacheError::Io {
-            action: "write",
-            path: "cache".to_owned(),
-            cause: std::io::Error::other(error),
-        })
+        Err(CacheError::Io { action: "write", path: "cache".to_owned(), cause: std::io::Error::other(error) })
     })
 }
 

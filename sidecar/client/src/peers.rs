@@ -33,11 +33,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            explain: Duration::from_secs(1),
-            answer: FrameLimits::default(),
-        }
+        Self { connect: Duration::from_secs(5), explain: Duration::from_secs(1), answer: FrameLimits::default() }
     }
 }
 
@@ -108,13 +104,7 @@ impl Peers {
     #[must_use]
     pub fn new(trust: TrustSource, identity: Arc<Identity>, limits: CallLimits, tasks: TaskTracker) -> Self {
         let dialer = Dialer::new(trust, Arc::clone(identity.slot()), QuicLimits::default());
-        let inner = Inner {
-            dialer,
-            identity,
-            limits,
-            routes: Mutex::default(),
-            tasks,
-        };
+        let inner = Inner { dialer, identity, limits, routes: Mutex::default(), tasks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -133,12 +123,9 @@ impl Peers {
     ) -> Result<Bytes, CallError> {
         let route = self.route(record);
         let calling = call::call(&self.inner, &route, function, params);
-        tokio::time::timeout(deadline, calling).await.unwrap_or_else(|_| {
-            Err(CallError::DeadlineExceeded {
-                peer: record.target.to_string(),
-                after: deadline,
-            })
-        })
+        tokio::time::timeout(deadline, calling)
+            .await
+            .unwrap_or_else(|_| Err(CallError::DeadlineExceeded { peer: record.target.to_string(), after: deadline }))
     }
 
     /// A client for generated wRPC bindings.
@@ -158,9 +145,7 @@ impl Peers {
 
     fn route(&self, record: &PeerRecord) -> Arc<Route> {
         let mut routes = self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let route = routes
-            .entry(record.spiffe_id.clone())
-            .or_insert_with(|| Arc::new(Route::new(record)));
+        let route = routes.entry(record.spiffe_id.clone()).or_insert_with(|| Arc::new(Route::new(record)));
         route.update(record);
         Arc::clone(route)
     }

@@ -118,46 +118,27 @@ impl Cache {
     /// Opens the folder, making it where it is missing.
     pub(crate) fn open(folder: &Path, access: Access) -> Result<Self, CacheError> {
         if access == Access::Own {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(failed("create", folder))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create", folder))?;
         }
         check_mode(folder, 0o700)?;
         let lock = match access {
             Access::Own => Some(lock(&folder.join("lock"))?),
             Access::Borrow => None,
         };
-        Ok(Self {
-            folder: folder.to_owned(),
-            access,
-            _lock: lock,
-        })
+        Ok(Self { folder: folder.to_owned(), access, _lock: lock })
     }
 
     /// The identities, or nothing where the node never joined.
     pub(crate) fn identities(&self) -> Result<Option<Identities>, CacheError> {
         let path = self.folder.join("identity");
         let Some(bytes) = read(&path)? else { return Ok(None) };
-        let damaged = |cause: String| CacheError::Damaged {
-            path: path.display().to_string(),
-            cause,
-        };
+        let damaged = |cause: String| CacheError::Damaged { path: path.display().to_string(), cause };
         let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
-        let IdentityFile {
-            format,
-            broker,
-            bundles,
-            svids,
-        } = file;
+        let IdentityFile { format, broker, bundles, svids } = file;
         if format != FORMAT {
             return Err(damaged(format!("format {format} is unknown")));
         }
-        let svids = svids
-            .into_iter()
-            .map(|svid| parse_svid(svid).map_err(&damaged))
-            .collect::<Result<_, _>>()?;
+        let svids = svids.into_iter().map(|svid| parse_svid(svid).map_err(&damaged)).collect::<Result<_, _>>()?;
         Ok(Some(Identities { broker, bundles, svids }))
     }
 
@@ -187,10 +168,7 @@ impl Cache {
         let Some(bytes) = read(&path)? else { return Ok(None) };
         v1::State::decode(bytes.as_slice())
             .map(Some)
-            .map_err(|error| CacheError::Damaged {
-                path: path.display().to_string(),
-                cause: error.to_string(),
-            })
+            .map_err(|error| CacheError::Damaged { path: path.display().to_string(), cause: error.to_string() })
     }
 
     /// Replaces the state; returns once it is on disk.
@@ -205,12 +183,7 @@ impl Cache {
         let path = self.folder.join(name);
         let fresh = self.folder.join(format!("{name}.new"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             std::fs::rename(&fresh, &path)?;
@@ -221,12 +194,7 @@ impl Cache {
 }
 
 fn parse_svid(file: SvidFile) -> Result<CachedSvid, String> {
-    let SvidFile {
-        entry,
-        digest,
-        chain,
-        key,
-    } = file;
+    let SvidFile { entry, digest, chain, key } = file;
     let key = PrivateKey::from_pkcs8(&key).map_err(|error| error.to_string())?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let svid = Arc::new(Svid::new(chain, key).map_err(|error| error.to_string())?);
@@ -256,24 +224,14 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
     };
     check_mode(path, 0o600)?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(failed("read", path))?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed("read", path))?;
     Ok(Some(bytes))
 }
 
 fn check_mode(path: &Path, wanted: u32) -> Result<(), CacheError> {
-    let mode = std::fs::metadata(path)
-        .map_err(failed("inspect", path))?
-        .permissions()
-        .mode()
-        & 0o777;
+    let mode = std::fs::metadata(path).map_err(failed("inspect", path))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(CacheError::Exposed {
-            path: path.display().to_string(),
-            mode,
-            wanted,
-        });
+        return Err(CacheError::Exposed { path: path.display().to_string(), mode, wanted });
     }
     Ok(())
 }

@@ -27,12 +27,7 @@ pub struct Identity {
 
 impl Identity {
     pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
-        Arc::new(Self {
-            entry,
-            digest,
-            slot: SvidSlot::new(svid),
-            renewals: watch::Sender::new(0),
-        })
+        Arc::new(Self { entry, digest, slot: SvidSlot::new(svid), renewals: watch::Sender::new(0) })
     }
 
     /// Where TLS takes the certificate from.
@@ -134,7 +129,5 @@ impl Shared {
 
 pub(super) fn svid(chain: Vec<Vec<u8>>, key: PrivateKey) -> Result<Arc<Svid>, SignError> {
     let chain = chain.into_iter().map(CertificateDer::from).collect();
-    Svid::new(chain, key)
-        .map(Arc::new)
-        .map_err(|error| SignError::Unusable(error.to_string()))
+    Svid::new(chain, key).map(Arc::new).map_err(|error| SignError::Unusable(error.to_string()))
 }

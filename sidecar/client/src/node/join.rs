@@ -56,11 +56,7 @@ pub(super) async fn resume_or_join(cache: &Cache, config: &NodeConfig) -> Result
         }
     }
     let Some(token) = &config.join_token else {
-        return Err(if had_one {
-            StartError::Expired
-        } else {
-            StartError::NoToken
-        });
+        return Err(if had_one { StartError::Expired } else { StartError::NoToken });
     };
     let broker = config.broker.clone().unwrap_or_else(|| token.broker.clone());
     let identities = join(token, broker).await?;
@@ -91,49 +87,27 @@ async fn join(token: &JoinToken, broker: String) -> Result<Identities, JoinError
     let svid = identity::svid(chain, key)?;
     let expected = portcullis_identity::node_id(&token.trust_domain, &token.node);
     if svid.id() != &expected {
-        return Err(JoinError::Unusable(format!(
-            "the certificate is for `{}`, not for `{expected}`",
-            svid.id()
-        )));
+        return Err(JoinError::Unusable(format!("the certificate is for `{}`, not for `{expected}`", svid.id())));
     }
-    let own = CachedSvid {
-        entry: String::new(),
-        digest: String::new(),
-        svid,
-    };
-    Ok(Identities {
-        broker,
-        bundles,
-        svids: vec![own],
-    })
+    let own = CachedSvid { entry: String::new(), digest: String::new(), svid };
+    Ok(Identities { broker, bundles, svids: vec![own] })
 }
 
 async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::JoinReply, JoinError> {
     let config = joining_client_config(token.root_spki_sha256, &token.trust_domain)
         .map_err(|error| JoinError::Unusable(error.to_string()))?;
-    let channel = portcullis_api::connect_node(broker, &config)
-        .await
-        .map_err(|error| match error {
-            ConnectError::Unreachable { .. } => JoinError::Unreachable(error.to_string()),
-            ConnectError::NotTheBroker { .. } => JoinError::NotTheBroker(error.to_string()),
-        })?;
-    let request = v1::JoinRequest {
-        node: token.node.to_string(),
-        secret: token.secret().to_vec(),
-        csr: csr.to_vec(),
-    };
+    let channel = portcullis_api::connect_node(broker, &config).await.map_err(|error| match error {
+        ConnectError::Unreachable { .. } => JoinError::Unreachable(error.to_string()),
+        ConnectError::NotTheBroker { .. } => JoinError::NotTheBroker(error.to_string()),
+    })?;
+    let request = v1::JoinRequest { node: token.node.to_string(), secret: token.secret().to_vec(), csr: csr.to_vec() };
     let mut client = v1::node_client::NodeClient::new(channel);
     let reply = tokio::time::timeout(DEADLINE, client.join(request))
         .await
         .map_err(|_| JoinError::Unreachable("the broker does not answer".to_owned()))?;
     match reply {
         Ok(reply) => Ok(reply.into_inner()),
-        Err(status)
-            if matches!(
-                status.code(),
-                Code::Unavailable | Code::ResourceExhausted | Code::Unknown
-            ) =>
-        {
+        Err(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Unknown) => {
             Err(JoinError::Unreachable(status.message().to_owned()))
         }
         Err(status) => Err(JoinError::Refused(status.message().to_owned())),

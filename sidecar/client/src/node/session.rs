@@ -98,27 +98,15 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
 }
 
 async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), String> {
-    let verifier = PeerVerifier::new(
-        Arc::clone(&shared.trust),
-        PeerRule::Exactly(broker_id(&shared.trust_domain)),
-    );
+    let verifier = PeerVerifier::new(Arc::clone(&shared.trust), PeerRule::Exactly(broker_id(&shared.trust_domain)));
     let config = client_config(verifier, Arc::clone(shared.own.slot())).map_err(|error| error.to_string())?;
-    let channel = portcullis_api::connect_node(&shared.broker, &config)
-        .await
-        .map_err(|error| error.to_string())?;
+    let channel = portcullis_api::connect_node(&shared.broker, &config).await.map_err(|error| error.to_string())?;
     let mut client =
         v1::node_client::NodeClient::new(channel).max_decoding_message_size(portcullis_api::MAX_MESSAGE_BYTES);
     let (messages, queue) = mpsc::channel(UPLINK_QUEUE);
-    let uplink = Uplink {
-        messages,
-        pending: HashMap::new(),
-        next: 1,
-    };
+    let uplink = Uplink { messages, pending: HashMap::new(), next: 1 };
     uplink.send(hello(shared)).await?;
-    let stream = client
-        .watch(ReceiverStream::new(queue))
-        .await
-        .map_err(|status| status.message().to_owned())?;
+    let stream = client.watch(ReceiverStream::new(queue)).await.map_err(|status| status.message().to_owned())?;
     let announced: Vec<_> = lock(&shared.announced).keys().cloned().collect();
     for target in announced {
         uplink.announce(shared, &target).await?;
@@ -150,27 +138,18 @@ struct Uplink {
 impl Uplink {
     async fn send(&self, message: watch_request::Message) -> Result<(), String> {
         let message = v1::WatchRequest { message: Some(message) };
-        self.messages
-            .send(message)
-            .await
-            .map_err(|_| "the broker ended the stream".to_owned())
+        self.messages.send(message).await.map_err(|_| "the broker ended the stream".to_owned())
     }
 
     async fn announce(&self, shared: &Shared, target: &portcullis_identity::Target) -> Result<(), String> {
         let addresses = lock(&shared.announced).get(target).cloned().unwrap_or_default();
         let target = Some(target_message(target));
-        self.send(watch_request::Message::Announce(v1::Announce { target, addresses }))
-            .await
+        self.send(watch_request::Message::Announce(v1::Announce { target, addresses })).await
     }
 
     async fn ask(&mut self, shared: &Shared, request: Request) -> Result<(), String> {
         match request {
-            Request::Sign {
-                entry,
-                digest,
-                csr,
-                reply,
-            } => {
+            Request::Sign { entry, digest, csr, reply } => {
                 self.pending.retain(|_, reply| !reply.is_closed());
                 if reply.is_closed() {
                     return Ok(());
@@ -182,12 +161,7 @@ impl Uplink {
                 let request = self.next;
                 self.next += 1;
                 self.pending.insert(request, reply);
-                let sign = v1::Sign {
-                    request,
-                    entry,
-                    csr,
-                    component_digest: digest,
-                };
+                let sign = v1::Sign { request, entry, csr, component_digest: digest };
                 self.send(watch_request::Message::Sign(sign)).await
             }
             Request::Announce(target) => self.announce(shared, &target).await,
@@ -215,9 +189,7 @@ impl Uplink {
                 return Ok(());
             }
             Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused { target, reason })) => {
-                let target = target
-                    .map(|target| format!("{}/{}", target.lattice, target.id))
-                    .unwrap_or_default();
+                let target = target.map(|target| format!("{}/{}", target.lattice, target.id)).unwrap_or_default();
                 warn!(target, reason, "the broker refuses an announcement");
                 return Ok(());
             }
@@ -252,9 +224,6 @@ fn warn_of_skew(broker_seconds: u64) {
     const TOLERATED_SECONDS: u64 = 5;
     let here = super::seconds(clock::now());
     if broker_seconds != 0 && here.abs_diff(broker_seconds) > TOLERATED_SECONDS {
-        warn!(
-            seconds = here.abs_diff(broker_seconds),
-            "this machine's clock differs from the broker's"
-        );
+        warn!(seconds = here.abs_diff(broker_seconds), "this machine's clock differs from the broker's");
     }
 }

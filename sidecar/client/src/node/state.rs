@@ -26,10 +26,7 @@ impl fmt::Display for Version {
 
 impl From<Version> for v1::Version {
     fn from(version: Version) -> Self {
-        Self {
-            incarnation: version.incarnation,
-            epoch: version.epoch,
-        }
+        Self { incarnation: version.incarnation, epoch: version.epoch }
     }
 }
 
@@ -137,25 +134,12 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State {
-            version,
-            bundles,
-            entries,
-            components,
-            served,
-            now_seconds: _,
-        } = message;
+        let v1::State { version, bundles, entries, components, served, now_seconds: _ } = message;
         let version = parse_version(version)?;
         if version < known {
-            return Err(InvalidState::Older {
-                offered: version,
-                known,
-            });
+            return Err(InvalidState::Older { offered: version, known });
         }
-        let mut state = Self {
-            version,
-            ..Self::default()
-        };
+        let mut state = Self { version, ..Self::default() };
         state.upsert(bundles, entries, components, served)?;
         Ok(state)
     }
@@ -177,10 +161,7 @@ impl NodeState {
         } = change;
         let version = parse_version(version)?;
         if version <= self.version {
-            return Err(InvalidState::Older {
-                offered: version,
-                known: self.version,
-            });
+            return Err(InvalidState::Older { offered: version, known: self.version });
         }
         let mut state = self.clone();
         state.version = version;
@@ -245,25 +226,14 @@ impl NodeState {
 
 impl Entry {
     fn from_message(message: v1::Entry) -> Result<Self, InvalidState> {
-        let v1::Entry {
-            id,
-            spiffe_id,
-            node: _,
-            component_digest,
-            danger_any_digest,
-            x509_ttl_seconds: _,
-            lattice: _,
-        } = message;
+        let v1::Entry { id, spiffe_id, node: _, component_digest, danger_any_digest, x509_ttl_seconds: _, lattice: _ } =
+            message;
         let digest = match (component_digest.is_empty(), danger_any_digest) {
             (false, _) => ComponentDigest::Exactly(component_digest),
             (true, true) => ComponentDigest::DangerAny,
             (true, false) => ComponentDigest::NotAComponent,
         };
-        Ok(Self {
-            id,
-            spiffe_id: parse_id("entry.spiffe_id", &spiffe_id)?,
-            digest,
-        })
+        Ok(Self { id, spiffe_id: parse_id("entry.spiffe_id", &spiffe_id)?, digest })
     }
 
     fn to_message(&self) -> v1::Entry {
@@ -294,12 +264,7 @@ impl Entry {
 
 impl PeerRecord {
     pub(crate) fn from_message(message: v1::PeerRecord) -> Result<Self, InvalidState> {
-        let v1::PeerRecord {
-            target,
-            spiffe_id,
-            interfaces,
-            addresses,
-        } = message;
+        let v1::PeerRecord { target, spiffe_id, interfaces, addresses } = message;
         Ok(Self {
             target: parse_target(target)?,
             spiffe_id: parse_id("record.spiffe_id", &spiffe_id)?,
@@ -320,13 +285,7 @@ impl PeerRecord {
 
 impl ServedComponent {
     fn from_message(message: v1::ServedComponent) -> Result<Self, InvalidState> {
-        let v1::ServedComponent {
-            record,
-            upstream,
-            wit,
-            policies,
-            grants,
-        } = message;
+        let v1::ServedComponent { record, upstream, wit, policies, grants } = message;
         let upstream = match v1::Upstream::try_from(upstream) {
             Ok(v1::Upstream::Typed) => UpstreamKind::Typed,
             Ok(v1::Upstream::Splice) => UpstreamKind::Splice,
@@ -336,10 +295,7 @@ impl ServedComponent {
             record: PeerRecord::from_message(record.ok_or(InvalidState::Missing("served.record"))?)?,
             upstream,
             wit: wit_sources(wit),
-            policies: policies
-                .into_iter()
-                .map(|v1::Policy { id, text }| PolicyText { id, text })
-                .collect(),
+            policies: policies.into_iter().map(|v1::Policy { id, text }| PolicyText { id, text }).collect(),
             grants,
         })
     }
@@ -355,18 +311,12 @@ impl ServedComponent {
             wit: self
                 .wit
                 .iter()
-                .map(|source| v1::WitFile {
-                    path: source.path.clone(),
-                    text: source.text.clone(),
-                })
+                .map(|source| v1::WitFile { path: source.path.clone(), text: source.text.clone() })
                 .collect(),
             policies: self
                 .policies
                 .iter()
-                .map(|policy| v1::Policy {
-                    id: policy.id.clone(),
-                    text: policy.text.clone(),
-                })
+                .map(|policy| v1::Policy { id: policy.id.clone(), text: policy.text.clone() })
                 .collect(),
             grants: self.grants.clone(),
         }
@@ -374,26 +324,18 @@ impl ServedComponent {
 }
 
 pub(crate) fn wit_sources(files: Vec<v1::WitFile>) -> Vec<WitSource> {
-    files
-        .into_iter()
-        .map(|v1::WitFile { path, text }| WitSource { path, text })
-        .collect()
+    files.into_iter().map(|v1::WitFile { path, text }| WitSource { path, text }).collect()
 }
 
 pub(crate) fn target_message(target: &Target) -> v1::Target {
-    v1::Target {
-        lattice: target.lattice.to_string(),
-        id: target.id.to_string(),
-    }
+    v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
 pub(crate) fn parse_bundle(message: v1::Bundle) -> Result<Bundle, InvalidState> {
-    let v1::Bundle {
-        trust_domain,
-        x509_authorities,
-    } = message;
+    let v1::Bundle { trust_domain, x509_authorities } = message;
     let field = |cause: String| InvalidState::Field { field: "bundle", cause };
-    let trust_domain = portcullis_identity::parse_trust_domain(&trust_domain).map_err(|error| field(error.to_string()))?;
+    let trust_domain =
+        portcullis_identity::parse_trust_domain(&trust_domain).map_err(|error| field(error.to_string()))?;
     Bundle::new(trust_domain, x509_authorities.into_iter().map(CertificateDer::from))
         .map_err(|error| field(error.to_string()))
 }
@@ -414,18 +356,11 @@ fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
     let v1::Target { lattice, id } = target.ok_or(InvalidState::Missing("target"))?;
     let field = |cause: String| InvalidState::Field { field: "target", cause };
     Ok(Target {
-        lattice: lattice
-            .parse()
-            .map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
-        id: id
-            .parse()
-            .map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
+        lattice: lattice.parse().map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
+        id: id.parse().map_err(|error: portcullis_identity::InvalidName| field(error.to_string()))?,
     })
 }
 
 fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
-    portcullis_identity::parse_spiffe_id(text).map_err(|error| InvalidState::Field {
-        field,
-        cause: error.to_string(),
-    })
+    portcullis_identity::parse_spiffe_id(text).map_err(|error| InvalidState::Field { field, cause: error.to_string() })
 }

@@ -24,12 +24,7 @@ use super::{CallError, Inner, call};
 /// What `wrpc-transport-quic` stops a stream with that it has read to the end.
 const DONE: VarInt = VarInt::from_u32(1);
 /// Of a call whose result may hold streams: many frames, each bounded.
-const STREAMED: FrameLimits = FrameLimits {
-    frame: 1 << 20,
-    path: 16,
-    total: 64 << 20,
-    frames: 1 << 20,
-};
+const STREAMED: FrameLimits = FrameLimits { frame: 1 << 20, path: 16, total: 64 << 20, frames: 1 << 20 };
 
 /// A virtual component as wRPC bindings see it.
 #[derive(Clone, Debug)]
@@ -106,28 +101,19 @@ impl Invoke for PeerClient {
     {
         let link = route::link(&self.inner, &self.route).await?;
         let connection = link.connection.clone();
-        let (send, recv) = connection.open().await.map_err(|lost| CallError::Unreachable {
-            peer: self.route.peer.clone(),
-            cause: lost.to_string(),
-        })?;
+        let (send, recv) = connection
+            .open()
+            .await
+            .map_err(|lost| CallError::Unreachable { peer: self.route.peer.clone(), cause: lost.to_string() })?;
         let stream = send.id().index();
-        let recv = Watched {
-            reader: LimitedReader::frames(recv, STREAMED),
-            stream,
-            connection,
-            outcome: outcome.clone(),
-        };
-        let invoked = InvokeBuilder::<Ends>::default()
-            .invoke(send, recv, instance, function, params, paths)
-            .await;
+        let recv =
+            Watched { reader: LimitedReader::frames(recv, STREAMED), stream, connection, outcome: outcome.clone() };
+        let invoked = InvokeBuilder::<Ends>::default().invoke(send, recv, instance, function, params, paths).await;
         match (invoked, outcome.refusal()) {
             (Ok((outgoing, inner)), _) => Ok((outgoing, Answer { inner, outcome })),
-            (Err(_), Some(refusal)) => Err(CallError::Refused {
-                peer: self.route.peer.clone(),
-                refusal,
-                explanation: None,
+            (Err(_), Some(refusal)) => {
+                Err(CallError::Refused { peer: self.route.peer.clone(), refusal, explanation: None }.into())
             }
-            .into()),
             (Err(error), None) => Err(error),
         }
     }
@@ -161,9 +147,7 @@ pub struct Answer {
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer")
-            .field("outcome", &self.outcome)
-            .finish_non_exhaustive()
+        f.debug_struct("Answer").field("outcome", &self.outcome).finish_non_exhaustive()
     }
 }
 
@@ -181,10 +165,7 @@ impl AsyncRead for Answer {
 
 impl Index<Self> for Answer {
     fn index(&self, path: &[usize]) -> anyhow::Result<Self> {
-        Ok(Self {
-            inner: self.inner.index(path)?,
-            outcome: self.outcome.clone(),
-        })
+        Ok(Self { inner: self.inner.index(path)?, outcome: self.outcome.clone() })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use portcullis_identity::SpiffeId;
+use portcullis_transport::CloseReason;
 use portcullis_transport::quic::Connection;
 use tokio::sync::Mutex;
 use tracing::{debug, info};
@@ -31,6 +32,8 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) connection: Connection,
+    /// As the registry names it.
+    address: String,
     renewal: u64,
     refresh_at: SystemTime,
 }
@@ -51,10 +54,17 @@ impl Route {
     pub(super) fn update(&self, record: &PeerRecord) {
         let known = *self.addresses.read().unwrap_or_else(PoisonError::into_inner) == record.addresses;
         if !known {
-            self.addresses
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone_from(&record.addresses);
+            self.addresses.write().unwrap_or_else(PoisonError::into_inner).clone_from(&record.addresses);
+            self.leave_old_address(&record.addresses);
+        }
+    }
+
+    /// A sidecar that started anew elsewhere does not answer where it was, nor say that it will not.
+    fn leave_old_address(&self, addresses: &[String]) {
+        let moved = self.current.load_full();
+        let moved = moved.filter(|link| !addresses.is_empty() && !addresses.contains(&link.address));
+        if let Some(link) = moved {
+            self.forget(&link);
         }
     }
 
@@ -72,19 +82,8 @@ pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<L
     if let Some(link) = usable(route) {
         let renewal = *inner.identity.renewals().borrow();
         let stale = link.renewal != renewal || link.refresh_at <= clock::now();
-        if stale && !route.refreshing.swap(true, Ordering::AcqRel) {
-            let (inner, route) = (Arc::clone(inner), Arc::clone(route));
-            inner.tasks.clone().spawn(async move {
-                let made = dial(&inner, &route).await;
-                match made {
-                    Ok(link) => {
-                        debug!(peer = route.peer, "connected anew");
-                        route.current.store(Some(link));
-                    }
-                    Err(error) => info!(peer = route.peer, %error, "cannot connect anew; the old connection stays"),
-                }
-                route.refreshing.store(false, Ordering::Release);
-            });
+        if stale {
+            refresh(inner, route, None);
         }
         return Ok(link);
     }
@@ -97,20 +96,41 @@ pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<L
     Ok(link)
 }
 
+/// A connection on which nothing comes back: if a younger one can be made, who served the old one is gone, and with it every call on it.
+pub(super) fn doubt(inner: &Arc<Inner>, route: &Arc<Route>, link: &Arc<Link>) {
+    info!(peer = route.peer, "the peer is silent; connecting anew");
+    refresh(inner, route, Some(Arc::clone(link)));
+}
+
+/// Makes a younger connection, one at a time; `doubted` is closed once there is one.
+fn refresh(inner: &Arc<Inner>, route: &Arc<Route>, doubted: Option<Arc<Link>>) {
+    if route.refreshing.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (inner, route) = (Arc::clone(inner), Arc::clone(route));
+    inner.tasks.clone().spawn(async move {
+        match dial(&inner, &route).await {
+            Ok(link) => {
+                debug!(peer = route.peer, "connected anew");
+                route.current.store(Some(link));
+                if let Some(doubted) = doubted {
+                    doubted.connection.close(CloseReason::Draining);
+                }
+            }
+            Err(error) => info!(peer = route.peer, %error, "cannot connect anew; the old connection stays"),
+        }
+        route.refreshing.store(false, Ordering::Release);
+    });
+}
+
 fn usable(route: &Route) -> Option<Arc<Link>> {
-    route
-        .current
-        .load_full()
-        .filter(|link| link.connection.lost().is_none())
+    route.current.load_full().filter(|link| link.connection.lost().is_none())
 }
 
 async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
     let renewal = *inner.identity.renewals().borrow();
     let addresses = route.addresses.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let unreachable = |cause: String| CallError::Unreachable {
-        peer: route.peer.clone(),
-        cause,
-    };
+    let unreachable = |cause: String| CallError::Unreachable { peer: route.peer.clone(), cause };
     let mut last = "no sidecar has announced an address".to_owned();
     for address in addresses {
         let resolved = match tokio::net::lookup_host(&address).await {
@@ -123,7 +143,7 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
         for resolved in resolved {
             let dialled = inner.dialer.connect(resolved, &route.expected);
             match tokio::time::timeout(inner.limits.connect, dialled).await {
-                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, renewal))),
+                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, address.clone(), renewal))),
                 Ok(Err(error)) => last = format!("`{address}`: {error}"),
                 Err(_) => last = format!("`{address}`: no answer within {} ms", inner.limits.connect.as_millis()),
             }
@@ -133,12 +153,8 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
 }
 
 /// The younger connection is due at half of what is left of the peer's certificate.
-fn fresh(connection: Connection, renewal: u64) -> Link {
+fn fresh(connection: Connection, address: String, renewal: u64) -> Link {
     let now = clock::now();
     let left = connection.peer().not_after().duration_since(now).unwrap_or_default();
-    Link {
-        connection,
-        renewal,
-        refresh_at: now + left / 2,
-    }
+    Link { connection, address, renewal, refresh_at: now + left / 2 }
 }

@@ -1,0 +1,156 @@
+//! What the tasks of a node share, and what they do with it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use portcullis_api::v1;
+use portcullis_identity::{Svid, Target, TrustBundles, TrustDomain, TrustSource};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tonic::transport::Channel;
+
+use super::cache::{Cache, CacheError, CachedSvid, Identities};
+use super::state::{NodeState, Version};
+use super::{
+    Connectivity, Entry, Identity, NodeKind, Request, SIGN_DEADLINE, SignError, StartError, blocking, lock, seconds,
+};
+use crate::clock;
+
+/// What the tasks of a node share.
+pub(super) struct Shared {
+    pub(super) kind: NodeKind,
+    pub(super) broker: String,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) trust: TrustSource,
+    pub(super) own: Arc<Identity>,
+    pub(super) identities: Mutex<BTreeMap<String, Arc<Identity>>>,
+    pub(super) cached: Mutex<Vec<CachedSvid>>,
+    pub(super) announced: Mutex<BTreeMap<Target, Vec<String>>>,
+    pub(super) state: watch::Sender<Arc<NodeState>>,
+    pub(super) connectivity: watch::Sender<Connectivity>,
+    pub(super) client: Mutex<Option<v1::node_client::NodeClient<Channel>>>,
+    /// When the broker last confirmed the state, in seconds since 1970.
+    pub(super) confirmed: AtomicU64,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) state_changed: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("kind", &self.kind).field("broker", &self.broker).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn shared(
+    kind: NodeKind,
+    cache: Arc<Cache>,
+    identities: Identities,
+    requests: mpsc::Sender<Request>,
+) -> Result<Shared, StartError> {
+    let Identities { broker, bundles, mut svids } = identities;
+    let unusable = |what: &'static str, cause: String| StartError::Unusable { what, cause };
+    let position = svids.iter().position(|svid| svid.entry.is_empty()).ok_or(StartError::NoToken)?;
+    let own = svids.swap_remove(position).svid;
+    let trust_domain =
+        TrustDomain::new(own.id().trust_domain_name()).map_err(|error| unusable("identity", error.to_string()))?;
+    let (state, confirmed) = cached_state(&cache, bundles)?;
+    let trust = TrustBundles::new(state.bundles.values().cloned(), clock::now());
+    Ok(Shared {
+        kind,
+        broker,
+        trust_domain,
+        trust: Arc::new(ArcSwap::from_pointee(trust)),
+        own: Identity::new(String::new(), String::new(), own),
+        identities: Mutex::default(),
+        cached: Mutex::new(svids),
+        announced: Mutex::default(),
+        state: watch::Sender::new(Arc::new(state)),
+        connectivity: watch::Sender::new(Connectivity::Disconnected("not connected yet".to_owned())),
+        client: Mutex::default(),
+        confirmed: AtomicU64::new(confirmed),
+        requests,
+        cache,
+        state_changed: Notify::new(),
+    })
+}
+
+/// The last state, or a first one that holds nothing but the bundles of the join reply.
+fn cached_state(cache: &Cache, bundles: Vec<v1::Bundle>) -> Result<(NodeState, u64), StartError> {
+    let (message, confirmed) = match cache.state()? {
+        Some(message) => {
+            let confirmed = message.now_seconds;
+            (message, confirmed)
+        }
+        None => {
+            let version = Some(v1::Version::default());
+            (v1::State { version, bundles, ..v1::State::default() }, seconds(clock::now()))
+        }
+    };
+    let state = NodeState::from_message(message, Version::default())
+        .map_err(|error| StartError::Unusable { what: "state", cause: error.to_string() })?;
+    Ok((state, confirmed))
+}
+
+impl Shared {
+    pub(super) async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Sign { entry: entry.to_owned(), digest: digest.to_owned(), csr, reply };
+        let asked = async {
+            self.requests.send(request).await.map_err(|_| SignError::Offline)?;
+            answer.await.map_err(|_| SignError::Offline)?
+        };
+        tokio::time::timeout(SIGN_DEADLINE, asked).await.map_err(|_| SignError::Offline)?
+    }
+
+    /// A cached SVID of the entry that is still in the first three quarters of its life and for the same file.
+    pub(super) fn take_cached(&self, entry: &Entry, digest: &str) -> Option<Arc<Svid>> {
+        let now = clock::now();
+        let mut cached = lock(&self.cached);
+        let good = |svid: &CachedSvid| {
+            svid.entry == entry.id
+                && svid.digest == digest
+                && svid.svid.id() == &entry.spiffe_id
+                && svid.svid.not_after() > now
+        };
+        let position = cached.iter().position(good)?;
+        Some(cached.swap_remove(position).svid)
+    }
+
+    pub(super) async fn store_identities(&self) -> Result<(), CacheError> {
+        let identities = self.identities();
+        let cache = Arc::clone(&self.cache);
+        blocking(move || cache.store_identities(&identities)).await
+    }
+
+    fn identities(&self) -> Identities {
+        let own = std::iter::once(Arc::clone(&self.own));
+        let held: Vec<_> = own.chain(lock(&self.identities).values().cloned()).collect();
+        let held = held.iter().map(|identity| CachedSvid {
+            entry: identity.entry().to_owned(),
+            digest: identity.digest().to_owned(),
+            svid: identity.svid(),
+        });
+        // What an earlier run cached and nobody asked for yet stays on disk.
+        let svids = held.chain(lock(&self.cached).iter().cloned()).collect();
+        let bundles = self.state.borrow().to_message().bundles;
+        Identities { broker: self.broker.clone(), bundles, svids }
+    }
+
+    /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
+    pub(super) fn enforce(&self, state: NodeState) {
+        let now = clock::now();
+        if !self.state.borrow().trusts_as(&state) {
+            self.trust.store(Arc::new(TrustBundles::new(state.bundles.values().cloned(), now)));
+        }
+        self.confirm(now);
+        self.state.send_replace(Arc::new(state));
+        self.state_changed.notify_one();
+    }
+
+    pub(super) fn confirm(&self, now: SystemTime) {
+        self.confirmed.store(seconds(now), Ordering::Relaxed);
+    }
+}
