@@ -16,7 +16,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use portcullis_client::explanation;
-use portcullis_policy::{CallContext, ParamValue, Permit, Transport};
+use portcullis_policy::{CallContext, ParamValue, Permit, Transport, Verdict};
 use portcullis_transport::quic::{self, Invocation, RecvStream, SendStream};
 use portcullis_transport::{HeaderLimits, Refusal};
 use tokio::sync::watch;
@@ -31,6 +31,9 @@ use crate::clock;
 use crate::config::LimitsSection;
 use crate::meters::Meters;
 use crate::upstream::{Ended, Upstream};
+
+/// What a caller without any grant is told, whatever it asks for.
+const NO_POLICY: &str = "no policy permits it";
 
 /// What every call needs.
 #[derive(Debug)]
@@ -135,11 +138,7 @@ impl Gate {
 
     /// Serves one stream of a caller to its end.
     pub(crate) async fn serve(&self, caller: &Caller, send: SendStream, recv: RecvStream) {
-        let mut stream = Stream {
-            send,
-            recv,
-            began: clock::instant(),
-        };
+        let mut stream = Stream { send, recv, began: clock::instant() };
         let Err(refused) = self.call(caller, &mut stream).await else {
             return;
         };
@@ -183,21 +182,12 @@ impl Gate {
                 .detailed(self.not_ready.load().as_str())
         })?;
         let outlook = caller.outlook(served);
-        let Some(function) = outlook
-            .served
-            .function(&invocation.header.instance, &invocation.header.function)
-        else {
+        let Some(function) = outlook.served.function(&invocation.header.instance, &invocation.header.function) else {
             return Err(unknown(&outlook, &invocation));
         };
         let function = Arc::clone(function);
         let Stream { send, recv, began } = stream;
-        let call = Call {
-            caller,
-            outlook: &outlook,
-            function: &function,
-            send,
-            recv,
-        };
+        let call = Call { caller, outlook: &outlook, function: &function, send, recv };
         let outcome = match &self.upstream {
             Upstream::Http(http) => typed::call(self, http, call, invocation.rest).await?,
             Upstream::Splice(splice) => spliced::call(self, splice, call, invocation).await?,
@@ -235,26 +225,16 @@ impl Gate {
     async fn explain(&self, caller: &Caller, invocation: Invocation, stream: &mut Stream) -> Result<(), Refused> {
         let Stream { send, recv, .. } = stream;
         if invocation.header.function != explanation::FUNCTION {
-            return Err(Refused::new(
-                Refusal::UnknownFunction,
-                "this interface has one function, `explain`",
-            ));
+            return Err(Refused::new(Refusal::UnknownFunction, "this interface has one function, `explain`"));
         }
         let malformed = |error: &dyn std::fmt::Display| Refused::new(Refusal::MalformedValue, error.to_string());
-        let limits = portcullis_transport::FrameLimits {
-            frame: 64,
-            total: 64,
-            ..Default::default()
-        };
+        let limits = portcullis_transport::FrameLimits { frame: 64, total: 64, ..Default::default() };
         let reading = quic::read_root_frames(recv, invocation.rest, limits);
         let frames = match tokio::time::timeout(self.limits.header_timeout, reading).await {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) => return Refused::unread(&error).map_or(Ok(()), Err),
             Err(_) => {
-                return Err(Refused::new(
-                    Refusal::DeadlineExceeded,
-                    "the question did not arrive in time",
-                ));
+                return Err(Refused::new(Refusal::DeadlineExceeded, "the question did not arrive in time"));
             }
         };
         let call = explanation::decode_question(frames.payload()).map_err(|error| malformed(&error))?;
@@ -269,28 +249,32 @@ impl Gate {
 impl Call<'_> {
     /// Leave to forward, or why not.
     fn permit(&self, gate: &Gate, params: Option<&[(&str, ParamValue<'_>)]>) -> Result<Permit, Refused> {
-        let context = CallContext {
-            transport: Transport::Quic,
-            link_name: None,
-            params,
-        };
+        let context = CallContext { transport: Transport::Quic, link_name: None, params };
         let verdict = self.outlook.view.decide(self.function.action, &context);
         for trial in verdict.dry_run() {
             info!(target: "decision", peer = self.caller.id(), instance = self.function.instance, function = self.function.name, ?trial, "dry run");
         }
-        let permit = verdict.permit().ok_or_else(|| Refused::denied(&verdict))?;
+        let permit = verdict.permit().ok_or_else(|| self.denied(&verdict))?;
         if gate.record_allowed {
             let policies: Vec<_> = verdict.reasons().iter().map(portcullis_policy::PolicyRef::id).collect();
             info!(target: "decision", peer = self.caller.id(), instance = self.function.instance, function = self.function.name, ?policies, epoch = %self.outlook.served.version, "allowed");
         }
         Ok(permit)
     }
+
+    /// Who may call nothing here is not told which policy decided: it would tell that the name exists.
+    fn denied(&self, verdict: &Verdict) -> Refused {
+        if self.outlook.view.may_call_any(Transport::Quic) {
+            return Refused::denied(verdict);
+        }
+        Refused::new(Refusal::Denied, NO_POLICY).detailed(verdict.summary())
+    }
 }
 
 /// A name that is not served. Who may call nothing here learns nothing about what exists.
 fn unknown(outlook: &Outlook, invocation: &Invocation) -> Refused {
     if !outlook.view.may_call_any(Transport::Quic) {
-        return Refused::new(Refusal::Denied, "no policy permits it");
+        return Refused::new(Refusal::Denied, NO_POLICY);
     }
     let name = format!("`{}#{}`", invocation.header.instance, invocation.header.function);
     Refused::new(Refusal::UnknownFunction, format!("{name} is not served here"))
@@ -298,12 +282,7 @@ fn unknown(outlook: &Outlook, invocation: &Invocation) -> Refused {
 
 /// The one log line of a refusal: a decision record for denials, a warning where the service is at fault.
 fn recorded(caller: &Caller, instance: &str, function: &str, refused: Refused) -> Refused {
-    let Refused {
-        refusal,
-        reason,
-        detail,
-        policies,
-    } = &refused;
+    let Refused { refusal, reason, detail, policies } = &refused;
     let policies: Vec<_> = policies.iter().map(|policy| policy.id.as_str()).collect();
     let (peer, code) = (caller.id(), refusal.name());
     match refusal {
