@@ -20,6 +20,9 @@ pub enum Flaw {
     NoKeyUsage,
 }
 
+/// A chain, leaf first, and the leaf's key.
+pub type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Makes certificates that the broker would never make: with the CA key out of its data folder, as a thief could.
 #[derive(Debug)]
 pub struct Forge {
@@ -35,10 +38,7 @@ impl Forge {
         let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).unwrap();
         let key = KeyPair::try_from(PrivateKeyDer::from(key).secret_der()).unwrap();
         let issuer = Issuer::from_ca_cert_der(&certificate, key).unwrap();
-        Self {
-            issuer,
-            chain: vec![certificate],
-        }
+        Self { issuer, chain: vec![certificate] }
     }
 
     /// Another authority altogether, that claims the same trust domain.
@@ -50,14 +50,11 @@ impl Forge {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into().unwrap())];
         params.self_signed(&key).unwrap();
-        Self {
-            issuer: Issuer::new(params, key),
-            chain: Vec::new(),
-        }
+        Self { issuer: Issuer::new(params, key), chain: Vec::new() }
     }
 
     /// Certificate chain and key for `id`, with one flaw.
-    pub fn certificate(&self, id: &str, flaw: Flaw) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    pub fn certificate(&self, id: &str, flaw: Flaw) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let now = OffsetDateTime::from(SystemTime::now());
         let mut params = CertificateParams::default();
@@ -72,19 +69,14 @@ impl Forge {
         match flaw {
             Flaw::None => {}
             Flaw::Expired => params.not_after = now - Duration::seconds(30),
-            Flaw::TwoUris => params
-                .subject_alt_names
-                .push(SanType::URI(format!("{id}2").try_into().unwrap())),
+            Flaw::TwoUris => params.subject_alt_names.push(SanType::URI(format!("{id}2").try_into().unwrap())),
             Flaw::Ca => params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained),
             Flaw::NoKeyUsage => params.key_usages.clear(),
         }
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let mut chain = vec![leaf];
         chain.extend(self.chain.iter().cloned());
-        (
-            chain,
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
+        (chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
     }
 
     /// A flawless SVID for any id: what only a thief of the CA could have.

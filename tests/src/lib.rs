@@ -8,15 +8,24 @@
     reason = "a harness for tests: it panics where a test should fail"
 )]
 
+mod admin;
+mod callee;
 mod forge;
+mod impostor;
 mod lab;
 mod process;
 mod service;
+mod upstream;
+pub mod wire;
 
-pub use forge::{Flaw, Forge};
-pub use lab::{Caller, ITEMS, Lab, SidecarSetup, WIT};
-pub use process::{Daemon, Ran, binary, run};
+pub use admin::get;
+pub use callee::{Answer, FakeCallee, Visits};
+pub use forge::{Certificate, Flaw, Forge};
+pub use impostor::Impostor;
+pub use lab::{Caller, ITEMS, Lab, PIPE_WIT, PIPES, SidecarSetup, WIT};
+pub use process::{Daemon, Memory, Ran, binary, memory, run};
 pub use service::{Behaviour, LegacyService, Seen};
+pub use upstream::ScriptedUpstream;
 
 /// How long anything in a test may take before it has failed.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

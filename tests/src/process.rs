@@ -1,5 +1,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -21,11 +22,7 @@ pub struct Daemon {
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is not built: run `cargo build --release --workspace` first",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built: run `cargo build --release --workspace` first", path.display());
     path
 }
 
@@ -48,21 +45,13 @@ impl Daemon {
             .args(arguments)
             .arg("--ready-file")
             .arg(&ready)
-            .env(
-                "PORTCULLIS_LOG",
-                std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "info".to_owned()),
-            )
+            .env("PORTCULLIS_LOG", std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
             .unwrap();
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-            ready: serde_json::Value::Null,
-        }
+        Self { name: name.to_owned(), child, log, ready: serde_json::Value::Null }
     }
 
     /// Waits until a launched daemon is ready.
@@ -84,10 +73,7 @@ impl Daemon {
     /// Waits until a line of the log holds all of `words`, and returns it.
     pub fn logged(&self, words: &[&str]) -> String {
         eventually(&format!("{words:?} in the log of {}", self.name), || {
-            self.log()
-                .lines()
-                .find(|line| words.iter().all(|word| line.contains(word)))
-                .map(str::to_owned)
+            self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
         })
     }
 
@@ -116,6 +102,33 @@ impl Daemon {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// What it takes of the machine's memory.
+    pub fn memory(&self) -> Memory {
+        memory(&self.child.id().to_string())
+    }
+
+    /// An address of its ready file.
+    pub fn address(&self, key: &str) -> SocketAddr {
+        self.ready[key].as_str().unwrap().parse().unwrap()
+    }
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub now: u64,
+    pub peak: u64,
+}
+
+/// Reads `/proc/PID/status`; `self` is this process.
+pub fn memory(pid: &str) -> Memory {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let kilobytes = |key: &str| -> u64 {
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    Memory { now: kilobytes("VmRSS:") << 10, peak: kilobytes("VmHWM:") << 10 }
 }
 
 impl Drop for Daemon {
@@ -153,11 +166,7 @@ impl Ran {
 
 /// Runs a program of this workspace to its end.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
-    let output = Command::new(binary(program))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = Command::new(binary(program)).args(arguments).stdin(Stdio::null()).output().unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),

@@ -16,10 +16,7 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -65,13 +62,7 @@ impl LegacyService {
                 std::thread::spawn(move || connection(&stream.unwrap(), &behaviour, &seen, &stop));
             }
         });
-        Self {
-            address,
-            behaviour,
-            seen,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, behaviour, seen, stop, thread: Some(thread) }
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
@@ -148,16 +139,8 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
         };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let mut seen = Seen {
-        method,
-        target,
-        headers,
-        body: String::new(),
-    };
-    let length = seen
-        .header("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or(0);
+    let mut seen = Seen { method, target, headers, body: String::new() };
+    let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     seen.body = String::from_utf8_lossy(&body).into_owned();
@@ -165,9 +148,7 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
 }
 
 fn answer(mut stream: &TcpStream, status: u16, body: &str) -> std::io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
+    let head =
+        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes())
 }

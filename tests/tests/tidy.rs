@@ -21,38 +21,19 @@ const LAYERS: [&str; 12] = [
 ];
 /// Crates that must reach no runtime, network or file system.
 const PURE: [&str; 3] = ["portcullis-identity", "portcullis-value", "portcullis-policy"];
-const IMPURE: [&str; 8] = [
-    "tokio",
-    "quinn",
-    "async-nats",
-    "hyper",
-    "tonic",
-    "redb",
-    "wasmtime",
-    "mio",
-];
+const IMPURE: [&str; 8] = ["tokio", "quinn", "async-nats", "hyper", "tonic", "redb", "wasmtime", "mio"];
 /// Lines of a source file before its tests.
 const MAX_LINES: usize = 400;
-const BANNED: [&str; 8] = [
-    "util", "utils", "common", "helper", "helpers", "manager", "handler", "misc",
-];
+const BANNED: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "handler", "misc"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 fn tracked(suffix: &str) -> Vec<String> {
-    let output = Command::new("git")
-        .args(["ls-files"])
-        .current_dir(root())
-        .output()
-        .unwrap();
+    let output = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
     let files = String::from_utf8(output.stdout).unwrap();
-    let files: Vec<_> = files
-        .lines()
-        .filter(|file| file.ends_with(suffix))
-        .map(str::to_owned)
-        .collect();
+    let files: Vec<_> = files.lines().filter(|file| file.ends_with(suffix)).map(str::to_owned).collect();
     assert!(!files.is_empty(), "git names no file that ends in {suffix}");
     files
 }
@@ -72,21 +53,14 @@ fn graph() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
         .iter()
         .map(|package| (text(&package["id"]), text(&package["name"])))
         .collect();
-    let members = metadata["workspace_members"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| names[&text(id)].clone())
-        .collect();
+    let members = metadata["workspace_members"].as_array().unwrap().iter().map(|id| names[&text(id)].clone()).collect();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in metadata["resolve"]["nodes"].as_array().unwrap() {
-        let normal = node["deps"].as_array().unwrap().iter().filter(|dep| {
-            dep["dep_kinds"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|kind| kind["kind"].is_null())
-        });
+        let normal = node["deps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|dep| dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null()));
         let deps = normal.map(|dep| names[&text(&dep["pkg"])].clone());
         graph.entry(names[&text(&node["id"])].clone()).or_default().extend(deps);
     }
@@ -96,11 +70,7 @@ fn graph() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
 #[test]
 fn crates_depend_downwards_alone() {
     let (graph, members) = graph();
-    assert_eq!(
-        members,
-        LAYERS.iter().map(|name| (*name).to_owned()).collect(),
-        "a member has no layer"
-    );
+    assert_eq!(members, LAYERS.iter().map(|name| (*name).to_owned()).collect(), "a member has no layer");
     for (floor, name) in LAYERS.iter().enumerate() {
         for dependency in &graph[*name] {
             if let Some(other) = LAYERS.iter().position(|layer| layer == dependency) {
@@ -109,10 +79,7 @@ fn crates_depend_downwards_alone() {
         }
     }
     for plane in ["portcullis-client", "portcullis-sidecar", "portcullis-host"] {
-        assert!(
-            !graph[plane].contains("portcullis-broker"),
-            "{plane} depends on the broker"
-        );
+        assert!(!graph[plane].contains("portcullis-broker"), "{plane} depends on the broker");
     }
 }
 
@@ -148,10 +115,7 @@ fn no_source_file_is_long() {
             continue;
         }
         let text = std::fs::read_to_string(root().join(&file)).unwrap();
-        let lines = text
-            .lines()
-            .take_while(|line| !line.starts_with("#[cfg(test)]"))
-            .count();
+        let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
         assert!(lines <= MAX_LINES, "{file} has {lines} lines; {MAX_LINES} are enough");
     }
 }
@@ -171,10 +135,7 @@ fn the_readme_s_commands_run_in_ci() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
     for (promised, run) in [
-        (
-            "cargo run --release -p quickstart",
-            "cargo run --release --locked --quiet -p quickstart",
-        ),
+        ("cargo run --release -p quickstart", "cargo run --release --locked --quiet -p quickstart"),
         ("tests/run.sh", "tests/run.sh"),
     ] {
         assert!(readme.contains(promised), "the README lacks `{promised}`");

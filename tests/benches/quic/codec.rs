@@ -35,10 +35,7 @@ struct Work<'a> {
 }
 
 pub fn measure(options: &Options, report: &mut Report) {
-    let source = WitSource {
-        path: "codec.wit".to_owned(),
-        text: WIT.to_owned(),
-    };
+    let source = WitSource { path: "codec.wit".to_owned(), text: WIT.to_owned() };
     let wit = Wit::parse(&[source]).unwrap();
     let function = |name: &str| wit.function("test:codec/values", name).unwrap().typed().unwrap();
     let mut works = small(function("get"));
@@ -47,11 +44,7 @@ pub fn measure(options: &Options, report: &mut Report) {
     works.extend(large("list of records", function("records"), Value::List(records)));
     let numbers = (0..LARGE as u32 / 4).map(|number| Value::U32(number.wrapping_mul(7919)));
     works.extend(large("list<u32>", function("numbers"), Value::List(numbers.collect())));
-    works.extend(large(
-        "list<u8>",
-        function("bytes"),
-        Value::Bytes(vec![42; LARGE].into()),
-    ));
+    works.extend(large("list<u8>", function("bytes"), Value::Bytes(vec![42; LARGE].into())));
     for _ in 0..if options.quick { 1 } else { 15 } {
         works.iter_mut().for_each(Work::round);
     }
@@ -90,11 +83,7 @@ fn small(ty: &FunctionType) -> Vec<Work<'_>> {
 }
 
 fn large<'a>(name: &str, ty: &'a FunctionType, value: Value) -> Vec<Work<'a>> {
-    let limits = Limits {
-        bytes: 64 * LARGE,
-        items: 64 * LARGE,
-        ..Limits::default()
-    };
+    let limits = Limits { bytes: 64 * LARGE, items: 64 * LARGE, ..Limits::default() };
     let rules = JsonRules::default();
     let values = [value];
     let (mut encoded, mut json) = (Vec::new(), Vec::new());
@@ -123,12 +112,7 @@ fn large<'a>(name: &str, ty: &'a FunctionType, value: Value) -> Vec<Work<'a>> {
 
 impl<'a> Work<'a> {
     fn new(name: &str, bytes: Option<usize>, run: impl FnMut() + 'a) -> Self {
-        Self {
-            name: format!("f {name}"),
-            bytes,
-            run: Box::new(run),
-            took: Vec::new(),
-        }
+        Self { name: format!("f {name}"), bytes, run: Box::new(run), took: Vec::new() }
     }
 
     fn round(&mut self) {
@@ -139,8 +123,7 @@ impl<'a> Work<'a> {
             for _ in 0..batch {
                 (self.run)();
             }
-            self.took
-                .push(began.elapsed().as_nanos() as f64 / 1e3 / f64::from(batch));
+            self.took.push(began.elapsed().as_nanos() as f64 / 1e3 / f64::from(batch));
         }
     }
 

@@ -38,10 +38,8 @@ impl Leg {
 
 async fn echo(client: &impl Invoke<Context = ()>) {
     let params = (Bytes::from_static(&PAYLOAD),);
-    let (answer,): (Bytes,) = client
-        .invoke_values_blocking((), ITEMS, "echo", params, NO_PATHS)
-        .await
-        .expect("the call is answered");
+    let (answer,): (Bytes,) =
+        client.invoke_values_blocking((), ITEMS, "echo", params, NO_PATHS).await.expect("the call is answered");
     assert_eq!(answer, PAYLOAD[..]);
 }
 
@@ -56,10 +54,7 @@ pub struct Service {
 
 impl Service {
     pub fn new(url: String) -> Self {
-        let source = WitSource {
-            path: "shop.wit".to_owned(),
-            text: WIT.to_owned(),
-        };
+        let source = WitSource { path: "shop.wit".to_owned(), text: WIT.to_owned() };
         let wit = Wit::parse(&[source]).unwrap();
         let mapping = Mapping::default_for(&wit, &[ITEMS.to_owned()]).unwrap();
         let facts = ComponentFacts {
@@ -68,15 +63,9 @@ impl Service {
             interfaces: wit.interfaces().map(Into::into).collect(),
             grants: Vec::new(),
         };
-        let policy = PolicyText {
-            id: "all".to_owned(),
-            text: "permit (principal, action, resource);".to_owned(),
-        };
+        let policy = PolicyText { id: "all".to_owned(), text: "permit (principal, action, resource);".to_owned() };
         let engine = Engine::new(&Slice::parse(&[policy]).unwrap(), &facts, 1).unwrap();
-        let config = HttpUpstreamConfig {
-            caller_header: Some("x-caller".to_owned()),
-            ..HttpUpstreamConfig::new(url)
-        };
+        let config = HttpUpstreamConfig { caller_header: Some("x-caller".to_owned()), ..HttpUpstreamConfig::new(url) };
         Self {
             client: HttpUpstream::new(&config).unwrap(),
             mapping,

@@ -55,9 +55,7 @@ pub fn measure(scene: &Scene, options: &Options, report: &mut Report) {
 
 async fn drive(leg: Leg, concurrency: usize, length: Duration) -> Slice {
     let (began, before) = (Instant::now(), cpu_us());
-    let callers: Vec<_> = (0..concurrency)
-        .map(|_| tokio::spawn(calls(leg.clone(), began, length)))
-        .collect();
+    let callers: Vec<_> = (0..concurrency).map(|_| tokio::spawn(calls(leg.clone(), began, length))).collect();
     let mut took = Vec::new();
     for caller in callers {
         took.extend(caller.await.expect("no call fails"));

@@ -33,12 +33,7 @@
 //! it takes from all. Each figure is the median over the rounds, of the percentile or rate within one slice. The first round is thrown away.
 //! The column *cpu* is what the parties of one call ran for it together (of p without the sidecar): waiting for a core is not in it.
 
-#![allow(
-    unreachable_pub,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "a program, not an interface"
-)]
+#![allow(unreachable_pub, missing_docs, missing_debug_implementations, reason = "a program, not an interface")]
 
 mod codec;
 mod leg;

@@ -22,9 +22,6 @@ pub fn measure(scene: &Scene, options: &Options, report: &mut Report) -> anyhow:
 fn resident_mb(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .context("no VmRSS in /proc")?
-        .parse()?;
+    let kib: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS in /proc")?.parse()?;
     Ok(kib * 1024.0 / 1e6)
 }

@@ -16,10 +16,7 @@ pub struct Options {
 impl Options {
     pub fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         // `cargo bench` says `--bench`; without it, it is `cargo test --benches` that only wants to know whether it still works.
-        let mut options = Self {
-            quick: true,
-            only: None,
-        };
+        let mut options = Self { quick: true, only: None };
         let mut quick = false;
         let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {

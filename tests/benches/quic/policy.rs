@@ -34,18 +34,10 @@ struct Case {
 }
 
 pub fn measure(options: &Options, report: &mut Report) {
-    let registered = if options.quick {
-        [10, 20, 100]
-    } else {
-        [10, 1000, 10_000]
-    };
+    let registered = if options.quick { [10, 20, 100] } else { [10, 1000, 10_000] };
     let mut cases = vec![Case::new("grants as data".to_owned(), &by_grants(), IN_SLICE)];
     for count in registered {
-        cases.push(Case::new(
-            format!("{IN_SLICE} of {count} policies"),
-            &ten_policies(),
-            count,
-        ));
+        cases.push(Case::new(format!("{IN_SLICE} of {count} policies"), &ten_policies(), count));
     }
     for _ in 0..if options.quick { 2 } else { 40 } {
         for case in &mut cases {
@@ -53,11 +45,9 @@ pub fn measure(options: &Options, report: &mut Report) {
         }
     }
     for case in cases {
-        for (kind, mut took) in [
-            ("cached", case.cached),
-            ("uncached", case.uncached),
-            ("with parameters", case.with_params),
-        ] {
+        for (kind, mut took) in
+            [("cached", case.cached), ("uncached", case.uncached), ("with parameters", case.with_params)]
+        {
             let (p50_us, p99_us) = (percentile(&mut took, 0.5), percentile(&mut took, 0.99));
             report.rows.push(Row {
                 name: format!("e decision {kind}, {}", case.name),
@@ -87,10 +77,7 @@ impl Case {
             )
             .unwrap();
         }
-        let file = PolicyFile {
-            name: "all.cedar".to_owned(),
-            text,
-        };
+        let file = PolicyFile { name: "all.cedar".to_owned(), text };
         let set = PolicySet::parse(&[file], &schema).expect("the policies are right");
         let facts = ComponentFacts {
             lattice: "prod".to_owned(),
@@ -114,10 +101,7 @@ impl Case {
         let (get, pay) = (self.action("get"), self.action("pay"));
         let quic = CallContext::over(Transport::Quic);
         let params = [("amount", ParamValue::Unsigned(5))];
-        let with_params = CallContext {
-            params: Some(&params),
-            ..quic
-        };
+        let with_params = CallContext { params: Some(&params), ..quic };
         // A connection's first call of a function is the one that is not cached.
         let fresh: Vec<_> = (0..64).map(|_| self.view()).collect();
         for view in &fresh {
@@ -131,11 +115,7 @@ impl Case {
     }
 
     fn view(&self) -> PeerView {
-        self.engine.view(&Principal::workload(
-            CHECKOUT,
-            "example.org",
-            "/component/prod/checkout",
-        ))
+        self.engine.view(&Principal::workload(CHECKOUT, "example.org", "/component/prod/checkout"))
     }
 
     fn action(&self, function: &str) -> ActionIndex {
@@ -181,12 +161,7 @@ fn ten_policies() -> String {
 }
 
 fn component(id: String) -> Component {
-    Component {
-        lattice: "prod".to_owned(),
-        id,
-        interfaces: vec![interface()],
-        params: ParamsReadable::Decoded,
-    }
+    Component { lattice: "prod".to_owned(), id, interfaces: vec![interface()], params: ParamsReadable::Decoded }
 }
 
 fn interface() -> Interface {
@@ -196,9 +171,6 @@ fn interface() -> Interface {
     };
     Interface {
         name: INVOICES.to_owned(),
-        functions: vec![
-            function("get", &[("id", ParamType::String)]),
-            function("pay", &[("amount", ParamType::Long)]),
-        ],
+        functions: vec![function("get", &[("id", ParamType::String)]), function("pay", &[("amount", ParamType::Long)])],
     }
 }

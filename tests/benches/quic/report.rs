@@ -32,9 +32,7 @@ pub struct Report {
 impl Report {
     /// The row of a variant, or of the decision or codec case of that name.
     pub fn row(&self, name: &str, concurrency: usize) -> Option<&Row> {
-        self.rows
-            .iter()
-            .find(|row| row.concurrency == concurrency && row.name.starts_with(name))
+        self.rows.iter().find(|row| row.concurrency == concurrency && row.name.starts_with(name))
     }
 
     #[expect(clippy::print_stdout, reason = "the table is what the bench is for")]
@@ -58,10 +56,7 @@ impl Report {
 
     fn line(&self, row: &Row) -> String {
         let (p50, p99) = (time(row.p50_us), time(row.p99_us));
-        let mut line = format!(
-            "{:<44} {:>5} {:>12.0} {p50:>10} {p99:>10}",
-            row.name, row.concurrency, row.per_s
-        );
+        let mut line = format!("{:<44} {:>5} {:>12.0} {p50:>10} {p99:>10}", row.name, row.concurrency, row.per_s);
         if let Some(rate) = row.mb_per_s {
             line += &format!(" {rate:>8.0} MB/s");
         }
@@ -118,11 +113,7 @@ impl Row {
 }
 
 fn time(us: f64) -> String {
-    if us < 10.0 {
-        format!("{us:.3}")
-    } else {
-        format!("{us:.1}")
-    }
+    if us < 10.0 { format!("{us:.3}") } else { format!("{us:.1}") }
 }
 
 /// To nanoseconds: what is finer is noise.

@@ -43,10 +43,7 @@ impl Scene {
         log();
         let lab = Lab::start();
         lab.allow_all();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let callers = [lab.caller("caller"), lab.caller("stock")];
         let [caller, stock_caller] = &callers;
         let stage = Stage::open(&runtime, &lab, stock_caller)?;
@@ -57,11 +54,7 @@ impl Scene {
             ("splice", lab.sidecar(&SidecarSetup::splice("process", &stage.socket))),
             ("http", lab.sidecar(&setup("http-process", stage.http))),
         ];
-        let dialer = Dialer::new(
-            caller.node.trust(),
-            Arc::clone(caller.identity.slot()),
-            QuicLimits::default(),
-        );
+        let dialer = Dialer::new(caller.node.trust(), Arc::clone(caller.identity.slot()), QuicLimits::default());
         let mut connections = Vec::new();
         let mut dial = |address: SocketAddr, id: &SpiffeId| {
             let connection = runtime.block_on(dialer.connect(address, id)).expect("the peer answers");
@@ -75,30 +68,13 @@ impl Scene {
             variant('a', "direct QUIC", dial(stage.quic, &stock_caller.identity.id())),
             variant('u', "direct Unix socket", Leg::Unix(stage.socket.clone().into())),
             variant('n', "naive proxy", dial(stage.naive, &stock_caller.identity.id())),
-            variant(
-                'b',
-                "sidecar, splice",
-                dial(inside[0].bound.quic, &virtual_id("splice")),
-            ),
+            variant('b', "sidecar, splice", dial(inside[0].bound.quic, &virtual_id("splice"))),
             variant('c', "sidecar, HTTP", dial(inside[1].bound.quic, &virtual_id("http"))),
-            variant(
-                'd',
-                "direct HTTP",
-                Leg::Http(Arc::new(Service::new(format!("http://{}", stage.http)))),
-            ),
+            variant('d', "direct HTTP", Leg::Http(Arc::new(Service::new(format!("http://{}", stage.http))))),
             variant('p', "sidecar process, splice", dial(process, &virtual_id("process"))),
         ];
         variants.retain(|variant| options.wants(variant.letter));
-        Ok(Self {
-            runtime,
-            variants,
-            processes,
-            inside,
-            connections,
-            _dialer: dialer,
-            _callers: callers,
-            _lab: lab,
-        })
+        Ok(Self { runtime, variants, processes, inside, connections, _dialer: dialer, _callers: callers, _lab: lab })
     }
 
     /// Ends the sidecars in order, so that a drain that hangs is noticed.
@@ -141,12 +117,7 @@ impl Stage {
         let http = listener.local_addr()?;
         runtime.spawn(service::serve(listener));
         let (quic, naive) = (endpoint(identity)?, endpoint(identity)?);
-        let stage = Self {
-            http,
-            quic: quic.local_addr()?,
-            naive: naive.local_addr()?,
-            socket: socket.clone(),
-        };
+        let stage = Self { http, quic: quic.local_addr()?, naive: naive.local_addr()?, socket: socket.clone() };
         runtime.spawn(stock::quic(quic));
         runtime.spawn(naive::serve(naive, socket));
         Ok(stage)

@@ -41,10 +41,7 @@ where
     H: ConnHandler<I, O> + Send + Sync + 'static,
     for<'a> &'a A: Accept<Context = C, Incoming = I, Outgoing = O>,
 {
-    let calls = server
-        .serve_values::<(Bytes,), (Bytes,)>(ITEMS, "echo", Vec::new())
-        .await
-        .unwrap();
+    let calls = server.serve_values::<(Bytes,), (Bytes,)>(ITEMS, "echo", Vec::new()).await.unwrap();
     let accept = async {
         // Ends with the connection.
         while server.accept(&listener).await.is_ok() {}

@@ -27,32 +27,17 @@ impl Target {
         http(report, &mut targets);
         decisions(report, &mut targets);
         for (kind, mb) in &report.idle_rss_mb {
-            targets.push(Self::at_most(
-                format!("memory of an idle sidecar, {kind}"),
-                "MB",
-                *mb,
-                15.0,
-            ));
+            targets.push(Self::at_most(format!("memory of an idle sidecar, {kind}"), "MB", *mb, 15.0));
         }
         targets
     }
 
     fn at_most(what: impl Into<String>, unit: &'static str, value: f64, most: f64) -> Self {
-        Self {
-            what: what.into(),
-            unit,
-            value,
-            bound: Bound::AtMost(most),
-        }
+        Self { what: what.into(), unit, value, bound: Bound::AtMost(most) }
     }
 
     fn at_least(what: impl Into<String>, unit: &'static str, value: f64, least: f64) -> Self {
-        Self {
-            what: what.into(),
-            unit,
-            value,
-            bound: Bound::AtLeast(least),
-        }
+        Self { what: what.into(), unit, value, bound: Bound::AtLeast(least) }
     }
 }
 
@@ -116,24 +101,13 @@ fn decisions(report: &Report, targets: &mut Vec<Target>) {
     let uncached = "e decision uncached";
     for (what, value, most) in [
         ("p50 of a cached decision", slowest("e decision cached", ""), 1.0),
-        (
-            "p50 uncached, grants as data",
-            slowest(uncached, "grants as data"),
-            10.0,
-        ),
-        (
-            "p50 uncached, 10 policies in the slice",
-            slowest(uncached, "policies"),
-            30.0,
-        ),
+        ("p50 uncached, grants as data", slowest(uncached, "grants as data"), 10.0),
+        ("p50 uncached, 10 policies in the slice", slowest(uncached, "policies"), 30.0),
     ] {
         targets.extend(value.map(|value| Target::at_most(what, "µs", value, most)));
     }
-    let of_registered: Vec<_> = report
-        .rows
-        .iter()
-        .filter(|row| row.name.starts_with(uncached) && row.name.contains("policies"))
-        .collect();
+    let of_registered: Vec<_> =
+        report.rows.iter().filter(|row| row.name.starts_with(uncached) && row.name.contains("policies")).collect();
     if let [few, .., many] = of_registered[..] {
         let what = "p50 uncached with most registered, of that with 10";
         targets.push(Target::at_most(what, "times", many.p50_us / few.p50_us, 1.5));

@@ -23,18 +23,14 @@ struct Shop {
 impl Shop {
     fn open(more: &str) -> Self {
         let lab = Lab::start();
-        lab.policy("shop.cedar", POLICY);
         let service = LegacyService::start(Behaviour::Answer(200, ITEM.to_owned()));
-        let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(more));
+        // Policies may only name what is registered; the sidecar starts with them in force.
+        let config = lab.register(&SidecarSetup::http("shop", service.address).with(more));
+        lab.policy("shop.cedar", POLICY);
+        let sidecar = lab.start_sidecar("shop", &config);
         let caller = lab.caller("alice");
         let record = lab.record(&caller, "shop");
-        Self {
-            record,
-            caller,
-            sidecar,
-            service,
-            lab,
-        }
+        Self { record, caller, sidecar, service, lab }
     }
 
     fn call(&self, function: &str, params: &[u8]) -> Result<Bytes, CallError> {
@@ -42,30 +38,17 @@ impl Shop {
     }
 
     fn call_as(&self, caller: &Caller, function: &str, params: &[u8]) -> Result<Bytes, CallError> {
-        let name = FunctionName {
-            instance: ITEMS,
-            function,
-        };
+        let name = FunctionName { instance: ITEMS, function };
         let params = Bytes::copy_from_slice(params);
-        self.lab
-            .block_on(caller.peers.call(&self.record, name, params, Duration::from_secs(10)))
+        self.lab.block_on(caller.peers.call(&self.record, name, params, Duration::from_secs(10)))
     }
 
     fn refusal(&self, function: &str, params: &[u8]) -> (Refusal, String, Vec<String>) {
         let error = self.call(function, params).unwrap_err();
-        let CallError::Refused {
-            refusal, explanation, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let CallError::Refused { refusal, explanation, .. } = error else { panic!("{error}") };
         let explanation = explanation.expect("the sidecar explains");
         assert_eq!(explanation.refusal, refusal.name());
-        (
-            refusal,
-            explanation.reason,
-            explanation.policies.into_iter().map(|policy| policy.id).collect(),
-        )
+        (refusal, explanation.reason, explanation.policies.into_iter().map(|policy| policy.id).collect())
     }
 }
 
@@ -87,15 +70,9 @@ fn a_permitted_call_is_answered_by_the_legacy_service() {
     // result<item, string>: ok, id, price.
     assert_eq!(shop.call("get", b"\x017").unwrap(), &b"\x00\x017\x64"[..]);
     let seen = shop.service.seen().pop().unwrap();
-    assert_eq!(
-        (seen.method.as_str(), seen.target.as_str()),
-        ("POST", "/test/shop/items/get")
-    );
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/test/shop/items/get"));
     assert_eq!(seen.body, r#"{"id":"7"}"#);
-    assert_eq!(
-        seen.header("x-caller"),
-        Some("spiffe://test.example/component/demo/alice")
-    );
+    assert_eq!(seen.header("x-caller"), Some("spiffe://test.example/component/demo/alice"));
 }
 
 #[test]
@@ -108,14 +85,7 @@ fn a_denied_call_names_the_policy_and_nothing_reaches_the_service() {
     let (refusal, _, policies) = shop.refusal("count", b"");
     assert_eq!((refusal, policies.as_slice()), (Refusal::Denied, &[][..]));
     assert!(shop.service.seen().is_empty());
-    shop.sidecar.logged(&[
-        "decision",
-        "refused",
-        "denied",
-        "component/demo/alice",
-        "put",
-        "nobody-puts",
-    ]);
+    shop.sidecar.logged(&["decision", "refused", "denied", "component/demo/alice", "put", "nobody-puts"]);
     // The connection lives on.
     shop.call("get", b"\x017").unwrap();
 }
@@ -126,21 +96,12 @@ fn who_may_call_nothing_learns_nothing() {
     let mallory = shop.lab.caller("mallory");
     for function in ["get", "put", "no-such-function"] {
         let error = shop.call_as(&mallory, function, b"\x017").unwrap_err();
-        let CallError::Refused {
-            refusal, explanation, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let CallError::Refused { refusal, explanation, .. } = error else { panic!("{error}") };
         assert_eq!(refusal, Refusal::Denied, "{function}");
         assert_eq!(explanation.unwrap().policies, []);
     }
     let (refusal, ..) = shop.refusal("no-such-function", b"");
-    assert_eq!(
-        refusal,
-        Refusal::UnknownFunction,
-        "alice may call something, so she is told"
-    );
+    assert_eq!(refusal, Refusal::UnknownFunction, "alice may call something, so she is told");
 }
 
 #[test]
@@ -158,7 +119,7 @@ fn a_policy_change_is_in_force_on_a_live_connection() {
         .sidecar
         .log()
         .lines()
-        .filter(|line| line.contains("connected") && line.contains("demo/alice"))
+        .filter(|line| line.contains("connection: connected") && line.contains("demo/alice"))
         .count();
     assert_eq!(connected, 1, "the connection was never made anew");
 }
@@ -186,77 +147,36 @@ fn every_fault_has_its_own_code_and_the_connection_lives_on() {
     assert_eq!(shop.refusal("get", b"\x017").0, Refusal::UpstreamUnavailable);
     shop.service.behave(Behaviour::Answer(200, ITEM.to_owned()));
     shop.call("get", b"\x017").unwrap();
-    for code in [
-        "malformed-value",
-        "too-large",
-        "upstream-protocol",
-        "deadline-exceeded",
-        "upstream-unavailable",
-    ] {
+    for code in ["malformed-value", "too-large", "upstream-protocol", "deadline-exceeded", "upstream-unavailable"] {
         shop.sidecar.logged(&["decision", "refused", code]);
     }
-    let connected = shop
-        .sidecar
-        .log()
-        .lines()
-        .filter(|line| line.contains(": connected"))
-        .count();
+    let connected = shop.sidecar.log().lines().filter(|line| line.contains("connection: connected")).count();
     assert_eq!(connected, 1);
 }
 
 #[test]
 fn a_service_that_is_down_is_unavailable_until_it_is_back() {
     let shop = Shop::open("");
-    let Shop {
-        service,
-        lab,
-        caller,
-        record,
-        sidecar,
-    } = shop;
+    let Shop { service, lab, caller, record, sidecar } = shop;
     drop(service);
-    let name = FunctionName {
-        instance: ITEMS,
-        function: "get",
-    };
-    let call = || {
-        lab.block_on(
-            caller
-                .peers
-                .call(&record, name, Bytes::from_static(b"\x017"), Duration::from_secs(5)),
-        )
-    };
+    let name = FunctionName { instance: ITEMS, function: "get" };
+    let call = || lab.block_on(caller.peers.call(&record, name, Bytes::from_static(b"\x017"), Duration::from_secs(5)));
     let error = call().unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CallError::Refused {
-                refusal: Refusal::UpstreamUnavailable,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, CallError::Refused { refusal: Refusal::UpstreamUnavailable, .. }), "{error}");
     sidecar.logged(&["refused", "upstream-unavailable"]);
 }
 
 #[test]
 fn too_many_calls_are_refused_and_the_others_answered() {
     let shop = Shop::open("[limits]\ncalls_per_peer = 2\n");
-    shop.service
-        .behave(Behaviour::Slow(Duration::from_millis(300), ITEM.to_owned()));
-    let name = FunctionName {
-        instance: ITEMS,
-        function: "get",
-    };
+    shop.service.behave(Behaviour::Slow(Duration::from_millis(300), ITEM.to_owned()));
+    let name = FunctionName { instance: ITEMS, function: "get" };
     let outcomes = shop.lab.block_on(async {
         shop.caller.peers.connect(&shop.record).await.unwrap();
         let calls = (0..6).map(|_| {
             let (peers, record) = (shop.caller.peers.clone(), shop.record.clone());
             tokio::spawn(async move {
-                peers
-                    .call(&record, name, Bytes::from_static(b"\x017"), Duration::from_secs(5))
-                    .await
+                peers.call(&record, name, Bytes::from_static(b"\x017"), Duration::from_secs(5)).await
             })
         });
         let calls: Vec<_> = calls.collect();
@@ -269,15 +189,7 @@ fn too_many_calls_are_refused_and_the_others_answered() {
     let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let refused = outcomes
         .iter()
-        .filter(|outcome| {
-            matches!(
-                outcome,
-                Err(CallError::Refused {
-                    refusal: Refusal::TooMany,
-                    ..
-                })
-            )
-        })
+        .filter(|outcome| matches!(outcome, Err(CallError::Refused { refusal: Refusal::TooMany, .. })))
         .count();
     assert_eq!((answered, refused), (2, 4), "{outcomes:?}");
 }

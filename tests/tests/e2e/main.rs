@@ -8,4 +8,10 @@
     reason = "tests fail by panicking"
 )]
 
+mod cli;
 mod gate;
+mod handshake;
+mod hostile;
+mod join;
+mod life;
+mod stock;

@@ -1,0 +1,173 @@
+//! Join tokens: one node gets in with one, once; everybody else gets a clear error and nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use e2e::{Behaviour, Daemon, Lab, LegacyService, SidecarSetup, eventually};
+use portcullis_identity::{JoinSecret, JoinToken};
+
+/// A component that is registered, and a configuration for its sidecar whose token file the test writes.
+fn registered(lab: &Lab) -> (LegacyService, PathBuf, PathBuf) {
+    lab.allow_all();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let config = lab.register(&SidecarSetup::http("shop", service.address));
+    let token = lab.path().join("shop.token");
+    (service, config, token)
+}
+
+/// The same node in another folder.
+fn second_folder(lab: &Lab, config: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(config).unwrap();
+    let path = lab.path().join("second.toml");
+    std::fs::write(&path, text.replace("shop-state", "second-state")).unwrap();
+    path
+}
+
+/// What a sidecar that does not get in says, after it has ended with exit code 1.
+fn turned_away(lab: &Lab, name: &str, config: &Path) -> String {
+    let arguments = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let mut sidecar = Daemon::launch(lab.path(), name, "portcullis-sidecar", &arguments);
+    let code = sidecar.wait().code();
+    let log = sidecar.log();
+    assert_eq!(code, Some(1), "{log}");
+    let mut errors = log.lines().filter(|line| line.starts_with("error: "));
+    let error = errors.next().unwrap_or_else(|| panic!("no error in {log}")).to_owned();
+    assert_eq!(errors.next(), None, "{log}");
+    error
+}
+
+fn nodes(lab: &Lab) -> Vec<String> {
+    let nodes = lab.broker_command(&["nodes", "--json"]).ok().json();
+    let mut names: Vec<_> =
+        nodes.as_array().unwrap().iter().map(|node| node["node"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// How often the broker says that it signed something.
+fn issued(lab: &mut Lab) -> usize {
+    let log = lab.broker().log();
+    log.lines().filter(|line| line.contains("issued") || line.contains("node joined")).count()
+}
+
+#[test]
+fn a_token_lets_its_node_in_once_and_a_second_folder_not_at_all() {
+    let mut lab = Lab::start();
+    let (_service, config, token) = registered(&lab);
+    std::fs::remove_file(&token).unwrap();
+    let made = lab
+        .broker_command(&["token", "create", "--node", "shop", "--out", token.to_str().unwrap(), "--json"])
+        .ok()
+        .json();
+    assert_eq!((&made["node"], made.get("token")), (&"shop".into(), None), "{made}");
+    let sidecar = lab.start_sidecar("shop", &config);
+    eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
+    assert_eq!(nodes(&lab), ["shop"]);
+
+    let before = issued(&mut lab);
+    let error = turned_away(&lab, "second", &second_folder(&lab, &config));
+    assert!(error.contains("the broker refuses the join token") && error.contains("spent"), "{error}");
+    lab.broker().logged(&["ALARM", "spent", "shop"]);
+    assert_eq!(issued(&mut lab), before);
+    assert!(!lab.path().join("second-state/identity").exists());
+    // Who joined first goes on, and starts again without any token.
+    assert_eq!(lab.status("shop")["ready"], true);
+    drop(sidecar);
+    std::fs::remove_file(&token).unwrap();
+    let sidecar = lab.start_sidecar("shop", &config);
+    assert!(!sidecar.log().contains("error:"));
+}
+
+#[test]
+fn an_expired_token_lets_nobody_in() {
+    let mut lab = Lab::start();
+    let (_service, config, token) = registered(&lab);
+    let out = token.to_str().unwrap();
+    let refused = lab.broker_command(&["token", "create", "--node", "shop", "--ttl", "1s", "--out", out]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("10 seconds to 7 days"), "{refused:?}");
+    let made =
+        lab.broker_command(&["token", "create", "--node", "shop", "--ttl", "10s", "--out", out, "--json"]).ok().json();
+    let expires_at = UNIX_EPOCH + Duration::from_secs(made["expires_at"].as_u64().unwrap());
+    eventually("the token to expire", || (SystemTime::now() > expires_at + Duration::from_secs(1)).then_some(()));
+    let before = issued(&mut lab);
+    let error = turned_away(&lab, "shop", &config);
+    assert!(error.contains("expired"), "{error}");
+    assert_eq!(issued(&mut lab), before);
+    assert_eq!(nodes(&lab), Vec::<String>::new());
+    assert!(!lab.path().join("shop-state/identity").exists());
+}
+
+#[test]
+fn a_token_that_this_broker_did_not_make_lets_nobody_in() {
+    let mut lab = Lab::start();
+    let other = Lab::start();
+    let (_service, config, token) = registered(&lab);
+    let good: JoinToken = std::fs::read_to_string(&token).unwrap().parse().unwrap();
+
+    // Another broker's, at this broker's address: the key it pins is not this broker's.
+    let text = std::fs::read_to_string(other.token("shop")).unwrap();
+    let mut foreign: JoinToken = text.parse().unwrap();
+    foreign.broker.clone_from(&good.broker);
+    std::fs::write(&token, foreign.reveal()).unwrap();
+    let before = issued(&mut lab);
+    let error = turned_away(&lab, "foreign", &config);
+    assert!(error.contains("is not accepted as the broker") && error.contains("another broker's"), "{error}");
+
+    // With this broker's key, and a secret that it never drew.
+    foreign.root_spki_sha256 = good.root_spki_sha256;
+    std::fs::write(&token, foreign.reveal()).unwrap();
+    let error = turned_away(&lab, "unknown", &config);
+    assert!(error.contains("unknown join token"), "{error}");
+    let mut made_up = good.clone();
+    made_up.secret = JoinSecret::from([7; 16]);
+    std::fs::write(&token, made_up.reveal()).unwrap();
+    let error = turned_away(&lab, "made-up", &config);
+    assert!(error.contains("unknown join token"), "{error}");
+
+    // Another node's.
+    let mut others = good.clone();
+    others.node = "shop2".parse().unwrap();
+    std::fs::write(&token, others.reveal()).unwrap();
+    let error = turned_away(&lab, "others", &config);
+    assert!(error.contains("made for another node"), "{error}");
+
+    // Not a token at all.
+    std::fs::write(&token, "hunter2").unwrap();
+    let error = turned_away(&lab, "nonsense", &config);
+    assert!(error.contains("not a join token") && error.contains("shop.token"), "{error}");
+    assert!(!error.contains("hunter2"), "a secret is repeated: {error}");
+
+    assert_eq!(issued(&mut lab), before);
+    assert_eq!(nodes(&lab), Vec::<String>::new());
+    assert!(!lab.path().join("shop-state/identity").exists());
+    // None of this has spent the good one.
+    std::fs::write(&token, good.reveal()).unwrap();
+    lab.start_sidecar("shop", &config);
+    assert_eq!(nodes(&lab), ["shop"]);
+}
+
+#[test]
+fn without_token_and_state_a_sidecar_says_what_it_needs() {
+    let lab = Lab::start();
+    let (_service, config, token) = registered(&lab);
+    std::fs::remove_file(&token).unwrap();
+    let error = turned_away(&lab, "shop", &config);
+    assert!(error.contains("a join token is needed") && error.contains("portcullis-broker token create"), "{error}");
+}
+
+#[test]
+fn a_node_whose_certificate_ran_out_while_it_was_away_joins_with_a_new_token() {
+    let lab = Lab::start_with("node-ttl = \"5s\"\n");
+    let (_service, config, token) = registered(&lab);
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    sidecar.kill();
+    let until = SystemTime::now() + Duration::from_secs(5);
+    eventually("the certificate to expire", || (SystemTime::now() > until).then_some(()));
+    std::fs::remove_file(&token).unwrap();
+    let error = turned_away(&lab, "expired", &config);
+    assert!(error.contains("expired while it was away") && error.contains("token create"), "{error}");
+    lab.token("shop");
+    let _sidecar = lab.start_sidecar("shop", &config);
+    eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
+}
