@@ -2,11 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(
-        [
-            "portcullis/v1/types.proto",
-            "portcullis/v1/node.proto",
-            "portcullis/v1/operator.proto",
-        ],
+        ["portcullis/v1/types.proto", "portcullis/v1/node.proto", "portcullis/v1/operator.proto"],
         ["proto"],
     )?;
     println!("cargo::rerun-if-changed=proto");

@@ -21,10 +21,7 @@ pub enum Existing {
 /// # Errors
 /// When the file system refuses, or when the file exists and is to be kept.
 pub fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."));
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let temporary = temporary_path(folder, path)?;
     let result = write_new(&temporary, content, mode).and_then(|()| match existing {
         // A hard link fails where the name is taken; a rename would not.
@@ -58,13 +55,9 @@ pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
 const SUFFIX: &str = ".portcullis-tmp";
 
 fn temporary_path(folder: &Path, path: &Path) -> io::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let mut random = [0; 8];
-    SystemRandom::new()
-        .fill(&mut random)
-        .map_err(|_| io::Error::other("no randomness"))?;
+    SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
     let random = u64::from_ne_bytes(random);
     Ok(folder.join(format!(".{}.{random:016x}{SUFFIX}", name.to_string_lossy())))
 }

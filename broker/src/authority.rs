@@ -138,19 +138,14 @@ impl Authority {
     /// # Errors
     /// When a file there cannot be read or written, is readable by others, is not what it should be, or belongs to another trust domain.
     pub fn open(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
-        let failed = |cause| AuthorityError::Folder {
-            path: folder.to_owned(),
-            cause,
-        };
+        let failed = |cause| AuthorityError::Folder { path: folder.to_owned(), cause };
         make_private(folder).map_err(failed)?;
         atomic_file::remove_leftovers(folder).map_err(failed)?;
         let path = root_path(folder);
         if !path.exists() {
             let key = KeyPair::generate().map_err(IssueError::from)?;
             let validity = Validity::from_now(now, ROOT_LIFETIME, None);
-            let certificate = profile::root(trust_domain, validity)?
-                .self_signed(&key)
-                .map_err(IssueError::from)?;
+            let certificate = profile::root(trust_domain, validity)?.self_signed(&key).map_err(IssueError::from)?;
             CaFile::write(&path, &key, certificate.der(), Existing::Keep)?;
         }
         let root = Root::new(CaFile::read(&path, trust_domain)?, trust_domain)?;
@@ -178,21 +173,12 @@ impl Authority {
     /// When the root's key cannot be read or the new file not be written; the present certificate stays then.
     pub fn renew_signing(&self, now: SystemTime) -> Result<SigningRenewal, AuthorityError> {
         let signing = self.signing.load();
-        let lifetime = signing
-            .certificate
-            .not_after()
-            .duration_since(signing.certificate.not_before())
-            .unwrap_or_default();
-        if signing
-            .certificate
-            .not_before()
-            .checked_add(lifetime / 2)
-            .is_some_and(|half_life| now < half_life)
-        {
+        let lifetime =
+            signing.certificate.not_after().duration_since(signing.certificate.not_before()).unwrap_or_default();
+        if signing.certificate.not_before().checked_add(lifetime / 2).is_some_and(|half_life| now < half_life) {
             return Ok(SigningRenewal::NotDue);
         }
-        self.signing
-            .store(Arc::new(make_signing(&self.folder, &self.trust_domain, now)?));
+        self.signing.store(Arc::new(make_signing(&self.folder, &self.trust_domain, now)?));
         Ok(SigningRenewal::Renewed)
     }
 
@@ -207,10 +193,7 @@ impl Authority {
             return Err(IssueError::ForeignId(id.clone()));
         }
         let signing = self.signing.load();
-        if [&self.root.certificate, &signing.certificate]
-            .iter()
-            .any(|own| own.public_key_sha256() == key.sha256())
-        {
+        if [&self.root.certificate, &signing.certificate].iter().any(|own| own.public_key_sha256() == key.sha256()) {
             return Err(IssueError::AuthorityKey);
         }
         let validity = Validity::from_now(now, ttl.duration(), Some(signing.certificate.not_after()));
@@ -219,10 +202,7 @@ impl Authority {
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
         let leaf = profile::leaf(id, validity)?.signed_by(&spki, &signing.issuer)?;
-        Ok(Issued {
-            chain: vec![leaf.der().clone(), signing.certificate.der().clone()],
-            not_after: validity.not_after,
-        })
+        Ok(Issued { chain: vec![leaf.der().clone(), signing.certificate.der().clone()], not_after: validity.not_after })
     }
 
     /// The broker's own SVID. Its chain carries the root too, because a joining node knows of it only the hash in its token (D4).
@@ -286,10 +266,7 @@ impl Root {
 impl Signing {
     fn new(file: CaFile) -> Result<Self, AuthorityError> {
         let issuer = Issuer::from_ca_cert_der(file.certificate.der(), file.key).map_err(IssueError::from)?;
-        Ok(Self {
-            certificate: file.certificate,
-            issuer,
-        })
+        Ok(Self { certificate: file.certificate, issuer })
     }
 }
 
@@ -298,9 +275,7 @@ fn make_signing(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> R
     let issuer = Issuer::from_ca_cert_der(root.certificate.der(), root.key).map_err(IssueError::from)?;
     let key = KeyPair::generate().map_err(IssueError::from)?;
     let validity = Validity::from_now(now, SIGNING_LIFETIME, Some(root.certificate.not_after()));
-    let certificate = profile::signing(trust_domain, validity)?
-        .signed_by(&key, &issuer)
-        .map_err(IssueError::from)?;
+    let certificate = profile::signing(trust_domain, validity)?.signed_by(&key, &issuer).map_err(IssueError::from)?;
     let path = signing_path(folder);
     CaFile::write(&path, &key, certificate.der(), Existing::Replace)?;
     Signing::new(CaFile::read(&path, trust_domain)?)

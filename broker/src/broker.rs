@@ -16,10 +16,7 @@ use crate::throttle::{self, Admission, Rate, Throttle};
 use crate::ttl::Ttl;
 
 /// Attempts to join from one source: a whole rack may come up at once, a guesser gets no further with more.
-const JOINS: Rate = Rate {
-    burst: 128,
-    every: Duration::from_millis(100),
-};
+const JOINS: Rate = Rate { burst: 128, every: Duration::from_millis(100) };
 /// Sources whose attempts are counted at one time.
 const JOIN_SOURCES: usize = 16_384;
 

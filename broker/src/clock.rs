@@ -4,10 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time now.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the daemon's edge: the clock is read here and passed on"
-)]
+#[expect(clippy::disallowed_methods, reason = "the daemon's edge: the clock is read here and passed on")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -21,9 +18,7 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
 /// The time `seconds` after 1970.
 #[must_use]
 pub fn from_unix_seconds(seconds: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .unwrap_or(UNIX_EPOCH)
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
 }
 
 /// Returns once the wall clock shows `time`. Looks again every minute, because a clock can be set and a machine can sleep.

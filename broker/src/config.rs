@@ -104,32 +104,17 @@ impl Settings {
         if trust_domain.is_none() && problems.is_empty() {
             problems.push("trust_domain is missing: give --trust-domain, for instance `acme.test`".to_owned());
         }
-        let listen = note(
-            &mut problems,
-            "listen",
-            socket_address(self.listen.as_deref().unwrap_or(DEFAULT_LISTEN)),
-        );
-        let advertise = note(
-            &mut problems,
-            "advertise",
-            self.advertise.as_deref().map(str::parse).transpose(),
-        );
+        let listen = note(&mut problems, "listen", socket_address(self.listen.as_deref().unwrap_or(DEFAULT_LISTEN)));
+        let advertise = note(&mut problems, "advertise", self.advertise.as_deref().map(str::parse).transpose());
         let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
         let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
         match (trust_domain, listen, advertise, node_ttl, svid_ttl) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => Ok(Config {
-                trust_domain,
-                data,
-                listen,
-                advertise,
-                operator_socket,
-                operator_uids,
-                node_ttl,
-                svid_ttl,
-            }),
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => {
+                Ok(Config { trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl, svid_ttl })
+            }
             _ => Err(InvalidConfig(problems)),
         }
     }
@@ -151,14 +136,11 @@ impl Config {
 }
 
 fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Result<T, E>) -> Option<T> {
-    result
-        .map_err(|error| problems.push(format!("{setting}: {}", error.to_string())))
-        .ok()
+    result.map_err(|error| problems.push(format!("{setting}: {}", error.to_string()))).ok()
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
+    text.parse().map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
 }
 
 fn ttl(text: Option<&str>) -> Result<Ttl, String> {
@@ -182,10 +164,7 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_file() {
         let file = Settings::parse(Path::new("b.toml"), "trust_domain = 'a.test'\nlisten = '127.0.0.1:1'").unwrap();
-        let line = Settings {
-            listen: Some("127.0.0.1:2".to_owned()),
-            ..Settings::default()
-        };
+        let line = Settings { listen: Some("127.0.0.1:2".to_owned()), ..Settings::default() };
         let config = line.or(file).check().unwrap();
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.trust_domain.as_str(), "a.test");
@@ -194,22 +173,14 @@ mod tests {
     #[test]
     fn every_mistake_is_listed() {
         let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'";
-        let error = Settings::parse(Path::new("b.toml"), text)
-            .unwrap()
-            .check()
-            .unwrap_err()
-            .to_string();
+        let error = Settings::parse(Path::new("b.toml"), text).unwrap().check().unwrap_err().to_string();
         assert_eq!(error.lines().count(), 5, "{error}");
     }
 
     #[test]
     fn an_unknown_key_is_a_mistake_with_its_place() {
-        let error = Settings::parse(Path::new("b.toml"), "trust_domain = 'a.test'\nlisen = 'x'")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("b.toml: ") && error.contains("line 2") && error.contains("lisen"),
-            "{error}"
-        );
+        let error =
+            Settings::parse(Path::new("b.toml"), "trust_domain = 'a.test'\nlisen = 'x'").unwrap_err().to_string();
+        assert!(error.starts_with("b.toml: ") && error.contains("line 2") && error.contains("lisen"), "{error}");
     }
 }

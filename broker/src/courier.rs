@@ -44,12 +44,7 @@ struct End(Status);
 
 impl Courier {
     pub(crate) fn new(broker: Arc<Broker>, node: NodeName, remote: Remote, outbound: Outbound) -> Self {
-        Self {
-            broker,
-            node,
-            remote,
-            outbound,
-        }
+        Self { broker, node, remote, outbound }
     }
 
     /// Carries messages in both directions until either side or the broker ends the stream.
@@ -95,10 +90,7 @@ impl Courier {
         let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
         let late = || End(Status::deadline_exceeded("no hello within 5 seconds"));
         let first = first.map_err(|_| late())?.map_err(End)?;
-        let Some(v1::WatchRequest {
-            message: Some(watch_request::Message::Hello(hello)),
-        }) = first
-        else {
+        let Some(v1::WatchRequest { message: Some(watch_request::Message::Hello(hello)) }) = first else {
             return Err(End(Status::invalid_argument("the first message must be a hello")));
         };
         let kind = match hello.kind() {
@@ -107,27 +99,15 @@ impl Courier {
             v1::NodeKind::Shell => NodeKind::Shell,
             v1::NodeKind::Unspecified => return Err(End(Status::invalid_argument("the hello names no kind of node"))),
         };
-        let v1::Hello {
-            kind: _,
-            last,
-            software,
-        } = hello;
+        let v1::Hello { kind: _, last, software } = hello;
         let last = last.map(Version::from);
         let present = *self.broker.ledger.versions().borrow();
         if last.is_some_and(|last| last > present) {
             tracing::error!(?last, %present, "the node has seen a later version: this store is older than one it was served from");
         }
-        let software: String = software
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(MAX_SOFTWARE)
-            .collect();
+        let software: String = software.chars().filter(|c| !c.is_control()).take(MAX_SOFTWARE).collect();
         tracing::info!(kind = kind.name(), software, "node connected");
-        let not_after = self
-            .remote
-            .peer
-            .as_ref()
-            .map_or_else(clock::now, |peer| peer.not_after());
+        let not_after = self.remote.peer.as_ref().map_or_else(clock::now, |peer| peer.not_after());
         Ok(self.broker.presence.attend(Connection {
             node: self.node.clone(),
             address: self.remote.address,
@@ -142,10 +122,7 @@ impl Courier {
 
     async fn deliver_state(&self, versions: &mut watch::Receiver<Version>) -> Result<NodeView, End> {
         versions.borrow_and_update();
-        let view = self
-            .broker
-            .ledger
-            .read(|registry| registry.node(&self.node).map(|_| registry.view(&self.node)));
+        let view = self.broker.ledger.read(|registry| registry.node(&self.node).map(|_| registry.view(&self.node)));
         let view = view.ok_or_else(removed)?;
         let state = wire::state_message(&view, self.broker.authority.bundle(), clock::unix_seconds(clock::now()));
         self.send(watch_reply::Message::State(state)).await?;
@@ -160,8 +137,7 @@ impl Courier {
         })?;
         let Some(later) = later else { return Ok(()) };
         if let Some(change) = view.change_to(&later) {
-            self.send(watch_reply::Message::Change(wire::change_message(&change)))
-                .await?;
+            self.send(watch_reply::Message::Change(wire::change_message(&change))).await?;
         }
         *view = later;
         Ok(())
@@ -201,7 +177,5 @@ fn shutting_down() -> End {
 }
 
 fn removed() -> End {
-    End(Status::permission_denied(
-        "the node is not registered: it needs a new join token",
-    ))
+    End(Status::permission_denied("the node is not registered: it needs a new join token"))
 }

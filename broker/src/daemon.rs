@@ -112,12 +112,7 @@ impl Daemon {
             return Err(StartError::AuthorityLost(config.data));
         }
         let authority = Authority::open(&folder.authority(), &config.trust_domain, clock::now())?;
-        atomic_file::write(
-            &folder.bundle(),
-            authority.root_pem().as_bytes(),
-            0o644,
-            Existing::Replace,
-        )?;
+        atomic_file::write(&folder.bundle(), authority.root_pem().as_bytes(), 0o644, Existing::Replace)?;
         let (store, registry) = Store::open(&folder.store(), &config.trust_domain)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let control_address = control.local_addr()?;
@@ -125,10 +120,7 @@ impl Daemon {
             ledger: Ledger::start(store, registry, &tracker),
             authority,
             presence: Presence::default(),
-            ttls: Ttls {
-                node: config.node_ttl,
-                entry: config.svid_ttl,
-            },
+            ttls: Ttls { node: config.node_ttl, entry: config.svid_ttl },
             advertised: advertised(&config, control_address),
             control_address,
             tracker: tracker.clone(),
@@ -142,14 +134,7 @@ impl Daemon {
         tracker.spawn(keep_own_svid_fresh(broker, slot));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
-        Ok(Self {
-            control_address,
-            operator_socket,
-            tracker,
-            stop,
-            servers: vec![nodes, operators],
-            _folder: folder,
-        })
+        Ok(Self { control_address, operator_socket, tracker, stop, servers: vec![nodes, operators], _folder: folder })
     }
 
     /// Where nodes are served.
@@ -193,10 +178,7 @@ impl Daemon {
 
 /// An address that nodes can dial; a listener on every interface has none.
 fn advertised(config: &Config, listening: SocketAddr) -> String {
-    config
-        .advertise
-        .as_ref()
-        .map_or_else(|| listening.to_string(), ToString::to_string)
+    config.advertise.as_ref().map_or_else(|| listening.to_string(), ToString::to_string)
 }
 
 type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
@@ -229,9 +211,7 @@ fn serve_operators(broker: &Arc<Broker>, config: &Config) -> Result<Serving, Sta
     let stop = broker.stop.clone();
     let incoming = operator_socket::incoming(socket, allowed, &broker.tracker, stop.clone());
     let service = OperatorServer::new(OperatorService(Arc::clone(broker))).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder()
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    let server = Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok(broker.tracker.spawn(server))
 }
 

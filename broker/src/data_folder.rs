@@ -36,10 +36,7 @@ impl DataFolder {
     /// # Errors
     /// When another broker holds the lock, or the folder cannot be used.
     pub(crate) fn open(path: &Path) -> Result<Self, DataFolderError> {
-        let failed = |cause| DataFolderError::Io {
-            path: path.to_owned(),
-            cause,
-        };
+        let failed = |cause| DataFolderError::Io { path: path.to_owned(), cause };
         make_private(path).map_err(failed)?;
         let lock = OpenOptions::new()
             .write(true)
@@ -50,10 +47,7 @@ impl DataFolder {
             .map_err(failed)?;
         // The kernel gives the lock back when the process ends, however it ends.
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataFolderError::InUse(path.to_owned())),
             Err(error) => Err(failed(error.into())),
         }

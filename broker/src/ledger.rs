@@ -55,11 +55,7 @@ impl Ledger {
         let (commands, mut queue) = mpsc::channel::<(Command, Reply)>(QUEUE);
         let (published, versions) = watch::channel(registry.version());
         let registry = Arc::new(RwLock::new(registry));
-        let writer = Writer {
-            store,
-            registry: Arc::clone(&registry),
-            published,
-        };
+        let writer = Writer { store, registry: Arc::clone(&registry), published };
         // A thread of its own: commits wait for the disk.
         tracker.spawn_blocking(move || {
             while let Some((command, reply)) = queue.blocking_recv() {
@@ -67,11 +63,7 @@ impl Ledger {
                 let _ = reply.send(writer.execute(command));
             }
         });
-        Self {
-            commands,
-            registry,
-            versions,
-        }
+        Self { commands, registry, versions }
     }
 
     /// Does `command`; when it returns, the change is on disk and visible to every reader.
@@ -80,10 +72,7 @@ impl Ledger {
     /// When the registry refuses, or the change cannot be stored.
     pub(crate) async fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
         let (reply, outcome) = oneshot::channel();
-        self.commands
-            .send((command, reply))
-            .await
-            .map_err(|_| CommandError::Closed)?;
+        self.commands.send((command, reply)).await.map_err(|_| CommandError::Closed)?;
         outcome.await.map_err(|_| CommandError::Closed)?
     }
 
@@ -126,10 +115,7 @@ impl Writer {
         self.store.commit(&changes, version).inspect_err(|error| {
             tracing::error!(error = %error, "a change was not stored; the broker must be started again");
         })?;
-        self.registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(&changes, version, schema);
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&changes, version, schema);
         self.published.send_replace(version);
         for change in &changes {
             log(change, version);
@@ -143,10 +129,7 @@ fn log(change: &Change, version: Version) {
     let (kind, name) = match change {
         Change::Component(component) => ("component", component.target.to_string()),
         Change::ComponentRemoved(target) => ("component removed", target.to_string()),
-        Change::Entry(entry) => (
-            "entry",
-            format!("{} for {} on {}", entry.id, entry.spiffe_id, entry.node),
-        ),
+        Change::Entry(entry) => ("entry", format!("{} for {} on {}", entry.id, entry.spiffe_id, entry.node)),
         Change::EntryRemoved(id) => ("entry removed", id.to_string()),
         Change::Node(node) => ("node", node.name.to_string()),
         Change::NodeRemoved(node) => ("node removed", node.to_string()),

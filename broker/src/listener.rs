@@ -64,9 +64,7 @@ pub(crate) struct PeerStream {
 
 impl std::fmt::Debug for PeerStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerStream")
-            .field("remote", &self.remote)
-            .finish_non_exhaustive()
+        f.debug_struct("PeerStream").field("remote", &self.remote).finish_non_exhaustive()
     }
 }
 
@@ -127,11 +125,9 @@ impl Gate {
             let (acceptor, accepted) = (self.acceptor.clone(), self.accepted.clone());
             let strangers = self.strangers.clone();
             self.tracker.spawn(async move {
-                let shaken = tokio::time::timeout(
-                    HANDSHAKE_TIMEOUT,
-                    shake_hands(&acceptor, tcp, address, (place, strangers)),
-                )
-                .await;
+                let shaken =
+                    tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, tcp, address, (place, strangers)))
+                        .await;
                 drop(handshake);
                 match shaken {
                     // gRPC is gone where nobody receives.
@@ -153,32 +149,16 @@ async fn shake_hands(
     tcp.set_nodelay(true)?;
     let io = acceptor.accept(tcp).await?;
     let chain = io.get_ref().1.peer_certificates();
-    let peer = chain
-        .map(Peer::from_chain)
-        .transpose()
-        .map_err(io::Error::other)?
-        .map(Arc::new);
-    let stranger = if peer.is_some() {
-        None
-    } else {
-        Some(strangers.take(throttle::source(address.ip())).ok_or_else(crowded)?)
-    };
+    let peer = chain.map(Peer::from_chain).transpose().map_err(io::Error::other)?.map(Arc::new);
+    let stranger =
+        if peer.is_some() { None } else { Some(strangers.take(throttle::source(address.ip())).ok_or_else(crowded)?) };
     let not_after = peer.as_ref().map_or_else(
-        || {
-            clock::now()
-                .checked_add(ANONYMOUS_LIFETIME)
-                .unwrap_or(SystemTime::UNIX_EPOCH)
-        },
+        || clock::now().checked_add(ANONYMOUS_LIFETIME).unwrap_or(SystemTime::UNIX_EPOCH),
         |peer| peer.not_after(),
     );
     let kill = CancellationToken::new();
     let end = Box::pin(end(kill.clone(), not_after));
-    Ok(PeerStream {
-        io,
-        remote: Remote { address, peer, kill },
-        end,
-        _places: (place, stranger),
-    })
+    Ok(PeerStream { io, remote: Remote { address, peer, kill }, end, _places: (place, stranger) })
 }
 
 async fn end(kill: CancellationToken, not_after: SystemTime) {
@@ -208,11 +188,7 @@ struct Place {
 
 impl Places {
     fn new(limit: usize, limit_per_source: usize) -> Self {
-        Self {
-            taken: Arc::default(),
-            limit,
-            limit_per_source,
-        }
+        Self { taken: Arc::default(), limit, limit_per_source }
     }
 
     fn take(&self, source: IpAddr) -> Option<Place> {
@@ -222,10 +198,7 @@ impl Places {
             return None;
         }
         taken.insert(source, of_source.saturating_add(1));
-        Some(Place {
-            places: self.clone(),
-            source,
-        })
+        Some(Place { places: self.clone(), source })
     }
 }
 
@@ -253,10 +226,7 @@ impl AsyncRead for PeerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // gRPC cannot close one connection; a read that fails does it within milliseconds.
         if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the connection's time is over",
-            )));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection's time is over")));
         }
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }

@@ -29,9 +29,7 @@ impl v1::node_server::Node for NodeService {
         let remote = remote(&request)?;
         if self.0.joins.admit(remote.address) == Admission::Throttled {
             tracing::warn!(address = %remote.address, "too many attempts to join");
-            return Err(Status::resource_exhausted(
-                "too many attempts to join from this address: wait a moment",
-            ));
+            return Err(Status::resource_exhausted("too many attempts to join from this address: wait a moment"));
         }
         let reply = self.redeem(request.into_inner(), &remote).await?;
         Ok(Response::new(reply))
@@ -55,12 +53,10 @@ impl v1::node_server::Node for NodeService {
         let node = self.registered_node(&remote(&request)?)?;
         let target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
         // What lies in a lattice the node may not see does not exist for it.
-        let served = self.0.ledger.read(|registry| {
-            registry
-                .served(&target)
-                .filter(|_| registry.may_see(&node, &target.lattice))
-                .cloned()
-        });
+        let served = self
+            .0
+            .ledger
+            .read(|registry| registry.served(&target).filter(|_| registry.may_see(&node, &target.lattice)).cloned());
         let served = served.ok_or_else(|| {
             Status::not_found(format!("no virtual component `{target}` in the lattices of this node"))
         })?;
@@ -75,26 +71,17 @@ impl NodeService {
     async fn redeem(&self, message: v1::JoinRequest, remote: &Remote) -> Result<v1::JoinReply, Status> {
         let v1::JoinRequest { node, secret, csr } = message;
         let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
-        let secret: [u8; 16] = secret
-            .as_slice()
-            .try_into()
-            .map_err(|_| Status::invalid_argument("a token's secret has 16 bytes"))?;
+        let secret: [u8; 16] =
+            secret.as_slice().try_into().map_err(|_| Status::invalid_argument("a token's secret has 16 bytes"))?;
         let key = RequestedKey::parse(&csr)
             .map_err(|error| Status::invalid_argument(format!("the certificate request is refused: {error}")))?;
-        let redemption = Redemption {
-            node: node.clone(),
-            secret_sha256: sha256(&secret),
-            key_sha256: key.sha256(),
-        };
+        let redemption = Redemption { node: node.clone(), secret_sha256: sha256(&secret), key_sha256: key.sha256() };
         match self.0.ledger.execute(Command::Redeem(redemption)).await {
             Ok(_) => {}
             Err(CommandError::Refused(Refusal::Token(refusal))) => return Err(refused(refusal, &node, remote)),
             Err(error) => return Err(failed(&error)),
         }
-        let issued = self
-            .0
-            .issue_node(&node, &key)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let issued = self.0.issue_node(&node, &key).map_err(|error| Status::invalid_argument(error.to_string()))?;
         tracing::info!(%node, address = %remote.address, "node joined");
         Ok(v1::JoinReply {
             chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
@@ -114,20 +101,14 @@ impl NodeService {
         };
         if !self.0.ledger.is_registered(&node) {
             tracing::warn!(%node, address = %remote.address, "a node that is not registered was refused");
-            return Err(Status::permission_denied(
-                "the node is not registered: it needs a new join token",
-            ));
+            return Err(Status::permission_denied("the node is not registered: it needs a new join token"));
         }
         Ok(node)
     }
 }
 
 fn remote<T>(request: &Request<T>) -> Result<Remote, Status> {
-    request
-        .extensions()
-        .get::<Remote>()
-        .cloned()
-        .ok_or_else(|| Status::internal("the connection has no peer"))
+    request.extensions().get::<Remote>().cloned().ok_or_else(|| Status::internal("the connection has no peer"))
 }
 
 fn refused(refusal: TokenRefusal, node: &NodeName, remote: &Remote) -> Status {

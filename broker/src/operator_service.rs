@@ -36,17 +36,9 @@ impl OperatorService {
     }
 
     async fn make_token(&self, message: v1::CreateJoinTokenRequest) -> Result<v1::CreateJoinTokenReply, Status> {
-        let v1::CreateJoinTokenRequest {
-            node,
-            ttl_seconds,
-            broker_address,
-        } = message;
+        let v1::CreateJoinTokenRequest { node, ttl_seconds, broker_address } = message;
         let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
-        let broker = if broker_address.is_empty() {
-            self.0.advertised.clone()
-        } else {
-            broker_address
-        };
+        let broker = if broker_address.is_empty() { self.0.advertised.clone() } else { broker_address };
         let broker: Address = wire::parse(&broker).map_err(|error| {
             invalid(&InvalidMessage::new(format!(
                 "{error}; nodes need an address to dial: give one, or start the broker with --advertise"
@@ -54,9 +46,7 @@ impl OperatorService {
         })?;
         let seconds = if ttl_seconds == 0 { TOKEN_LIFETIME } else { ttl_seconds };
         let lifetime = Duration::from_secs(seconds.into());
-        let expires_at = clock::now()
-            .checked_add(lifetime)
-            .ok_or_else(|| Status::invalid_argument("too long"))?;
+        let expires_at = clock::now().checked_add(lifetime).ok_or_else(|| Status::invalid_argument("too long"))?;
         let token = JoinToken {
             trust_domain: self.0.authority.bundle().trust_domain().clone(),
             node: node.clone(),
@@ -65,26 +55,14 @@ impl OperatorService {
             secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
             expires_at,
         };
-        self.execute(Command::CreateToken(NewToken {
-            node,
-            lifetime,
-            secret_sha256: token.secret_sha256(),
-        }))
-        .await?;
-        Ok(v1::CreateJoinTokenReply {
-            token: token.reveal(),
-            expires_at: clock::unix_seconds(expires_at),
-        })
+        self.execute(Command::CreateToken(NewToken { node, lifetime, secret_sha256: token.secret_sha256() })).await?;
+        Ok(v1::CreateJoinTokenReply { token: token.reveal(), expires_at: clock::unix_seconds(expires_at) })
     }
 
     async fn check_policies(&self, files: Vec<PolicyFile>) -> Result<(), CommandError> {
         let check = self.read(Registry::policy_check);
         // Checking may take as long as there are policies.
-        let checked = self
-            .0
-            .tracker
-            .spawn_blocking(move || check.changes(&files).map(drop))
-            .await;
+        let checked = self.0.tracker.spawn_blocking(move || check.changes(&files).map(drop)).await;
         checked.map_err(|_| CommandError::Closed)?.map_err(CommandError::from)
     }
 
@@ -100,15 +78,9 @@ impl OperatorService {
         };
         let of_these = |registry: &Registry| {
             let documents = registry.policies().filter(|document| names.contains(&document.name));
-            documents
-                .flat_map(|document| document.set.iter().map(str::to_owned))
-                .collect()
+            documents.flat_map(|document| document.set.iter().map(str::to_owned)).collect()
         };
-        let policy_ids = if problems.is_empty() {
-            self.read(of_these)
-        } else {
-            Vec::new()
-        };
+        let policy_ids = if problems.is_empty() { self.read(of_these) } else { Vec::new() };
         Ok(Response::new(v1::PutPoliciesReply {
             problems: problems.into_iter().map(wire::problem_message).collect(),
             version: Some(self.read(Registry::version).into()),
@@ -117,27 +89,14 @@ impl OperatorService {
     }
 
     fn explain(&self, message: v1::ExplainRequest) -> Result<v1::ExplainReply, Status> {
-        let v1::ExplainRequest {
-            principal,
-            target,
-            instance,
-            function,
-            params_json,
-            transport,
-        } = message;
+        let v1::ExplainRequest { principal, target, instance, function, params_json, transport } = message;
         let target = wire::target(target).map_err(|error| invalid(&error))?;
         let question = Question {
             principal: wire::spiffe_id(&principal).map_err(|error| invalid(&error))?,
             instance,
             function,
-            params_json: if params_json.is_empty() {
-                None
-            } else {
-                Some(params_json)
-            },
-            transport: wire::parse_optional(&transport)
-                .map_err(|error| invalid(&error))?
-                .unwrap_or(Transport::Quic),
+            params_json: if params_json.is_empty() { None } else { Some(params_json) },
+            transport: wire::parse_optional(&transport).map_err(|error| invalid(&error))?.unwrap_or(Transport::Quic),
         };
         let served = self.read(|registry| registry.served(&target).cloned());
         let served = served.ok_or_else(|| refusal_status(&Refusal::NoComponent(target)))?;
@@ -174,21 +133,15 @@ impl v1::operator_server::Operator for OperatorService {
     ) -> Result<Response<v1::RemoveComponentReply>, Status> {
         let target: Target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
         let outcome = self.execute(Command::RemoveComponent(target)).await?;
-        Ok(Response::new(v1::RemoveComponentReply {
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::RemoveComponentReply { version: Some(outcome.version.into()) }))
     }
 
     async fn list_components(
         &self,
         _: Request<v1::ListComponentsRequest>,
     ) -> Result<Response<v1::ListComponentsReply>, Status> {
-        let components = self.read(|registry| {
-            registry
-                .all_served()
-                .map(|served| answer::registered_component(served))
-                .collect()
-        });
+        let components =
+            self.read(|registry| registry.all_served().map(|served| answer::registered_component(served)).collect());
         Ok(Response::new(v1::ListComponentsReply { components }))
     }
 
@@ -199,16 +152,9 @@ impl v1::operator_server::Operator for OperatorService {
         let entry = wire::new_entry(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
         let outcome = self.execute(Command::CreateEntry(entry)).await?;
         let entry = self.read(|registry| {
-            outcome
-                .entry
-                .as_ref()
-                .and_then(|id| registry.entry(id))
-                .map(|entry| wire::entry_message(entry))
+            outcome.entry.as_ref().and_then(|id| registry.entry(id)).map(|entry| wire::entry_message(entry))
         });
-        Ok(Response::new(v1::CreateEntryReply {
-            entry,
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::CreateEntryReply { entry, version: Some(outcome.version.into()) }))
     }
 
     async fn remove_entry(
@@ -217,9 +163,7 @@ impl v1::operator_server::Operator for OperatorService {
     ) -> Result<Response<v1::RemoveEntryReply>, Status> {
         let id = wire::parse(&request.into_inner().id).map_err(|error| invalid(&error))?;
         let outcome = self.execute(Command::RemoveEntry(id)).await?;
-        Ok(Response::new(v1::RemoveEntryReply {
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::RemoveEntryReply { version: Some(outcome.version.into()) }))
     }
 
     async fn list_entries(&self, _: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesReply>, Status> {
@@ -235,9 +179,7 @@ impl v1::operator_server::Operator for OperatorService {
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesReply>, Status> {
-        Ok(Response::new(v1::ListNodesReply {
-            nodes: answer::nodes(&self.0),
-        }))
+        Ok(Response::new(v1::ListNodesReply { nodes: answer::nodes(&self.0) }))
     }
 
     async fn remove_node(
@@ -247,9 +189,7 @@ impl v1::operator_server::Operator for OperatorService {
         let node: NodeName = wire::parse(&request.into_inner().name).map_err(|error| invalid(&error))?;
         let outcome = self.execute(Command::RemoveNode(node.clone())).await?;
         self.0.presence.disconnect(&node);
-        Ok(Response::new(v1::RemoveNodeReply {
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::RemoveNodeReply { version: Some(outcome.version.into()) }))
     }
 
     async fn put_policies(
@@ -275,9 +215,7 @@ impl v1::operator_server::Operator for OperatorService {
         request: Request<v1::RemovePoliciesRequest>,
     ) -> Result<Response<v1::RemovePoliciesReply>, Status> {
         let outcome = self.execute(Command::RemovePolicies(request.into_inner().file)).await?;
-        Ok(Response::new(v1::RemovePoliciesReply {
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::RemovePoliciesReply { version: Some(outcome.version.into()) }))
     }
 
     async fn list_policies(
@@ -285,40 +223,26 @@ impl v1::operator_server::Operator for OperatorService {
         _: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesReply>, Status> {
         let (files, version) = self.read(|registry| {
-            let files = registry.policies().map(|document| v1::PolicyFile {
-                name: document.name.clone(),
-                text: document.text.clone(),
-            });
+            let files = registry
+                .policies()
+                .map(|document| v1::PolicyFile { name: document.name.clone(), text: document.text.clone() });
             (files.collect(), registry.version())
         });
-        Ok(Response::new(v1::ListPoliciesReply {
-            files,
-            version: Some(version.into()),
-        }))
+        Ok(Response::new(v1::ListPoliciesReply { files, version: Some(version.into()) }))
     }
 
     async fn change_grant(
         &self,
         request: Request<v1::ChangeGrantRequest>,
     ) -> Result<Response<v1::ChangeGrantReply>, Status> {
-        let v1::ChangeGrantRequest {
-            target,
-            spiffe_id,
-            granted,
-        } = request.into_inner();
+        let v1::ChangeGrantRequest { target, spiffe_id, granted } = request.into_inner();
         let change = GrantChange {
             target: wire::target(target).map_err(|error| invalid(&error))?,
             spiffe_id: wire::spiffe_id(&spiffe_id).map_err(|error| invalid(&error))?,
-            direction: if granted {
-                GrantDirection::Give
-            } else {
-                GrantDirection::TakeBack
-            },
+            direction: if granted { GrantDirection::Give } else { GrantDirection::TakeBack },
         };
         let outcome = self.execute(Command::ChangeGrant(change)).await?;
-        Ok(Response::new(v1::ChangeGrantReply {
-            version: Some(outcome.version.into()),
-        }))
+        Ok(Response::new(v1::ChangeGrantReply { version: Some(outcome.version.into()) }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {

@@ -65,10 +65,7 @@ impl AllowedUsers {
 /// # Errors
 /// When something else is in its place or somebody answers there, or the path cannot be used (a Unix socket's path has at most 107 bytes).
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let failed = |cause| SocketError::Io {
-        path: path.to_owned(),
-        cause,
-    };
+    let failed = |cause| SocketError::Io { path: path.to_owned(), cause };
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::Occupied(path.to_owned())),
         Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
@@ -118,11 +115,7 @@ async fn accept(listener: &UnixListener, allowed: &AllowedUsers, accepted: &mpsc
                     return;
                 }
             }
-            Ok(peer) => tracing::warn!(
-                uid = peer.uid(),
-                pid = peer.pid(),
-                "a user who is no operator was refused"
-            ),
+            Ok(peer) => tracing::warn!(uid = peer.uid(), pid = peer.pid(), "a user who is no operator was refused"),
             Err(error) => tracing::warn!(%error, "an operator's connection has no credentials"),
         }
     }

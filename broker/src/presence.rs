@@ -91,10 +91,7 @@ impl Presence {
             present.connections.insert(number, connection);
             number
         });
-        Attendance {
-            presence: self.clone(),
-            number,
-        }
+        Attendance { presence: self.clone(), number }
     }
 
     /// Every open stream, the oldest first.
@@ -106,11 +103,7 @@ impl Presence {
     /// How many nodes hold at least one stream.
     #[must_use]
     pub(crate) fn node_count(&self) -> usize {
-        let mut nodes: Vec<_> = self
-            .connections()
-            .into_iter()
-            .map(|connection| connection.node)
-            .collect();
+        let mut nodes: Vec<_> = self.connections().into_iter().map(|connection| connection.node).collect();
         nodes.sort();
         nodes.dedup();
         nodes.len()
@@ -168,16 +161,9 @@ mod tests {
     fn a_stream_is_listed_while_it_lasts() {
         let presence = Presence::default();
         let (one, two) = (presence.attend(connection("a")), presence.attend(connection("a")));
-        let version = Version {
-            incarnation: 1,
-            epoch: 2,
-        };
+        let version = Version { incarnation: 1, epoch: 2 };
         two.applied(version);
-        let applied: Vec<_> = presence
-            .connections()
-            .into_iter()
-            .map(|connection| connection.applied)
-            .collect();
+        let applied: Vec<_> = presence.connections().into_iter().map(|connection| connection.applied).collect();
         assert_eq!(applied, [None, Some(version)]);
         drop(one);
         assert_eq!((presence.connections().len(), presence.node_count()), (1, 1));
@@ -191,14 +177,8 @@ mod tests {
         let other = connection("b");
         let _other = presence.attend(other.clone());
         let connections: Vec<_> = (0..=MAX_STREAMS).map(|_| connection("a")).collect();
-        let _held: Vec<_> = connections
-            .iter()
-            .map(|connection| presence.attend(connection.clone()))
-            .collect();
-        let killed: Vec<_> = connections
-            .iter()
-            .map(|connection| connection.kill.is_cancelled())
-            .collect();
+        let _held: Vec<_> = connections.iter().map(|connection| presence.attend(connection.clone())).collect();
+        let killed: Vec<_> = connections.iter().map(|connection| connection.kill.is_cancelled()).collect();
         assert!(killed[0] && !killed[1..].contains(&true), "{killed:?}");
         assert!(!other.kill.is_cancelled());
     }

@@ -106,16 +106,13 @@ impl Registry {
         policies: &[PolicyFile],
     ) -> Result<Self, Unrestorable> {
         let mut registry = Self::empty(trust_domain)?;
-        let surfaces: Vec<_> = records
-            .iter()
-            .filter_map(|record| {
-                if let Change::Component(component) = record {
-                    Some(component.surface.clone())
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let surfaces: Vec<_> =
+            records
+                .iter()
+                .filter_map(|record| {
+                    if let Change::Component(component) = record { Some(component.surface.clone()) } else { None }
+                })
+                .collect();
         let schema = Schema::new(&surfaces)?;
         let mut problems = Vec::new();
         for file in policies {
@@ -163,10 +160,7 @@ impl Registry {
 
     /// Every virtual component, by lattice and id.
     pub fn all_served(&self) -> impl Iterator<Item = &Arc<Served>> {
-        self.components
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|held| &held.served)
+        self.components.values().flat_map(BTreeMap::values).map(|held| &held.served)
     }
 
     /// An entry.
@@ -182,11 +176,7 @@ impl Registry {
 
     /// The entries whose parent is `node`.
     pub fn entries_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries_of
-            .get(node)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.entries.get(id))
+        self.entries_of.get(node).into_iter().flatten().filter_map(|id| self.entries.get(id))
     }
 
     /// A node that joined.
@@ -255,10 +245,7 @@ impl Registry {
             }
             Change::Entry(entry) => {
                 self.mark_node(&entry.node);
-                self.entries_of
-                    .entry(entry.node.clone())
-                    .or_default()
-                    .insert(entry.id.clone());
+                self.entries_of.entry(entry.node.clone()).or_default().insert(entry.id.clone());
                 self.entries.insert(entry.id.clone(), Arc::clone(entry));
             }
             Change::EntryRemoved(id) => self.remove_entry(id),
@@ -307,10 +294,7 @@ impl Registry {
         if let Some(old) = self.component(target).map(|component| component.spiffe_id.clone()) {
             self.no_longer_serving(&old, target);
         }
-        self.serving
-            .entry(component.spiffe_id.clone())
-            .or_default()
-            .insert(target.clone());
+        self.serving.entry(component.spiffe_id.clone()).or_default().insert(target.clone());
         if let Some(held) = self.held_mut(target) {
             held.component = Arc::clone(component);
             return;
@@ -319,10 +303,7 @@ impl Registry {
         for document in self.policies.values() {
             held.put_policies(document);
         }
-        self.components
-            .entry(target.lattice.clone())
-            .or_default()
-            .insert(target.id.clone(), held);
+        self.components.entry(target.lattice.clone()).or_default().insert(target.id.clone(), held);
     }
 
     fn remove_component(&mut self, target: &Target) {
@@ -385,11 +366,7 @@ impl Registry {
 /// Parses one file against `schema`.
 fn document(file: &PolicyFile, schema: &Schema) -> Result<PolicyDocument, Vec<portcullis_policy::Problem>> {
     let set = PolicySet::parse(std::slice::from_ref(file), schema)?;
-    Ok(PolicyDocument {
-        name: file.name.clone(),
-        text: file.text.clone(),
-        set,
-    })
+    Ok(PolicyDocument { name: file.name.clone(), text: file.text.clone(), set })
 }
 
 #[cfg(test)]

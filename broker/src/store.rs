@@ -107,20 +107,14 @@ impl Store {
     /// # Errors
     /// When the file cannot be used; nothing is repaired silently.
     pub fn open(path: &Path, trust_domain: &TrustDomain) -> Result<(Self, Registry), OpenError> {
-        make_private(path).map_err(|cause| OpenError::Io {
-            path: path.to_owned(),
-            cause,
-        })?;
+        make_private(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             // Without it, a file that somebody altered is trusted until it makes the engine panic.
             .set_check_integrity_on_open(true)
             .create(path)
             .map_err(|error| refused(path, error))?;
-        let store = Self {
-            database,
-            trust_domain: trust_domain.clone(),
-        };
+        let store = Self { database, trust_domain: trust_domain.clone() };
         let registry = store.read(path)?;
         Ok((store, registry))
     }
@@ -158,14 +152,8 @@ impl Store {
     }
 
     fn read(&self, path: &Path) -> Result<Registry, OpenError> {
-        let damaged = |cause| OpenError::Damaged {
-            path: path.to_owned(),
-            cause: Box::new(cause),
-        };
-        let unrestorable = |cause| OpenError::Unrestorable {
-            path: path.to_owned(),
-            cause,
-        };
+        let damaged = |cause| OpenError::Damaged { path: path.to_owned(), cause: Box::new(cause) };
+        let unrestorable = |cause| OpenError::Unrestorable { path: path.to_owned(), cause };
         let mut rows = self.rows().map_err(damaged)?;
         let Some(position) = rows.iter().position(|(key, _)| key == META) else {
             return self
@@ -181,11 +169,7 @@ impl Store {
                 Ok(Stored::Record(record)) => records.push(record),
                 Ok(Stored::Policies(file)) => policies.push(file),
                 Err(problem) => {
-                    return Err(OpenError::Record {
-                        path: path.to_owned(),
-                        key,
-                        problem,
-                    });
+                    return Err(OpenError::Record { path: path.to_owned(), key, problem });
                 }
             }
         }
@@ -201,29 +185,18 @@ impl Store {
     }
 
     fn check_meta(&self, path: &Path, meta: &[u8]) -> Result<Version, OpenError> {
-        let record::Meta {
-            layout,
-            trust_domain,
-            incarnation,
-            epoch,
-        } = record::Meta::decode(meta).map_err(|error| OpenError::Record {
-            path: path.to_owned(),
-            key: META.to_owned(),
-            problem: error.to_string(),
-        })?;
-        if layout > LAYOUT {
-            return Err(OpenError::Newer {
+        let record::Meta { layout, trust_domain, incarnation, epoch } =
+            record::Meta::decode(meta).map_err(|error| OpenError::Record {
                 path: path.to_owned(),
-                found: layout,
-            });
+                key: META.to_owned(),
+                problem: error.to_string(),
+            })?;
+        if layout > LAYOUT {
+            return Err(OpenError::Newer { path: path.to_owned(), found: layout });
         }
         if trust_domain != self.trust_domain.as_str() {
             let expected = self.trust_domain.clone();
-            return Err(OpenError::OtherTrustDomain {
-                path: path.to_owned(),
-                found: trust_domain,
-                expected,
-            });
+            return Err(OpenError::OtherTrustDomain { path: path.to_owned(), found: trust_domain, expected });
         }
         Ok(Version { incarnation, epoch })
     }
@@ -246,23 +219,14 @@ impl Store {
 
 /// redb makes files that everybody can read; this one lists who may call whom.
 fn make_private(path: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
 fn refused(path: &Path, error: DatabaseError) -> OpenError {
     if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
         return OpenError::InUse { path: path.to_owned() };
     }
-    OpenError::Damaged {
-        path: path.to_owned(),
-        cause: Box::new(error.into()),
-    }
+    OpenError::Damaged { path: path.to_owned(), cause: Box::new(error.into()) }
 }
 
 #[cfg(test)]

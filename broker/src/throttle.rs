@@ -41,27 +41,19 @@ impl<K: Hash + Eq> Throttle<K> {
     /// A throttle for at most `capacity` askers at a time.
     #[must_use]
     pub(crate) fn new(rate: Rate, capacity: usize) -> Self {
-        Self {
-            rate,
-            capacity,
-            buckets: HashMap::new(),
-        }
+        Self { rate, capacity, buckets: HashMap::new() }
     }
 
     /// Takes a token for `asker`. Where all buckets are in use and none is full again, newcomers wait.
     pub(crate) fn admit(&mut self, asker: K, now: SystemTime) -> Admission {
         let rate = self.rate;
         if !self.buckets.contains_key(&asker) && self.buckets.len() >= self.capacity {
-            self.buckets
-                .retain(|_, bucket| bucket.fill(rate, now).tokens < rate.burst);
+            self.buckets.retain(|_, bucket| bucket.fill(rate, now).tokens < rate.burst);
             if self.buckets.len() >= self.capacity {
                 return Admission::Throttled;
             }
         }
-        let bucket = self.buckets.entry(asker).or_insert(Bucket {
-            tokens: rate.burst,
-            filled_at: now,
-        });
+        let bucket = self.buckets.entry(asker).or_insert(Bucket { tokens: rate.burst, filled_at: now });
         *bucket = bucket.fill(rate, now);
         match bucket.tokens.checked_sub(1) {
             Some(left) => {
@@ -79,16 +71,10 @@ impl Bucket {
         let Ok(passed) = now.duration_since(self.filled_at) else {
             return Self { filled_at: now, ..self };
         };
-        let gained = passed
-            .as_nanos()
-            .checked_div(rate.every.as_nanos())
-            .unwrap_or(u128::MAX);
+        let gained = passed.as_nanos().checked_div(rate.every.as_nanos()).unwrap_or(u128::MAX);
         let gained = u32::try_from(gained).unwrap_or(u32::MAX);
         let tokens = self.tokens.saturating_add(gained).min(rate.burst);
-        let counted = rate
-            .every
-            .checked_mul(gained)
-            .and_then(|counted| self.filled_at.checked_add(counted));
+        let counted = rate.every.checked_mul(gained).and_then(|counted| self.filled_at.checked_add(counted));
         Self {
             tokens,
             filled_at: counted.filter(|_| tokens < rate.burst).unwrap_or(if gained == 0 {
@@ -118,10 +104,7 @@ mod tests {
 
     use super::*;
 
-    const RATE: Rate = Rate {
-        burst: 2,
-        every: Duration::from_secs(1),
-    };
+    const RATE: Rate = Rate { burst: 2, every: Duration::from_secs(1) };
 
     fn at(millis: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(1_000_000 + millis)

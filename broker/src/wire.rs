@@ -43,11 +43,7 @@ pub(crate) fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, InvalidM
 
 /// As [`parse`]; an empty text is none.
 pub(crate) fn parse_optional<T: FromStr<Err: ToString>>(text: &str) -> Result<Option<T>, InvalidMessage> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        parse(text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 /// Parses a SPIFFE ID as it must be written.
@@ -58,18 +54,12 @@ pub(crate) fn spiffe_id(text: &str) -> Result<SpiffeId, InvalidMessage> {
 /// Parses `LATTICE/ID`.
 pub(crate) fn target(message: Option<v1::Target>) -> Result<Target, InvalidMessage> {
     let v1::Target { lattice, id } = message.ok_or_else(|| InvalidMessage::new("the component's name is missing"))?;
-    Ok(Target {
-        lattice: parse(&lattice)?,
-        id: parse(&id)?,
-    })
+    Ok(Target { lattice: parse(&lattice)?, id: parse(&id)? })
 }
 
 /// The message of a target.
 pub(crate) fn target_message(target: &Target) -> v1::Target {
-    v1::Target {
-        lattice: target.lattice.to_string(),
-        id: target.id.to_string(),
-    }
+    v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
 /// 0 means `default`.
@@ -77,9 +67,7 @@ fn ttl(seconds: u32, default: Ttl) -> Result<Ttl, InvalidMessage> {
     if seconds == 0 {
         return Ok(default);
     }
-    u64::from(seconds)
-        .try_into()
-        .map_err(|error: crate::ttl::InvalidTtl| InvalidMessage(error.to_string()))
+    u64::from(seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| InvalidMessage(error.to_string()))
 }
 
 /// Parses a registration.
@@ -104,10 +92,7 @@ pub(crate) fn registration(
     } = message;
     Ok(Registration {
         target: target(name)?,
-        wit: wit
-            .into_iter()
-            .map(|v1::WitFile { path, text }| WitSource { path, text })
-            .collect(),
+        wit: wit.into_iter().map(|v1::WitFile { path, text }| WitSource { path, text }).collect(),
         interfaces,
         spiffe_id: if id.is_empty() { None } else { Some(spiffe_id(&id)?) },
         upstream,
@@ -140,47 +125,23 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
             return Err(InvalidMessage::new("the lattice of a component is in its name"));
         }
         (Some(_), "") if digest == Digest::NotApplicable => {
-            return Err(InvalidMessage::new(
-                "a wasm component needs its digest, or danger-any-digest for development",
-            ));
+            return Err(InvalidMessage::new("a wasm component needs its digest, or danger-any-digest for development"));
         }
-        (Some(component), "") => Holder::Component {
-            target: target(Some(component))?,
-            digest,
-        },
-        (None, id) if !id.is_empty() => Holder::Workload {
-            spiffe_id: spiffe_id(id)?,
-            lattice,
-            digest,
-        },
+        (Some(component), "") => Holder::Component { target: target(Some(component))?, digest },
+        (None, id) if !id.is_empty() => Holder::Workload { spiffe_id: spiffe_id(id)?, lattice, digest },
         (Some(_) | None, _) => return Err(InvalidMessage::new("name either a component or a SPIFFE ID")),
     };
-    Ok(NewEntry {
-        node: parse(&node)?,
-        holder,
-        ttl: ttl(x509_ttl_seconds, default_ttl)?,
-    })
+    Ok(NewEntry { node: parse(&node)?, holder, ttl: ttl(x509_ttl_seconds, default_ttl)? })
 }
 
 /// Parses policy files; their text is for the policy crate.
 pub(crate) fn policy_files(message: v1::PutPoliciesRequest) -> Vec<PolicyFile> {
-    message
-        .files
-        .into_iter()
-        .map(|v1::PolicyFile { name, text }| PolicyFile { name, text })
-        .collect()
+    message.files.into_iter().map(|v1::PolicyFile { name, text }| PolicyFile { name, text }).collect()
 }
 
 /// The message of a problem.
 pub(crate) fn problem_message(problem: Problem) -> v1::PolicyProblem {
-    let Problem {
-        file,
-        line,
-        column,
-        policy,
-        message,
-        hint,
-    } = problem;
+    let Problem { file, line, column, policy, message, hint } = problem;
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     v1::PolicyProblem {
         file,
@@ -238,20 +199,13 @@ pub(crate) const fn upstream_message(upstream: Upstream) -> v1::Upstream {
 
 /// The messages of a WIT folder.
 pub(crate) fn wit_messages(wit: &[WitSource]) -> Vec<v1::WitFile> {
-    wit.iter()
-        .map(|WitSource { path, text }| v1::WitFile {
-            path: path.clone(),
-            text: text.clone(),
-        })
-        .collect()
+    wit.iter().map(|WitSource { path, text }| v1::WitFile { path: path.clone(), text: text.clone() }).collect()
 }
 
 /// The message of a component as its sidecar sees it.
 pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
-    let policy = |policy: &portcullis_policy::PolicyText| v1::Policy {
-        id: policy.id.clone(),
-        text: policy.text.clone(),
-    };
+    let policy =
+        |policy: &portcullis_policy::PolicyText| v1::Policy { id: policy.id.clone(), text: policy.text.clone() };
     v1::ServedComponent {
         record: Some(record_message(&served.record)),
         upstream: upstream_message(served.component.upstream).into(),

@@ -97,14 +97,10 @@ impl Admin {
 
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Self::Unix(listener, _) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-            Self::Loopback(listener, _) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            Self::Loopback(listener, _) => {
+                listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
+            }
         }
     }
 }
@@ -145,33 +141,19 @@ fn respond(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>
     match request.uri().path() {
         "/live" => answer(StatusCode::OK, "text/plain", "live\n".to_owned()),
         "/ready" if source.is_ready() => answer(StatusCode::OK, "text/plain", "ready\n".to_owned()),
-        "/ready" => answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain",
-            format!("{}\n", source.gate.not_ready()),
-        ),
-        "/metrics" => answer(
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0",
-            source.metrics(),
-        ),
+        "/ready" => answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{}\n", source.gate.not_ready())),
+        "/metrics" => answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0", source.metrics()),
         "/status" => match serde_json::to_string(&source.status()) {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
             Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
         },
-        _ => answer(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            "/live /ready /status /metrics\n".to_owned(),
-        ),
+        _ => answer(StatusCode::NOT_FOUND, "text/plain", "/live /ready /status /metrics\n".to_owned()),
     }
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }

@@ -32,32 +32,22 @@ pub struct Checked {
 pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
     let config = Config::load(path)?;
     let mut mistakes = Vec::new();
-    let mut checked = Checked {
-        component: config.component.target.to_string(),
-        ..Checked::default()
-    };
-    let upstream = Upstream::open(&config.upstream)
-        .map_err(|more| mistakes.extend(more))
-        .ok();
+    let mut checked = Checked { component: config.component.target.to_string(), ..Checked::default() };
+    let upstream = Upstream::open(&config.upstream).map_err(|more| mistakes.extend(more)).ok();
     if let Some(token) = &config.node.join_token_file
         && let Err(error) = crate::daemon::join_token(token)
     {
         mistakes.push(mistake(token, &error));
     }
     let Some(folder) = &config.component.wit else {
-        checked
-            .skipped
-            .push("mapping and policies: `component.wit` names no WIT folder".to_owned());
+        checked.skipped.push("mapping and policies: `component.wit` names no WIT folder".to_owned());
         return finished(checked, mistakes);
     };
     if let Some(wit) = wit(folder, &mut mistakes) {
         checked.interfaces = wit.interfaces().len();
         checked.functions = wit.interfaces().map(|interface| interface.functions.len()).sum();
         let interfaces: Vec<_> = wit.interfaces().map(|interface| interface.name.clone()).collect();
-        if let Some(Err(problems)) = upstream
-            .as_ref()
-            .and_then(|upstream| upstream.mapping(&wit, &interfaces))
-        {
+        if let Some(Err(problems)) = upstream.as_ref().and_then(|upstream| upstream.mapping(&wit, &interfaces)) {
             mistakes.extend(problems.into_iter().map(Mistake::from));
         }
         if matches!(config.upstream, UpstreamSection::Http(_)) {
@@ -69,26 +59,15 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
 }
 
 fn finished(checked: Checked, mistakes: Vec<Mistake>) -> Result<Checked, Vec<Mistake>> {
-    if mistakes.is_empty() {
-        Ok(checked)
-    } else {
-        Err(mistakes)
-    }
+    if mistakes.is_empty() { Ok(checked) } else { Err(mistakes) }
 }
 
 fn wit(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Wit> {
-    let sources = wit_folder::read(folder)
-        .map_err(|error| mistakes.push(mistake(folder, &error)))
-        .ok()?;
+    let sources = wit_folder::read(folder).map_err(|error| mistakes.push(mistake(folder, &error))).ok()?;
     Wit::parse(&sources)
         .map_err(|error| {
             let file = folder.join(&error.file).display().to_string();
-            mistakes.push(Mistake {
-                file,
-                line: Some(error.line),
-                message: error.message,
-                hint: None,
-            });
+            mistakes.push(Mistake { file, line: Some(error.line), message: error.message, hint: None });
         })
         .ok()
 }
@@ -98,17 +77,9 @@ fn opaque(wit: &Wit, folder: &Path, mistakes: &mut Vec<Mistake>) {
     for interface in wit.interfaces() {
         for function in &interface.functions {
             if let FunctionKind::Opaque(why) = &function.kind {
-                let message = format!(
-                    "`{}#{}` cannot be carried over HTTP: {why}",
-                    interface.name, function.name
-                );
+                let message = format!("`{}#{}` cannot be carried over HTTP: {why}", interface.name, function.name);
                 let hint = Some("use [upstream.splice], or leave the interface out of the registration".to_owned());
-                mistakes.push(Mistake {
-                    file: folder.display().to_string(),
-                    line: None,
-                    message,
-                    hint,
-                });
+                mistakes.push(Mistake { file: folder.display().to_string(), line: None, message, hint });
             }
         }
     }
@@ -118,10 +89,7 @@ fn policies(config: &Config, wit: &Wit, mistakes: &mut Vec<Mistake>) -> usize {
     let mut files = Vec::new();
     for path in &config.component.policies {
         match std::fs::read_to_string(path) {
-            Ok(text) => files.push(PolicyFile {
-                name: path.display().to_string(),
-                text,
-            }),
+            Ok(text) => files.push(PolicyFile { name: path.display().to_string(), text }),
             Err(error) => mistakes.push(mistake(path, &error)),
         }
     }
@@ -138,12 +106,7 @@ fn policies(config: &Config, wit: &Wit, mistakes: &mut Vec<Mistake>) -> usize {
     let schema = match Schema::new(&[component]) {
         Ok(schema) => schema,
         Err(error) => {
-            mistakes.push(Mistake {
-                file: target.to_string(),
-                line: None,
-                message: error.to_string(),
-                hint: None,
-            });
+            mistakes.push(Mistake { file: target.to_string(), line: None, message: error.to_string(), hint: None });
             return 0;
         }
     };
@@ -157,45 +120,19 @@ fn policies(config: &Config, wit: &Wit, mistakes: &mut Vec<Mistake>) -> usize {
 }
 
 fn mistake(path: &Path, error: &dyn std::fmt::Display) -> Mistake {
-    Mistake {
-        file: path.display().to_string(),
-        line: None,
-        message: error.to_string(),
-        hint: None,
-    }
+    Mistake { file: path.display().to_string(), line: None, message: error.to_string(), hint: None }
 }
 
 impl From<portcullis_policy::Problem> for Mistake {
     fn from(problem: portcullis_policy::Problem) -> Self {
-        let portcullis_policy::Problem {
-            file,
-            line,
-            message,
-            hint,
-            ..
-        } = problem;
-        Self {
-            file,
-            line: Some(line),
-            message,
-            hint,
-        }
+        let portcullis_policy::Problem { file, line, message, hint, .. } = problem;
+        Self { file, line: Some(line), message, hint }
     }
 }
 
 impl From<crate::http::MappingProblem> for Mistake {
     fn from(problem: crate::http::MappingProblem) -> Self {
-        let crate::http::MappingProblem {
-            file,
-            line,
-            message,
-            hint,
-        } = problem;
-        Self {
-            file,
-            line,
-            message,
-            hint,
-        }
+        let crate::http::MappingProblem { file, line, message, hint } = problem;
+        Self { file, line, message, hint }
     }
 }

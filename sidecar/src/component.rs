@@ -41,39 +41,18 @@ impl Component {
         let node = Node::start(node_config(&config)?, tasks, stop.clone()).await?;
         let identity = identity(&node, &config).await?;
         let meters = Meters::new();
-        let gate = Arc::new(Gate::new(
-            upstream,
-            config.limits,
-            Arc::clone(&meters),
-            config.record_allowed,
-        ));
-        Ok(Self {
-            node,
-            gate,
-            meters,
-            identity,
-            config,
-            loaded: Mutex::default(),
-        })
+        let gate = Arc::new(Gate::new(upstream, config.limits, Arc::clone(&meters), config.record_allowed));
+        Ok(Self { node, gate, meters, identity, config, loaded: Mutex::default() })
     }
 
     pub(crate) fn listen(&self, verifier: Arc<PeerVerifier>) -> Result<Listener, BindError> {
         let slot = Arc::clone(self.identity.slot());
-        Listener::bind(
-            self.config.listen.quic,
-            verifier,
-            slot,
-            quic_limits(&self.config.limits),
-        )
+        Listener::bind(self.config.listen.quic, verifier, slot, quic_limits(&self.config.limits))
     }
 
     pub(crate) fn advertised(&self, quic: SocketAddr) -> Vec<String> {
         let advertise = &self.config.listen.advertise;
-        if advertise.is_empty() {
-            vec![quic.to_string()]
-        } else {
-            advertise.clone()
-        }
+        if advertise.is_empty() { vec![quic.to_string()] } else { advertise.clone() }
     }
 
     pub(crate) fn view(self: &Arc<Self>, quic: SocketAddr, listener: Arc<Listener>) -> crate::status::Source {
@@ -126,13 +105,7 @@ impl Component {
             self.node.applied(state.version);
             return;
         }
-        let built = Served::build(
-            component,
-            state.version,
-            &self.gate.upstream,
-            &self.meters,
-            before.as_deref(),
-        );
+        let built = Served::build(component, state.version, &self.gate.upstream, &self.meters, before.as_deref());
         match built {
             Ok(served) => {
                 self.gate.serve_from_now(served);
@@ -161,13 +134,7 @@ impl Component {
 
     /// After the reason for closing has gone.
     fn load_again(&self) {
-        if self
-            .node
-            .state()
-            .borrow()
-            .served
-            .contains_key(&self.config.component.target)
-        {
+        if self.node.state().borrow().served.contains_key(&self.config.component.target) {
             self.load();
         }
     }
@@ -177,13 +144,7 @@ impl Component {
             return Some("the component's SVID has expired".to_owned());
         }
         let (age, limit) = (self.node.state_age(), self.config.node.policy_max_age);
-        (age > limit).then(|| {
-            format!(
-                "the policies are {} s old; the limit is {} s",
-                age.as_secs(),
-                limit.as_secs()
-            )
-        })
+        (age > limit).then(|| format!("the policies are {} s old; the limit is {} s", age.as_secs(), limit.as_secs()))
     }
 }
 
@@ -191,13 +152,7 @@ fn node_config(config: &Config) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         state_dir: config.node.state.clone(),
         kind: NodeKind::Sidecar,
-        join_token: config
-            .node
-            .join_token_file
-            .as_ref()
-            .map(join_token)
-            .transpose()?
-            .flatten(),
+        join_token: config.node.join_token_file.as_ref().map(join_token).transpose()?.flatten(),
         broker: config.node.broker.clone(),
     })
 }
@@ -237,9 +192,5 @@ async fn identity(node: &Node, config: &Config) -> Result<Arc<Identity>, RunErro
 
 fn entry_of(state: &NodeState, config: &Config) -> Option<Entry> {
     let served = state.served.get(&config.component.target)?;
-    state
-        .entries
-        .values()
-        .find(|entry| entry.spiffe_id == served.record.spiffe_id)
-        .cloned()
+    state.entries.values().find(|entry| entry.spiffe_id == served.record.spiffe_id).cloned()
 }

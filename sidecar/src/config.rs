@@ -192,12 +192,7 @@ impl Config {
             Ok(text) => Self::parse(&file, &text),
             Err(error) => {
                 let message = format!("cannot be read: {error}");
-                Err(vec![Mistake {
-                    file,
-                    line: None,
-                    message,
-                    hint: None,
-                }])
+                Err(vec![Mistake { file, line: None, message, hint: None }])
             }
         }
     }
@@ -225,15 +220,7 @@ impl Config {
         let mistakes = reader.into_mistakes();
         match (node, component, listen, upstream, admin) {
             (Some(node), Some(component), Some(listen), Some(upstream), Some(admin)) if mistakes.is_empty() => {
-                Ok(Self {
-                    node,
-                    component,
-                    listen,
-                    upstream,
-                    limits,
-                    admin,
-                    record_allowed,
-                })
+                Ok(Self { node, component, listen, upstream, limits, admin, record_allowed })
             }
             _ => Err(mistakes),
         }
@@ -242,52 +229,28 @@ impl Config {
 
 fn node(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<NodeSection> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let state = section
-        .required_text("state", reader)
-        .map(|found| base.join(found.value));
-    let join_token_file = section
-        .text("join_token_file", reader)
-        .map(|found| base.join(found.value));
+    let state = section.required_text("state", reader).map(|found| base.join(found.value));
+    let join_token_file = section.text("join_token_file", reader).map(|found| base.join(found.value));
     let broker = section.text("broker", reader).map(|found| found.value);
     let policy_max_age = section.duration("policy_max_age", reader).unwrap_or(DAY);
     section.finish(reader);
-    Some(NodeSection {
-        state: state?,
-        join_token_file,
-        broker,
-        policy_max_age,
-    })
+    Some(NodeSection { state: state?, join_token_file, broker, policy_max_age })
 }
 
 fn component(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<ComponentSection> {
     let lattice = section.required("lattice", reader);
     let id = section.required("id", reader);
     let wit = section.text("wit", reader).map(|found| base.join(found.value));
-    let policies = section
-        .texts("policies", reader)
-        .into_iter()
-        .map(|found| base.join(found.value))
-        .collect();
+    let policies = section.texts("policies", reader).into_iter().map(|found| base.join(found.value)).collect();
     section.finish(reader);
-    Some(ComponentSection {
-        target: Target {
-            lattice: lattice?,
-            id: id?,
-        },
-        wit,
-        policies,
-    })
+    Some(ComponentSection { target: Target { lattice: lattice?, id: id? }, wit, policies })
 }
 
 fn listen(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> Option<ListenSection> {
     let quic = section.required("quic", reader);
     let mut advertise = Vec::new();
     for found in section.texts("advertise", reader) {
-        if found
-            .value
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        {
+        if found.value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
             advertise.push(found.value);
         } else {
             reader.mistake(Some(found.at), format!("`{}` is not HOST:PORT", found.value), None);
@@ -297,11 +260,7 @@ fn listen(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> Option<Liste
     let quic: SocketAddr = quic?;
     if quic.ip().is_unspecified() && advertise.is_empty() {
         let hint = Some("add `advertise = [\"HOST:PORT\"]`, the address callers reach".to_owned());
-        reader.mistake(
-            None,
-            format!("`listen.quic` is `{quic}`, which callers cannot dial"),
-            hint,
-        );
+        reader.mistake(None, format!("`listen.quic` is `{quic}`, which callers cannot dial"), hint);
     }
     Some(ListenSection { quic, advertise })
 }
@@ -319,11 +278,7 @@ fn upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) 
             None
         }
         (true, true) => {
-            reader.mistake(
-                None,
-                "there are two upstreams: keep [upstream.http] or [upstream.splice]".to_owned(),
-                None,
-            );
+            reader.mistake(None, "there are two upstreams: keep [upstream.http] or [upstream.splice]".to_owned(), None);
             None
         }
     }
@@ -335,22 +290,12 @@ fn http_upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<
         url: url.as_ref().map(|url| url.value.clone()).unwrap_or_default(),
         mapping: section.text("mapping", reader).map(|found| base.join(found.value)),
         ca_file: section.text("ca_file", reader).map(|found| base.join(found.value)),
-        headers: section
-            .pairs("headers", reader)
-            .into_iter()
-            .map(|(name, found)| (name, found.value))
-            .collect(),
-        credentials_file: section
-            .text("credentials_file", reader)
-            .map(|found| base.join(found.value)),
+        headers: section.pairs("headers", reader).into_iter().map(|(name, found)| (name, found.value)).collect(),
+        credentials_file: section.text("credentials_file", reader).map(|found| base.join(found.value)),
         caller_header: section.text("caller_header", reader).map(|found| found.value),
         timeout: section.duration("timeout", reader).unwrap_or(Duration::from_secs(10)),
-        connect_timeout: section
-            .duration("connect_timeout", reader)
-            .unwrap_or(Duration::from_secs(2)),
-        idle_timeout: section
-            .duration("idle_timeout", reader)
-            .unwrap_or(Duration::from_secs(4)),
+        connect_timeout: section.duration("connect_timeout", reader).unwrap_or(Duration::from_secs(2)),
+        idle_timeout: section.duration("idle_timeout", reader).unwrap_or(Duration::from_secs(4)),
         max_response_bytes: size(&mut section, "max_response_bytes", 1..=1 << 30, reader).unwrap_or(4 << 20),
         max_idle: size(&mut section, "max_idle", 0..=4096, reader).unwrap_or(64),
         int64_as_string: section.boolean("int64_as_string", reader).unwrap_or(false),
@@ -361,31 +306,21 @@ fn http_upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<
 
 fn splice_upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<SpliceSection> {
     let address = section.required_text("address", reader);
-    let connect_timeout = section
-        .duration("connect_timeout", reader)
-        .unwrap_or(Duration::from_secs(2));
-    let idle_timeout = section
-        .duration("idle_timeout", reader)
-        .unwrap_or(Duration::from_secs(300));
+    let connect_timeout = section.duration("connect_timeout", reader).unwrap_or(Duration::from_secs(2));
+    let idle_timeout = section.duration("idle_timeout", reader).unwrap_or(Duration::from_secs(300));
     section.finish(reader);
     let address = address?;
     let address = match address.value.split_once(':') {
         Some(("unix", path)) if !path.is_empty() => SpliceAddress::Unix(base.join(path)),
         Some(("tcp", peer)) if peer.contains(':') => SpliceAddress::Tcp(peer.to_owned()),
         Some(_) | None => {
-            let message = format!(
-                "`upstream.splice.address`: `{}` is neither unix:PATH nor tcp:HOST:PORT",
-                address.value
-            );
+            let message =
+                format!("`upstream.splice.address`: `{}` is neither unix:PATH nor tcp:HOST:PORT", address.value);
             reader.mistake(Some(address.at), message, None);
             return None;
         }
     };
-    Some(SpliceSection {
-        address,
-        connect_timeout,
-        idle_timeout,
-    })
+    Some(SpliceSection { address, connect_timeout, idle_timeout })
 }
 
 fn limits(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> LimitsSection {
@@ -402,13 +337,9 @@ fn limits(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> LimitsSectio
         connections: size(&mut section, "connections", 1..=1 << 20, reader).unwrap_or(default.connections),
         connections_per_second: size(&mut section, "connections_per_second", 1..=1 << 20, reader)
             .unwrap_or(default.connections_per_second),
-        header_timeout: section
-            .duration("header_timeout", reader)
-            .unwrap_or(default.header_timeout),
+        header_timeout: section.duration("header_timeout", reader).unwrap_or(default.header_timeout),
         call_timeout: section.duration("call_timeout", reader).unwrap_or(default.call_timeout),
-        drain_timeout: section
-            .duration("drain_timeout", reader)
-            .unwrap_or(default.drain_timeout),
+        drain_timeout: section.duration("drain_timeout", reader).unwrap_or(default.drain_timeout),
     };
     section.finish(reader);
     limits
@@ -432,11 +363,7 @@ fn admin(
         Ok(address) if address.ip().is_loopback() => Some(AdminAddress::Loopback(address)),
         Ok(address) => {
             let hint = Some("use 127.0.0.1:PORT or unix:PATH: it has no access control of its own".to_owned());
-            reader.mistake(
-                Some(listen.at),
-                format!("`admin.listen` is `{address}`, not a loopback address"),
-                hint,
-            );
+            reader.mistake(Some(listen.at), format!("`admin.listen` is `{address}`, not a loopback address"), hint);
             None
         }
         Err(error) => {
@@ -452,9 +379,7 @@ fn size(
     range: std::ops::RangeInclusive<u64>,
     reader: &mut Reader<'_>,
 ) -> Option<usize> {
-    section
-        .number(key, range, reader)
-        .and_then(|number| usize::try_from(number).ok())
+    section.number(key, range, reader).and_then(|number| usize::try_from(number).ok())
 }
 
 #[cfg(test)]
@@ -490,15 +415,10 @@ calls_per_peer = 8
         let config = Config::parse("/etc/portcullis/billing.toml", GOOD).unwrap();
         assert_eq!(config.node.state, Path::new("/etc/portcullis/state"));
         assert_eq!(config.component.target.to_string(), "demo/billing");
-        assert_eq!(
-            config.admin,
-            AdminAddress::Unix("/etc/portcullis/state/admin.sock".into())
-        );
+        assert_eq!(config.admin, AdminAddress::Unix("/etc/portcullis/state/admin.sock".into()));
         assert_eq!(config.limits.calls_per_peer, 8);
         assert_eq!(config.limits.calls, LimitsSection::default().calls);
-        let UpstreamSection::Http(http) = config.upstream else {
-            panic!("not http")
-        };
+        let UpstreamSection::Http(http) = config.upstream else { panic!("not http") };
         assert_eq!(http.timeout, Duration::from_secs(3));
         assert_eq!(http.headers, [("accept".to_owned(), "application/json".to_owned())]);
     }

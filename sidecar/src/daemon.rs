@@ -100,23 +100,14 @@ pub async fn run(
     let quic = listener.local_addr()?;
     let admin = Admin::open(&component.config.admin)
         .await
-        .map_err(|cause| RunError::Admin {
-            address: Admin::name(&component.config.admin),
-            cause,
-        })?;
-    let bound = Bound {
-        quic,
-        admin: admin.address(),
-    };
+        .map_err(|cause| RunError::Admin { address: Admin::name(&component.config.admin), cause })?;
+    let bound = Bound { quic, admin: admin.address() };
     let calls = TaskTracker::new();
     let end = CancellationToken::new();
     component.load();
     tasks.spawn(Arc::clone(&component).keep_current(stop.clone()));
     tasks.spawn(admin.serve(component.view(quic, Arc::clone(&listener)), stop.clone()));
-    component
-        .node
-        .announce(component.config.component.target.clone(), component.advertised(quic))
-        .await;
+    component.node.announce(component.config.component.target.clone(), component.advertised(quic)).await;
     info!(address = %quic, id = %component.identity.id(), "listening");
     ready(&bound);
     let connections = Connections {
@@ -127,12 +118,7 @@ pub async fn run(
         end: end.clone(),
         tasks: calls.clone(),
     };
-    tasks.spawn(accept(
-        Arc::clone(&listener),
-        connections,
-        tasks.clone(),
-        Arc::clone(&component.meters),
-    ));
+    tasks.spawn(accept(Arc::clone(&listener), connections, tasks.clone(), Arc::clone(&component.meters)));
     shutdown.cancelled().await;
     drain(&component, &listener, &calls, &end).await;
     stop.cancel();
@@ -145,11 +131,7 @@ pub async fn run(
 pub(crate) fn join_token(path: &PathBuf) -> Result<Option<JoinToken>, RunError> {
     let name = || path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|cause| RunError::Token { path: name(), cause }),
+        Ok(text) => text.trim().parse().map(Some).map_err(|cause| RunError::Token { path: name(), cause }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(RunError::TokenFile { path: name(), cause }),
     }
@@ -183,11 +165,7 @@ async fn accept(listener: Arc<Listener>, connections: Connections, tasks: TaskTr
 /// Stops accepting, lets calls finish within their deadline, then closes what is left.
 async fn drain(component: &Component, listener: &Listener, calls: &TaskTracker, end: &CancellationToken) {
     let deadline = component.gate.limits().drain_timeout;
-    info!(
-        calls = component.gate.quota.calls(),
-        deadline_seconds = deadline.as_secs(),
-        "draining"
-    );
+    info!(calls = component.gate.quota.calls(), deadline_seconds = deadline.as_secs(), "draining");
     component.gate.drain();
     listener.drain();
     calls.close();
@@ -198,10 +176,7 @@ async fn drain(component: &Component, listener: &Listener, calls: &TaskTracker, 
     }
     end.cancel();
     listener.close(CloseReason::Draining);
-    if tokio::time::timeout(Duration::from_secs(1), listener.wait_idle())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(Duration::from_secs(1), listener.wait_idle()).await.is_err() {
         debug!("some callers did not acknowledge the end");
     }
 }

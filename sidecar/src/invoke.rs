@@ -84,12 +84,7 @@ pub async fn invoke(invocation: Invocation) -> Result<String, InvokeError> {
 }
 
 async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: CancellationToken) -> Result<String, InvokeError> {
-    let config = NodeConfig {
-        state_dir: invocation.state_dir,
-        kind: NodeKind::Shell,
-        join_token: None,
-        broker: None,
-    };
+    let config = NodeConfig { state_dir: invocation.state_dir, kind: NodeKind::Shell, join_token: None, broker: None };
     let node = Node::start(config, tasks, stop).await?;
     let mut connectivity = node.connectivity();
     let connected = connectivity.wait_for(|state| matches!(state, portcullis_client::node::Connectivity::Connected));
@@ -105,16 +100,8 @@ async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: Cancellation
         ComponentDigest::NotAComponent | ComponentDigest::DangerAny => String::new(),
     };
     let identity = node.identity(&entry, &digest).await?;
-    let peers = Peers::new(
-        node.trust(),
-        Arc::clone(&identity),
-        CallLimits::default(),
-        tasks.clone(),
-    );
-    let name = FunctionName {
-        instance: &instance,
-        function: &function,
-    };
+    let peers = Peers::new(node.trust(), Arc::clone(&identity), CallLimits::default(), tasks.clone());
+    let name = FunctionName { instance: &instance, function: &function };
     let answer = peers.call(&record, name, params.into(), invocation.deadline).await?;
     decode(&ty, &answer)
 }
@@ -123,25 +110,14 @@ fn entry(node: &Node, wanted: Option<&SpiffeId>) -> Result<Entry, InvokeError> {
     let state = node.state().borrow().clone();
     let fits = |entry: &&Entry| wanted.is_none_or(|id| &entry.spiffe_id == id);
     let mut found = state.entries.values().filter(fits);
-    let ids = || {
-        state
-            .entries
-            .values()
-            .map(|entry| format!("`{}`", entry.spiffe_id))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let ids = || state.entries.values().map(|entry| format!("`{}`", entry.spiffe_id)).collect::<Vec<_>>().join(", ");
     match (found.next(), found.next()) {
         (Some(entry), None) => Ok(entry.clone()),
-        (Some(_), Some(_)) => Err(InvokeError::Identity(format!(
-            "this node has several identities (hint: --as one of {})",
-            ids()
-        ))),
+        (Some(_), Some(_)) => {
+            Err(InvokeError::Identity(format!("this node has several identities (hint: --as one of {})", ids())))
+        }
         (None, _) => match wanted {
-            Some(id) => Err(InvokeError::Identity(format!(
-                "this node has no entry for `{id}`; it has {}",
-                ids()
-            ))),
+            Some(id) => Err(InvokeError::Identity(format!("this node has no entry for `{id}`; it has {}", ids()))),
             None => Err(InvokeError::Identity(
                 "this node has no entry to call with (hint: portcullis-broker entry create --node NAME …)".to_owned(),
             )),
@@ -163,34 +139,20 @@ fn function(wit: &Wit, served: &[String], name: &str) -> Result<(String, String,
     match candidates.as_slice() {
         [(interface, function)] => match &function.kind {
             FunctionKind::Typed(ty) => Ok((interface.name.clone(), function.name.clone(), ty.clone())),
-            FunctionKind::Opaque(why) => Err(InvokeError::Function(format!(
-                "`{name}` cannot be called with JSON: {why}"
-            ))),
+            FunctionKind::Opaque(why) => {
+                Err(InvokeError::Function(format!("`{name}` cannot be called with JSON: {why}")))
+            }
         },
         [] => {
-            let names = wit
-                .interfaces()
-                .filter(|interface| served.contains(&interface.name))
-                .flat_map(|interface| {
-                    interface
-                        .functions
-                        .iter()
-                        .map(|function| format!("{}#{}", interface.name, function.name))
-                });
+            let names = wit.interfaces().filter(|interface| served.contains(&interface.name)).flat_map(|interface| {
+                interface.functions.iter().map(|function| format!("{}#{}", interface.name, function.name))
+            });
             let names = names.collect::<Vec<_>>().join(", ");
-            Err(InvokeError::Function(format!(
-                "`{name}` is not served; there are: {names}"
-            )))
+            Err(InvokeError::Function(format!("`{name}` is not served; there are: {names}")))
         }
         [..] => {
-            let names = candidates
-                .iter()
-                .map(|(interface, _)| interface.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ");
-            Err(InvokeError::Function(format!(
-                "`{name}` is in several interfaces: {names} (hint: INTERFACE#FUNCTION)"
-            )))
+            let names = candidates.iter().map(|(interface, _)| interface.name.as_str()).collect::<Vec<_>>().join(", ");
+            Err(InvokeError::Function(format!("`{name}` is in several interfaces: {names} (hint: INTERFACE#FUNCTION)")))
         }
     }
 }

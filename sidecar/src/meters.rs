@@ -13,9 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Upper bounds of the latency histogram, in seconds: 100 µs to 10 s.
-const LATENCY: [f64; 12] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0,
-];
+const LATENCY: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FunctionLabels {
@@ -80,55 +78,27 @@ impl Meters {
         };
         let registry = &mut meters.registry;
         registry.register("calls_answered", "Calls that got an answer", meters.answered.clone());
-        registry.register_with_unit(
-            "call",
-            "Time from header to answer",
-            Unit::Seconds,
-            meters.latency.clone(),
-        );
-        registry.register(
-            "calls_refused",
-            "Calls that were refused, by reason",
-            meters.refused.clone(),
-        );
+        registry.register_with_unit("call", "Time from header to answer", Unit::Seconds, meters.latency.clone());
+        registry.register("calls_refused", "Calls that were refused, by reason", meters.refused.clone());
         let refused = meters.handshakes_refused.clone();
         registry.register("handshakes_refused", "Connections refused in the handshake", refused);
         registry.register("calls_underway", "Calls under way", meters.calls_underway.clone());
         registry.register("connections", "Connections of callers", meters.connections.clone());
         registry.register("policy_epoch", "Epoch of the policies in force", meters.epoch.clone());
         registry.register("ready", "1 when calls are served", meters.ready.clone());
-        registry.register(
-            "broker_connected",
-            "1 when the broker is heard",
-            meters.broker_connected.clone(),
-        );
+        registry.register("broker_connected", "1 when the broker is heard", meters.broker_connected.clone());
         let expires = meters.svid_expires_in.clone();
-        registry.register_with_unit(
-            "svid_expires_in",
-            "Until the SVID in force expires",
-            Unit::Seconds,
-            expires,
-        );
+        registry.register_with_unit("svid_expires_in", "Until the SVID in force expires", Unit::Seconds, expires);
         let age = meters.state_age.clone();
-        registry.register_with_unit(
-            "state_age",
-            "Since the broker last confirmed the policies",
-            Unit::Seconds,
-            age,
-        );
+        registry.register_with_unit("state_age", "Since the broker last confirmed the policies", Unit::Seconds, age);
         for refusal in Refusal::ALL {
-            drop(meters.refused.get_or_create(&RefusalLabels {
-                refusal: refusal.name(),
-            }));
+            drop(meters.refused.get_or_create(&RefusalLabels { refusal: refusal.name() }));
         }
         Arc::new(meters)
     }
 
     pub(crate) fn function(&self, instance: &str, function: &str) -> FunctionMeter {
-        let labels = FunctionLabels {
-            instance: instance.to_owned(),
-            function: function.to_owned(),
-        };
+        let labels = FunctionLabels { instance: instance.to_owned(), function: function.to_owned() };
         FunctionMeter {
             answered: self.answered.get_or_create_owned(&labels),
             latency: self.latency.get_or_create_owned(&labels),
@@ -136,11 +106,7 @@ impl Meters {
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
-        self.refused
-            .get_or_create(&RefusalLabels {
-                refusal: refusal.name(),
-            })
-            .inc();
+        self.refused.get_or_create(&RefusalLabels { refusal: refusal.name() }).inc();
     }
 
     /// Every refusal's name and count.

@@ -68,9 +68,7 @@ pub enum ScaffoldError {
 /// [`ScaffoldError`]
 pub fn scaffold(contract: &Contract) -> Result<Scaffold, ScaffoldError> {
     let (name, version) = contract.package.split_once('@').unwrap_or((&contract.package, ""));
-    let named = name
-        .split_once(':')
-        .is_some_and(|(space, name)| is_kebab(space) && is_kebab(name));
+    let named = name.split_once(':').is_some_and(|(space, name)| is_kebab(space) && is_kebab(name));
     if !named || version.is_empty() {
         return Err(ScaffoldError::Name(contract.package.clone()));
     }
@@ -90,17 +88,9 @@ pub fn scaffold(contract: &Contract) -> Result<Scaffold, ScaffoldError> {
 
 /// What is written must be what the sidecar reads.
 fn verified(made: Scaffold) -> Result<Scaffold, ScaffoldError> {
-    let source = WitSource {
-        path: "new.wit".to_owned(),
-        text: made.wit.clone(),
-    };
+    let source = WitSource { path: "new.wit".to_owned(), text: made.wit.clone() };
     let wit = Wit::parse(&[source]).map_err(|error| ScaffoldError::Unfit(error.to_string()))?;
-    match Mapping::parse(
-        "mapping.toml",
-        &made.mapping,
-        &wit,
-        std::slice::from_ref(&made.instance),
-    ) {
+    match Mapping::parse("mapping.toml", &made.mapping, &wit, std::slice::from_ref(&made.instance)) {
         Ok(_) => Ok(made),
         Err(problems) => {
             let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -113,13 +103,10 @@ fn wit(contract: &Contract, endpoints: &[Endpoint]) -> String {
     let mut records = BTreeMap::new();
     let mut functions = String::new();
     for endpoint in endpoints {
-        let params = endpoint.params.iter().map(|param| {
-            format!(
-                "{}: {}",
-                escaped(&param.name),
-                param.shape.wit(&param.name, &mut records)
-            )
-        });
+        let params = endpoint
+            .params
+            .iter()
+            .map(|param| format!("{}: {}", escaped(&param.name), param.shape.wit(&param.name, &mut records)));
         let params = params.collect::<Vec<_>>().join(", ");
         let ok = match &endpoint.answer {
             Some(shape) => shape.wit(&endpoint.noun, &mut records),
@@ -146,9 +133,7 @@ fn mapping(instance: &str, endpoints: &[Endpoint]) -> String {
         "# Inferred from samples; sidecar/MAPPING.md explains every key.\n\nunknown_fields = \"ignore\"\n",
     );
     if !renamed.is_empty() {
-        let pairs = renamed
-            .iter()
-            .map(|(wit, json)| format!("{} = {}", quoted(wit), quoted(json)));
+        let pairs = renamed.iter().map(|(wit, json)| format!("{} = {}", quoted(wit), quoted(json)));
         let _ = writeln!(out, "rename = {{ {} }}", pairs.collect::<Vec<_>>().join(", "));
     }
     for endpoint in endpoints {
@@ -159,10 +144,8 @@ fn mapping(instance: &str, endpoints: &[Endpoint]) -> String {
             quoted(&endpoint.method),
             quoted(&endpoint.path),
         );
-        let query = endpoint
-            .query
-            .iter()
-            .map(|(key, param)| format!("{} = {}", quoted(key), quoted(&format!("{{{param}}}"))));
+        let query =
+            endpoint.query.iter().map(|(key, param)| format!("{} = {}", quoted(key), quoted(&format!("{{{param}}}"))));
         let query = query.collect::<Vec<_>>().join(", ");
         if !query.is_empty() {
             let _ = writeln!(out, "query = {{ {query} }}");
@@ -170,12 +153,7 @@ fn mapping(instance: &str, endpoints: &[Endpoint]) -> String {
         if endpoint.has_body {
             out.push_str("body = \"body\"\n");
         }
-        let statuses = endpoint
-            .statuses
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let statuses = endpoint.statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         if !statuses.is_empty() {
             let _ = writeln!(out, "ok = [{statuses}]");
         }
@@ -241,9 +219,7 @@ fn is_kebab(name: &str) -> bool {
     !name.is_empty()
         && name.split('-').all(|word| {
             word.starts_with(|first: char| first.is_ascii_lowercase())
-                && word
-                    .chars()
-                    .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
+                && word.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
         })
 }
 
@@ -263,11 +239,7 @@ fn kebab(name: &str) -> String {
         before = letter;
     }
     let words = out.split('-').filter(|word| !word.is_empty()).map(|word| {
-        if word.starts_with(|first: char| first.is_ascii_digit()) {
-            format!("n{word}")
-        } else {
-            word.to_owned()
-        }
+        if word.starts_with(|first: char| first.is_ascii_digit()) { format!("n{word}") } else { word.to_owned() }
     });
     let name = words.collect::<Vec<_>>().join("-");
     if name.is_empty() { "value".to_owned() } else { name }

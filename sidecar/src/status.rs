@@ -116,12 +116,7 @@ impl Source {
         meters.broker_connected.set(i64::from(connected));
         let epoch = self.node.state().borrow().version.epoch;
         meters.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
-        let left = self
-            .identity
-            .svid()
-            .not_after()
-            .duration_since(clock::now())
-            .unwrap_or_default();
+        let left = self.identity.svid().not_after().duration_since(clock::now()).unwrap_or_default();
         meters.svid_expires_in.set(left.as_secs_f64());
         meters.state_age.set(self.node.state_age().as_secs_f64());
         meters.text()

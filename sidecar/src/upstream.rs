@@ -52,12 +52,7 @@ impl Upstream {
 
 impl Http {
     fn open(section: &HttpSection) -> Result<Self, Vec<Mistake>> {
-        let mistake = |file: String, message: String| Mistake {
-            file,
-            line: None,
-            message,
-            hint: None,
-        };
+        let mistake = |file: String, message: String| Mistake { file, line: None, message, hint: None };
         let mapping = match &section.mapping {
             None => None,
             Some(path) => {
@@ -71,24 +66,14 @@ impl Http {
         let config = client_config(section);
         let client = HttpUpstream::new(&config).map_err(|mistakes| {
             let key = |key: &str| {
-                if key == "base_url" {
-                    "url".to_owned()
-                } else {
-                    key.to_owned()
-                }
+                if key == "base_url" { "url".to_owned() } else { key.to_owned() }
             };
-            let told = mistakes.into_iter().map(
-                |HttpConfigMistake {
-                     key: field,
-                     message,
-                     hint,
-                 }| Mistake {
-                    file: format!("upstream.http.{}", key(field)),
-                    line: None,
-                    message,
-                    hint: hint.map(str::to_owned),
-                },
-            );
+            let told = mistakes.into_iter().map(|HttpConfigMistake { key: field, message, hint }| Mistake {
+                file: format!("upstream.http.{}", key(field)),
+                line: None,
+                message,
+                hint: hint.map(str::to_owned),
+            });
             told.collect::<Vec<_>>()
         })?;
         Ok(Self { client, mapping })

@@ -43,10 +43,7 @@ fn files(folder: &Path, prefix: &str, sources: &mut Vec<WitSource>) -> io::Resul
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let text = std::fs::read_to_string(&path)?;
-        sources.push(WitSource {
-            path: format!("{prefix}{}", entry.file_name().to_string_lossy()),
-            text,
-        });
+        sources.push(WitSource { path: format!("{prefix}{}", entry.file_name().to_string_lossy()), text });
     }
     Ok(())
 }

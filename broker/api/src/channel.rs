@@ -111,10 +111,7 @@ fn unreachable_broker(address: &str, error: &tonic::transport::Error) -> Connect
     let address = address.to_owned();
     match refused_certificate(error) {
         Some(cause) => ConnectError::NotTheBroker { address, cause },
-        None => ConnectError::Unreachable {
-            address,
-            cause: innermost(error).to_string(),
-        },
+        None => ConnectError::Unreachable { address, cause: innermost(error).to_string() },
     }
 }
 

@@ -85,26 +85,19 @@ impl CaFile {
     ) -> Result<(), CaFileError> {
         let mut text = Zeroizing::new(key.serialize_pem());
         text.push_str(&pem_certificate(certificate));
-        atomic_file::write(path, text.as_bytes(), 0o600, existing).map_err(|cause| CaFileError::Write {
-            path: path.to_owned(),
-            cause,
-        })
+        atomic_file::write(path, text.as_bytes(), 0o600, existing)
+            .map_err(|cause| CaFileError::Write { path: path.to_owned(), cause })
     }
 
     /// Reads and checks: private to its owner, key and certificate belong together, a CA of `trust_domain`.
     pub(super) fn read(path: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFileError> {
-        let damaged = |problem| CaFileError::Damaged {
-            path: path.to_owned(),
-            problem,
-        };
+        let damaged = |problem| CaFileError::Damaged { path: path.to_owned(), problem };
         let text = read_private(path)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| damaged("it holds no private key"))?;
         let key = KeyPair::try_from(&key).map_err(|_| damaged("its private key is not one"))?;
         let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| damaged("it holds no certificate"))?;
-        let certificate = Authority::parse(&certificate, trust_domain).map_err(|reason| CaFileError::Certificate {
-            path: path.to_owned(),
-            reason,
-        })?;
+        let certificate = Authority::parse(&certificate, trust_domain)
+            .map_err(|reason| CaFileError::Certificate { path: path.to_owned(), reason })?;
         if certificate.public_key_sha256() != sha256(&key.subject_public_key_info()) {
             return Err(damaged("its key and its certificate do not belong together"));
         }
@@ -117,19 +110,13 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
         if cause.kind() == io::ErrorKind::NotFound {
             CaFileError::Missing { path: path.to_owned() }
         } else {
-            CaFileError::Read {
-                path: path.to_owned(),
-                cause,
-            }
+            CaFileError::Read { path: path.to_owned(), cause }
         }
     };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(CaFileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(CaFileError::Exposed { path: path.to_owned(), mode });
     }
     let mut text = Zeroizing::new(Vec::new());
     file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;

@@ -30,10 +30,7 @@ impl Validity {
         let now = clock::from_unix_seconds(clock::unix_seconds(now));
         let not_before = now.checked_sub(BACKDATED).unwrap_or(now);
         let wanted = now.checked_add(lifetime).unwrap_or(now);
-        Self {
-            not_before,
-            not_after: cap.map_or(wanted, |cap| wanted.min(cap)),
-        }
+        Self { not_before, not_after: cap.map_or(wanted, |cap| wanted.min(cap)) }
     }
 }
 
@@ -63,17 +60,11 @@ pub(super) fn signing(trust_domain: &TrustDomain, validity: Validity) -> Result<
 
 fn authority(trust_domain: &TrustDomain, role: &str, validity: Validity) -> Result<CertificateParams, IssueError> {
     let mut params = base(validity)?;
-    let serial = params
-        .serial_number
-        .as_ref()
-        .map(SerialNumber::to_bytes)
-        .unwrap_or_default();
+    let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
     let tag: String = serial.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     params.distinguished_name.push(DnType::OrganizationName, "Portcullis");
     // The tag tells two authorities of one trust domain apart, for people and for chain building by name.
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{role} {tag}"));
+    params.distinguished_name.push(DnType::CommonName, format!("{role} {tag}"));
     params.subject_alt_names = vec![uri(&trust_domain.id_string())?];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

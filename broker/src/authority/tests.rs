@@ -35,9 +35,7 @@ fn verify(authority: &Authority, issued: &Issued, now: SystemTime) -> Result<Spi
     let verifier = PeerVerifier::new(trust, PeerRule::TrustDomain(trust_domain()));
     let (leaf, intermediates) = issued.chain.split_first().unwrap();
     let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap());
-    verifier
-        .verify(leaf, intermediates, now, Usage::ClientAuth)
-        .map_err(|error| error.to_string())
+    verifier.verify(leaf, intermediates, now, Usage::ClientAuth).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -89,11 +87,7 @@ fn of_a_request_only_the_key_is_used() {
 fn foreign_ids_are_not_issued() {
     let folder = tempfile::tempdir().unwrap();
     let authority = open(folder.path(), now());
-    for id in [
-        "spiffe://other.test/x",
-        "spiffe://acme.test",
-        "spiffe://acme.test.evil/x",
-    ] {
+    for id in ["spiffe://other.test/x", "spiffe://acme.test", "spiffe://acme.test.evil/x"] {
         let id = SpiffeId::new(id).unwrap();
         let refused = authority.issue(&requested(), &id, Ttl::DEFAULT, now());
         assert!(matches!(refused, Err(IssueError::ForeignId(_))), "{id}");
@@ -119,10 +113,7 @@ fn a_leaf_ends_no_later_than_its_signer() {
     let authority = open(folder.path(), now());
     let late = authority.signing_not_after() - Duration::from_secs(60);
     let issued = authority.issue(&requested(), &workload(), Ttl::DEFAULT, late).unwrap();
-    assert_eq!(
-        Leaf::parse(&issued.chain[0]).unwrap().not_after(),
-        authority.signing_not_after()
-    );
+    assert_eq!(Leaf::parse(&issued.chain[0]).unwrap().not_after(), authority.signing_not_after());
     let refused = authority.issue(&requested(), &workload(), Ttl::DEFAULT, authority.signing_not_after());
     assert!(matches!(refused, Err(IssueError::Expired)));
 }
@@ -132,10 +123,7 @@ fn a_signing_certificate_is_renewed_at_half_life_under_the_same_root() {
     let folder = tempfile::tempdir().unwrap();
     let authority = open(folder.path(), now());
     let old = authority.issue(&requested(), &workload(), Ttl::DEFAULT, now()).unwrap();
-    assert_eq!(
-        authority.renew_signing(now() + 44 * DAY).unwrap(),
-        SigningRenewal::NotDue
-    );
+    assert_eq!(authority.renew_signing(now() + 44 * DAY).unwrap(), SigningRenewal::NotDue);
     let later = now() + 46 * DAY;
     assert_eq!(authority.renew_signing(later).unwrap(), SigningRenewal::Renewed);
     assert_eq!(authority.signing_not_after(), later + 90 * DAY);
@@ -153,10 +141,7 @@ fn an_expired_root_is_said_to_be() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), now());
     let refused = Authority::open(folder.path(), &trust_domain(), now() + 3651 * DAY);
-    assert!(
-        matches!(refused, Err(AuthorityError::RootExpired { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(AuthorityError::RootExpired { .. })), "{refused:?}");
 }
 
 #[test]
@@ -178,9 +163,7 @@ fn an_exposed_key_is_refused() {
     open(folder.path(), now());
     let path = root_path(folder.path());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Authority::open(folder.path(), &trust_domain(), now())
-        .unwrap_err()
-        .to_string();
+    let error = Authority::open(folder.path(), &trust_domain(), now()).unwrap_err().to_string();
     assert!(error.contains("root.pem") && error.contains("mode 640"), "{error}");
 }
 
@@ -207,9 +190,7 @@ fn a_damaged_key_is_refused_and_left_alone() {
         (swapped, "do not belong together"),
     ] {
         std::fs::write(&path, &bad).unwrap();
-        let error = Authority::open(folder.path(), &trust_domain(), now())
-            .unwrap_err()
-            .to_string();
+        let error = Authority::open(folder.path(), &trust_domain(), now()).unwrap_err().to_string();
         assert!(error.contains("root.pem") && error.contains(problem), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
     }
@@ -245,10 +226,7 @@ fn openssl_verifies_an_issued_chain() {
         std::fs::write(&path, ca_file::pem_certificate(certificate)).unwrap();
         path
     };
-    let (leaf, signing) = (
-        write("leaf.pem", &issued.chain[0]),
-        write("signing.pem", &issued.chain[1]),
-    );
+    let (leaf, signing) = (write("leaf.pem", &issued.chain[0]), write("signing.pem", &issued.chain[1]));
     let root = write("root.pem", authority.root_certificate());
     for purpose in ["sslclient", "sslserver"] {
         let output = Command::new("openssl")
@@ -261,11 +239,7 @@ fn openssl_verifies_an_issued_chain() {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let text = Command::new("openssl")
-        .args(["x509", "-noout", "-text", "-in"])
-        .arg(&leaf)
-        .output()
-        .unwrap();
+    let text = Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(&leaf).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     for line in [
         "CA:FALSE",
@@ -277,8 +251,5 @@ fn openssl_verifies_an_issued_chain() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    assert!(
-        text.lines().any(|line| line.trim_end().ends_with("Subject:")),
-        "the subject is not empty:\n{text}"
-    );
+    assert!(text.lines().any(|line| line.trim_end().ends_with("Subject:")), "the subject is not empty:\n{text}");
 }

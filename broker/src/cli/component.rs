@@ -123,11 +123,7 @@ impl Register {
             x509_ttl_seconds: super::entry::ttl_seconds(self.ttl)?,
             replace: self.replace,
         };
-        let reply = connect(&self.options, socket)
-            .await?
-            .register_component(request)
-            .await?
-            .into_inner();
+        let reply = connect(&self.options, socket).await?.register_component(request).await?.into_inner();
         let record = reply.record.unwrap_or_default();
         let registered = Registered {
             component: target_name(record.target.as_ref()),
@@ -139,33 +135,20 @@ impl Register {
         if self.options.json {
             return screen.json(&registered);
         }
-        screen.line(format!(
-            "{} is registered as {}",
-            registered.component, registered.spiffe_id
-        ))?;
+        screen.line(format!("{} is registered as {}", registered.component, registered.spiffe_id))?;
         for interface in &registered.interfaces {
             screen.line(format!("  serves {interface}"))?;
         }
-        registered
-            .entry
-            .map_or(Ok(()), |entry| screen.line(format!("  entry {entry}")))
+        registered.entry.map_or(Ok(()), |entry| screen.line(format!("  entry {entry}")))
     }
 }
 
 impl Remove {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let request = v1::RemoveComponentRequest {
-            target: Some(target_message(&self.target)),
-        };
-        let reply = connect(&self.options, socket)
-            .await?
-            .remove_component(request)
-            .await?
-            .into_inner();
+        let request = v1::RemoveComponentRequest { target: Some(target_message(&self.target)) };
+        let reply = connect(&self.options, socket).await?.remove_component(request).await?.into_inner();
         if self.options.json {
-            return screen.json(&Changed {
-                version: version_name(reply.version),
-            });
+            return screen.json(&Changed { version: version_name(reply.version) });
         }
         screen.line(format!("{} is removed", self.target))
     }
@@ -173,10 +156,7 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.options, socket)
-            .await?
-            .list_components(v1::ListComponentsRequest {})
-            .await?;
+        let reply = connect(&self.options, socket).await?.list_components(v1::ListComponentsRequest {}).await?;
         let rows: Vec<_> = reply.into_inner().components.into_iter().map(Row::from).collect();
         if self.options.json {
             return screen.json(&rows);
@@ -194,14 +174,7 @@ impl List {
                 ]
             })
             .collect();
-        let heading = [
-            "COMPONENT",
-            "SPIFFE ID",
-            "UPSTREAM",
-            "INTERFACES",
-            "ADDRESSES",
-            "GRANTS",
-        ];
+        let heading = ["COMPONENT", "SPIFFE ID", "UPSTREAM", "INTERFACES", "ADDRESSES", "GRANTS"];
         screen.table(heading, &lines, "no virtual component is registered")
     }
 }
@@ -213,24 +186,8 @@ impl From<v1::RegisteredComponent> for Row {
             v1::Upstream::Splice => "splice",
             v1::Upstream::Unspecified => "unknown",
         };
-        let v1::RegisteredComponent {
-            record,
-            upstream: _,
-            grants,
-        } = component;
-        let v1::PeerRecord {
-            target,
-            spiffe_id,
-            interfaces,
-            addresses,
-        } = record.unwrap_or_default();
-        Self {
-            component: target_name(target.as_ref()),
-            spiffe_id,
-            upstream,
-            interfaces,
-            addresses,
-            grants,
-        }
+        let v1::RegisteredComponent { record, upstream: _, grants } = component;
+        let v1::PeerRecord { target, spiffe_id, interfaces, addresses } = record.unwrap_or_default();
+        Self { component: target_name(target.as_ref()), spiffe_id, upstream, interfaces, addresses, grants }
     }
 }

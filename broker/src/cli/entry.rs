@@ -114,11 +114,7 @@ impl Create {
             x509_ttl_seconds: ttl_seconds(self.ttl)?,
             lattice: self.lattice.map(|lattice| lattice.to_string()).unwrap_or_default(),
         };
-        let reply = connect(&self.options, socket)
-            .await?
-            .create_entry(request)
-            .await?
-            .into_inner();
+        let reply = connect(&self.options, socket).await?.create_entry(request).await?.into_inner();
         let row = Row::from(reply.entry.unwrap_or_default());
         if self.options.json {
             return screen.json(&row);
@@ -130,15 +126,9 @@ impl Create {
 impl Remove {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         let request = v1::RemoveEntryRequest { id: self.id.clone() };
-        let reply = connect(&self.options, socket)
-            .await?
-            .remove_entry(request)
-            .await?
-            .into_inner();
+        let reply = connect(&self.options, socket).await?.remove_entry(request).await?.into_inner();
         if self.options.json {
-            return screen.json(&Changed {
-                version: version_name(reply.version),
-            });
+            return screen.json(&Changed { version: version_name(reply.version) });
         }
         screen.line(format!("entry {} is removed", self.id))
     }
@@ -146,10 +136,7 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.options, socket)
-            .await?
-            .list_entries(v1::ListEntriesRequest {})
-            .await?;
+        let reply = connect(&self.options, socket).await?.list_entries(v1::ListEntriesRequest {}).await?;
         let rows: Vec<_> = reply.into_inner().entries.into_iter().map(Row::from).collect();
         if self.options.json {
             return screen.json(&rows);
@@ -157,11 +144,7 @@ impl List {
         let lines: Vec<_> = rows
             .iter()
             .map(|row| {
-                let digest = if row.danger_any_digest {
-                    "danger: any"
-                } else {
-                    row.digest.as_deref().unwrap_or("-")
-                };
+                let digest = if row.danger_any_digest { "danger: any" } else { row.digest.as_deref().unwrap_or("-") };
                 [
                     row.id.clone(),
                     row.node.clone(),
@@ -172,25 +155,13 @@ impl List {
                 ]
             })
             .collect();
-        screen.table(
-            ["ENTRY", "NODE", "SPIFFE ID", "LATTICE", "TTL", "DIGEST"],
-            &lines,
-            "there is no entry",
-        )
+        screen.table(["ENTRY", "NODE", "SPIFFE ID", "LATTICE", "TTL", "DIGEST"], &lines, "there is no entry")
     }
 }
 
 impl From<v1::Entry> for Row {
     fn from(entry: v1::Entry) -> Self {
-        let v1::Entry {
-            id,
-            spiffe_id,
-            node,
-            component_digest,
-            danger_any_digest,
-            x509_ttl_seconds,
-            lattice,
-        } = entry;
+        let v1::Entry { id, spiffe_id, node, component_digest, danger_any_digest, x509_ttl_seconds, lattice } = entry;
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
             id,
@@ -225,12 +196,7 @@ fn digest_of(path: &Path) -> Result<String, Failure> {
             Some(bytes) => context.update(bytes),
         }
     }
-    let hex: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sha256:{hex}"))
 }
 

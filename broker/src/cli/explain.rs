@@ -53,10 +53,7 @@ struct Reason {
 impl Explain {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         let Some((instance, function)) = self.function.split_once('#') else {
-            return Err(Failure::misused(format!(
-                "`{}` is not a function: write INTERFACE#FUNCTION",
-                self.function
-            )));
+            return Err(Failure::misused(format!("`{}` is not a function: write INTERFACE#FUNCTION", self.function)));
         };
         let request = v1::ExplainRequest {
             principal: self.principal,
@@ -66,40 +63,16 @@ impl Explain {
             params_json: self.params.unwrap_or_default(),
             transport: self.transport,
         };
-        let reply = connect(&self.options, socket)
-            .await?
-            .explain(request)
-            .await?
-            .into_inner();
-        let v1::ExplainReply {
-            allowed,
-            reasons,
-            errors,
-            summary,
-        } = reply;
-        let reasons = reasons
-            .into_iter()
-            .map(|v1::Reason { policy, advice }| Reason { policy, advice })
-            .collect();
-        let decision = Decision {
-            allowed,
-            summary,
-            reasons,
-            errors,
-        };
+        let reply = connect(&self.options, socket).await?.explain(request).await?.into_inner();
+        let v1::ExplainReply { allowed, reasons, errors, summary } = reply;
+        let reasons = reasons.into_iter().map(|v1::Reason { policy, advice }| Reason { policy, advice }).collect();
+        let decision = Decision { allowed, summary, reasons, errors };
         if self.options.json {
             screen.json(&decision)?;
         } else {
             screen.line(&decision.summary)?;
-            decision
-                .errors
-                .iter()
-                .try_for_each(|error| screen.line(format!("  {error}")))?;
+            decision.errors.iter().try_for_each(|error| screen.line(format!("  {error}")))?;
         }
-        if decision.allowed {
-            Ok(())
-        } else {
-            Err(Failure::refused_silently())
-        }
+        if decision.allowed { Ok(()) } else { Err(Failure::refused_silently()) }
     }
 }

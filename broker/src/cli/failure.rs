@@ -20,26 +20,17 @@ enum Kind {
 impl Failure {
     /// A file, the network or the broker does not work.
     pub(crate) fn broken(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Broken,
-            message: message.into(),
-        }
+        Self { kind: Kind::Broken, message: message.into() }
     }
 
     /// The command line makes no sense.
     pub(crate) fn misused(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Misused,
-            message: message.into(),
-        }
+        Self { kind: Kind::Misused, message: message.into() }
     }
 
     /// The broker says no.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Refused,
-            message: message.into(),
-        }
+        Self { kind: Kind::Refused, message: message.into() }
     }
 
     /// The broker says no, and everything was printed already.

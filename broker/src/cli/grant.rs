@@ -41,25 +41,12 @@ impl Grant {
             Self::Add(caller) => (caller, true, "is granted on"),
             Self::Remove(caller) => (caller, false, "is no longer granted on"),
         };
-        let Caller {
-            target,
-            spiffe_id,
-            options,
-        } = caller;
-        let request = v1::ChangeGrantRequest {
-            target: Some(target_message(&target)),
-            spiffe_id: spiffe_id.clone(),
-            granted,
-        };
-        let reply = connect(&options, socket)
-            .await?
-            .change_grant(request)
-            .await?
-            .into_inner();
+        let Caller { target, spiffe_id, options } = caller;
+        let request =
+            v1::ChangeGrantRequest { target: Some(target_message(&target)), spiffe_id: spiffe_id.clone(), granted };
+        let reply = connect(&options, socket).await?.change_grant(request).await?.into_inner();
         if options.json {
-            return screen.json(&Changed {
-                version: version_name(reply.version),
-            });
+            return screen.json(&Changed { version: version_name(reply.version) });
         }
         screen.line(format!("{spiffe_id} {done} {target}"))
     }

@@ -65,10 +65,7 @@ impl Nodes {
 }
 
 async fn list(options: &OperatorOptions, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-    let reply = connect(options, socket)
-        .await?
-        .list_nodes(v1::ListNodesRequest {})
-        .await?;
+    let reply = connect(options, socket).await?.list_nodes(v1::ListNodesRequest {}).await?;
     let rows: Vec<_> = reply.into_inner().nodes.into_iter().map(Row::from).collect();
     if options.json {
         return screen.json(&rows);
@@ -87,32 +84,16 @@ async fn list(options: &OperatorOptions, socket: Option<PathBuf>, screen: &mut S
             ]
         })
         .collect();
-    let heading = [
-        "NODE",
-        "CONNECTED",
-        "KIND",
-        "ADDRESS",
-        "APPLIED",
-        "SINCE",
-        "CERTIFICATE UNTIL",
-    ];
+    let heading = ["NODE", "CONNECTED", "KIND", "ADDRESS", "APPLIED", "SINCE", "CERTIFICATE UNTIL"];
     screen.table(heading, &lines, "no node has joined")
 }
 
 impl Remove {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let request = v1::RemoveNodeRequest {
-            name: self.name.to_string(),
-        };
-        let reply = connect(&self.options, socket)
-            .await?
-            .remove_node(request)
-            .await?
-            .into_inner();
+        let request = v1::RemoveNodeRequest { name: self.name.to_string() };
+        let reply = connect(&self.options, socket).await?.remove_node(request).await?.into_inner();
         if self.options.json {
-            return screen.json(&Changed {
-                version: version_name(reply.version),
-            });
+            return screen.json(&Changed { version: version_name(reply.version) });
         }
         screen.line(format!("node {} is removed", self.name))
     }

@@ -20,9 +20,7 @@ pub(crate) async fn connect(options: &OperatorOptions, environment: Option<PathB
     let default = || PathBuf::from(DEFAULT_DATA_FOLDER).join(OPERATOR_SOCKET);
     let path = options.socket.clone().or(environment).unwrap_or_else(default);
     let channel = connect_operator(&path).await.map_err(|error| {
-        Failure::broken(format!(
-            "{error}; is it running? --socket or PORTCULLIS_BROKER_SOCKET say where"
-        ))
+        Failure::broken(format!("{error}; is it running? --socket or PORTCULLIS_BROKER_SOCKET say where"))
     })?;
     Ok(OperatorClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -31,24 +29,17 @@ pub(crate) async fn connect(options: &OperatorOptions, environment: Option<PathB
 
 /// The message of a target.
 pub(crate) fn target_message(target: &Target) -> v1::Target {
-    v1::Target {
-        lattice: target.lattice.to_string(),
-        id: target.id.to_string(),
-    }
+    v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
 /// A target's name, as people write it.
 pub(crate) fn target_name(target: Option<&v1::Target>) -> String {
-    target
-        .map(|target| format!("{}/{}", target.lattice, target.id))
-        .unwrap_or_default()
+    target.map(|target| format!("{}/{}", target.lattice, target.id)).unwrap_or_default()
 }
 
 /// `INCARNATION.EPOCH`, as people write it.
 pub(crate) fn version_name(version: Option<v1::Version>) -> String {
-    version
-        .map(|version| format!("{}.{}", version.incarnation, version.epoch))
-        .unwrap_or_default()
+    version.map(|version| format!("{}.{}", version.incarnation, version.epoch)).unwrap_or_default()
 }
 
 /// The answer to a command that only changes something.

@@ -24,13 +24,11 @@ pub(crate) enum Policy {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A file is known by its name without the folder; putting it again replaces it.
+#[command(after_help = "A file is known by its name without the folder; putting it again replaces it.
 
 Examples:
   portcullis-broker policy check policies/
-  portcullis-broker policy put policies/billing.cedar policies/base.cedar"
-)]
+  portcullis-broker policy put policies/billing.cedar policies/base.cedar")]
 pub(crate) struct Files {
     /// Policy files, or folders of *.cedar files
     #[arg(required = true, value_name = "PATH")]
@@ -107,20 +105,14 @@ impl Policy {
 
 impl Files {
     async fn execute(self, purpose: Purpose, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let request = v1::PutPoliciesRequest {
-            files: read(&self.paths)?,
-        };
+        let request = v1::PutPoliciesRequest { files: read(&self.paths)? };
         let count = request.files.len();
         let mut operator = connect(&self.options, socket).await?;
         let reply = match purpose {
             Purpose::Put => operator.put_policies(request).await?,
             Purpose::Check => operator.check_policies(request).await?,
         };
-        let v1::PutPoliciesReply {
-            problems,
-            version,
-            policy_ids,
-        } = reply.into_inner();
+        let v1::PutPoliciesReply { problems, version, policy_ids } = reply.into_inner();
         let checked = Checked {
             problems: problems.into_iter().map(Problem::from).collect(),
             policies: policy_ids,
@@ -134,10 +126,7 @@ impl Files {
                 Purpose::Check => format!("{count} files are in order"),
             })?;
         } else {
-            checked
-                .problems
-                .iter()
-                .try_for_each(|problem| screen.line(problem.to_string()))?;
+            checked.problems.iter().try_for_each(|problem| screen.line(problem.to_string()))?;
         }
         match (checked.problems.len(), purpose) {
             (0, _) => Ok(()),
@@ -150,18 +139,10 @@ impl Files {
 
 impl Remove {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let request = v1::RemovePoliciesRequest {
-            file: self.file.clone(),
-        };
-        let reply = connect(&self.options, socket)
-            .await?
-            .remove_policies(request)
-            .await?
-            .into_inner();
+        let request = v1::RemovePoliciesRequest { file: self.file.clone() };
+        let reply = connect(&self.options, socket).await?.remove_policies(request).await?.into_inner();
         if self.options.json {
-            return screen.json(&Changed {
-                version: version_name(reply.version),
-            });
+            return screen.json(&Changed { version: version_name(reply.version) });
         }
         screen.line(format!("{} is out of force", self.file))
     }
@@ -169,72 +150,36 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.options, socket)
-            .await?
-            .list_policies(v1::ListPoliciesRequest {})
-            .await?;
+        let reply = connect(&self.options, socket).await?.list_policies(v1::ListPoliciesRequest {}).await?;
         let files = reply.into_inner().files;
-        let rows: Vec<_> = files
-            .into_iter()
-            .map(|v1::PolicyFile { name, text }| Row { file: name, text })
-            .collect();
+        let rows: Vec<_> = files.into_iter().map(|v1::PolicyFile { name, text }| Row { file: name, text }).collect();
         if self.options.json {
             return screen.json(&rows);
         }
         if self.text {
-            return rows
-                .iter()
-                .try_for_each(|row| screen.line(format!("// {}\n{}", row.file, row.text.trim_end())));
+            return rows.iter().try_for_each(|row| screen.line(format!("// {}\n{}", row.file, row.text.trim_end())));
         }
-        let lines: Vec<_> = rows
-            .iter()
-            .map(|row| [cell(&row.file), row.text.lines().count().to_string()])
-            .collect();
+        let lines: Vec<_> = rows.iter().map(|row| [cell(&row.file), row.text.lines().count().to_string()]).collect();
         screen.table(["FILE", "LINES"], &lines, "no policy is in force: every call is denied")
     }
 }
 
 impl From<v1::PolicyProblem> for Problem {
     fn from(problem: v1::PolicyProblem) -> Self {
-        let v1::PolicyProblem {
-            file,
-            line,
-            column,
-            policy,
-            message,
-            hint,
-        } = problem;
-        Self {
-            file,
-            line,
-            column,
-            policy,
-            message,
-            hint,
-        }
+        let v1::PolicyProblem { file, line, column, policy, message, hint } = problem;
+        Self { file, line, column, policy, message, hint }
     }
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            file,
-            line,
-            column,
-            policy,
-            message,
-            hint,
-        } = self;
+        let Self { file, line, column, policy, message, hint } = self;
         write!(f, "{file}:{line}:{column}: ")?;
         if !policy.is_empty() {
             write!(f, "policy `{policy}`: ")?;
         }
         f.write_str(message)?;
-        if hint.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "\n  hint: {hint}")
-        }
+        if hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {hint}") }
     }
 }
 
@@ -255,18 +200,13 @@ fn read(paths: &[PathBuf]) -> Result<Vec<v1::PolicyFile>, Failure> {
 fn cedar_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let unreadable = |error: std::io::Error| Failure::broken(format!("cannot read `{}`: {error}", folder.display()));
     let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    let paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unreadable)?;
+    let paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     let is_cedar = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|extension| extension == "cedar");
     let mut files: Vec<_> = paths.into_iter().filter(is_cedar).collect();
     files.sort();
     if files.is_empty() {
-        return Err(Failure::misused(format!(
-            "`{}` holds no *.cedar file",
-            folder.display()
-        )));
+        return Err(Failure::misused(format!("`{}` holds no *.cedar file", folder.display())));
     }
     Ok(files)
 }
@@ -274,9 +214,6 @@ fn cedar_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn read_file(path: &Path) -> Result<v1::PolicyFile, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::broken(format!("cannot read `{}`: {error}", path.display())))?;
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(v1::PolicyFile { name, text })
 }

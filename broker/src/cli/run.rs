@@ -73,10 +73,7 @@ impl Run {
     pub(crate) async fn execute(self, log: Option<String>) -> Result<(), Failure> {
         start_logging(self.log_format, log.as_deref())?;
         let ready_file = self.ready_file.clone();
-        let config = self
-            .settings()?
-            .check()
-            .map_err(|error| Failure::misused(error.to_string()))?;
+        let config = self.settings()?.check().map_err(|error| Failure::misused(error.to_string()))?;
         let shutdown = CancellationToken::new();
         // Before anything is served, so that no signal is missed.
         let signals = Signals::new()?;
@@ -106,11 +103,7 @@ impl Run {
             listen: self.listen,
             advertise: self.advertise,
             operator_socket: self.socket,
-            operator_uids: if self.operator_uids.is_empty() {
-                None
-            } else {
-                Some(self.operator_uids)
-            },
+            operator_uids: if self.operator_uids.is_empty() { None } else { Some(self.operator_uids) },
             node_ttl: None,
             svid_ttl: None,
         };
@@ -127,10 +120,7 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::broken(format!("cannot listen to signals: {error}")));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     async fn cancel(mut self, shutdown: CancellationToken) {
@@ -156,13 +146,9 @@ fn write_ready(path: &std::path::Path, daemon: &Daemon) -> Result<(), Failure> {
 fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info"))
         .map_err(|error| Failure::misused(format!("the log filter is not one: {error}")))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

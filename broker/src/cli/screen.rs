@@ -69,9 +69,5 @@ pub(crate) fn time(seconds: u64) -> String {
 
 /// A text for a cell; `-` for none.
 pub(crate) fn cell(text: &str) -> String {
-    if text.is_empty() {
-        "-".to_owned()
-    } else {
-        text.to_owned()
-    }
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

@@ -39,20 +39,12 @@ struct Shown {
 
 impl Status {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.options, socket)
-            .await?
-            .status(v1::StatusRequest {})
-            .await?
-            .into_inner();
+        let reply = connect(&self.options, socket).await?.status(v1::StatusRequest {}).await?.into_inner();
         let shown = Shown::from(reply);
         if self.options.json {
             return screen.json(&shown);
         }
-        let keys = if shown.unsealed {
-            "unsealed (not encrypted on disk)"
-        } else {
-            "sealed"
-        };
+        let keys = if shown.unsealed { "unsealed (not encrypted on disk)" } else { "sealed" };
         let lines = [
             ("trust domain", shown.trust_domain),
             ("version", shown.version),
@@ -66,9 +58,7 @@ impl Status {
             ("policies", shown.policies.to_string()),
             ("nodes connected", shown.nodes_connected.to_string()),
         ];
-        lines
-            .iter()
-            .try_for_each(|(name, value)| screen.line(format!("{name:<16} {value}")))
+        lines.iter().try_for_each(|(name, value)| screen.line(format!("{name:<16} {value}")))
     }
 }
 

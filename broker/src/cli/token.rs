@@ -69,18 +69,9 @@ impl Create {
             ttl_seconds: super::entry::ttl_seconds(Some(self.ttl))?,
             broker_address: self.broker.unwrap_or_default(),
         };
-        let reply = connect(&self.options, socket)
-            .await?
-            .create_join_token(request)
-            .await?
-            .into_inner();
+        let reply = connect(&self.options, socket).await?.create_join_token(request).await?.into_inner();
         let v1::CreateJoinTokenReply { token, expires_at } = reply;
-        let mut made = Made {
-            node: self.node.to_string(),
-            expires_at,
-            token: Some(token),
-            file: None,
-        };
+        let mut made = Made { node: self.node.to_string(), expires_at, token: Some(token), file: None };
         if let Some(path) = self.out {
             let text = made.token.take().map(|token| format!("{token}\n")).unwrap_or_default();
             atomic_file::write(&path, text.as_bytes(), 0o600, Existing::Replace)
@@ -94,11 +85,7 @@ impl Create {
             (Some(token), _) => screen.line(token),
             (None, Some(path)) => {
                 let until = time(expires_at);
-                screen.line(format!(
-                    "token for node {} in {}, to be redeemed until {until}",
-                    self.node,
-                    path.display()
-                ))
+                screen.line(format!("token for node {} in {}, to be redeemed until {until}", self.node, path.display()))
             }
             (None, None) => Ok(()),
         }

@@ -26,10 +26,7 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<WitFile>, Failure> {
         }
     }
     if paths.len() > MAX_FILES {
-        return Err(Failure::misused(format!(
-            "`{}` holds more than {MAX_FILES} WIT files",
-            folder.display()
-        )));
+        return Err(Failure::misused(format!("`{}` holds more than {MAX_FILES} WIT files", folder.display())));
     }
     paths.iter().map(|path| read_file(folder, path)).collect()
 }
@@ -42,10 +39,8 @@ fn wit_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let unreadable = |error: std::io::Error| Failure::broken(format!("cannot read `{}`: {error}", folder.display()));
     let entries = fs::read_dir(folder).map_err(unreadable)?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unreadable)?;
+    let mut paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     paths.sort();
     Ok(paths)
 }
@@ -54,17 +49,11 @@ fn read_file(folder: &Path, path: &Path) -> Result<WitFile, Failure> {
     let unreadable = |error: std::io::Error| Failure::broken(format!("cannot read `{}`: {error}", path.display()));
     let size = fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_FILE {
-        return Err(Failure::misused(format!(
-            "`{}` of {size} bytes is larger than {MAX_FILE}",
-            path.display()
-        )));
+        return Err(Failure::misused(format!("`{}` of {size} bytes is larger than {MAX_FILE}", path.display())));
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let path = path.strip_prefix(folder).unwrap_or(path);
-    Ok(WitFile {
-        path: path.to_string_lossy().into_owned(),
-        text,
-    })
+    Ok(WitFile { path: path.to_string_lossy().into_owned(), text })
 }
 
 #[cfg(test)]
@@ -75,14 +64,7 @@ mod tests {
     fn a_folder_is_read_with_its_dependencies_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("deps/clocks/more")).unwrap();
-        for name in [
-            "b.wit",
-            "a.wit",
-            "README.md",
-            "deps/random.wit",
-            "deps/clocks/c.wit",
-            "deps/clocks/more/x.wit",
-        ] {
+        for name in ["b.wit", "a.wit", "README.md", "deps/random.wit", "deps/clocks/c.wit", "deps/clocks/more/x.wit"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
         let paths: Vec<_> = read(folder.path()).unwrap().into_iter().map(|file| file.path).collect();

@@ -16,15 +16,9 @@ use crate::throttle::{Admission, Rate, Throttle};
 use crate::wire::{self, InvalidMessage};
 
 /// Signatures for one node: a host may start a thousand components at once, and then renews one by one.
-const SIGNATURES: Rate = Rate {
-    burst: 2048,
-    every: Duration::from_millis(20),
-};
+const SIGNATURES: Rate = Rate { burst: 2048, every: Duration::from_millis(20) };
 /// Announcements of one node, each of which is written to disk.
-const ANNOUNCEMENTS: Rate = Rate {
-    burst: 256,
-    every: Duration::from_millis(200),
-};
+const ANNOUNCEMENTS: Rate = Rate { burst: 256, every: Duration::from_millis(200) };
 /// Keys remembered per stream, to see that none serves two identities.
 const MAX_KEYS: usize = 8192;
 
@@ -78,10 +72,7 @@ impl Desk {
             Ok(chain) => watch_reply::Message::Signed(v1::Signed { request, chain }),
             Err(refusal) => {
                 tracing::warn!(entry = message.entry, %refusal, "signature refused");
-                watch_reply::Message::SignRefused(v1::SignRefused {
-                    request,
-                    reason: refusal.to_string(),
-                })
+                watch_reply::Message::SignRefused(v1::SignRefused { request, reason: refusal.to_string() })
             }
         }
     }
@@ -90,12 +81,7 @@ impl Desk {
         if self.signatures.admit((), clock::now()) == Admission::Throttled {
             return Err(SignRefusal::Throttled);
         }
-        let v1::Sign {
-            request: _,
-            entry,
-            csr,
-            component_digest,
-        } = message;
+        let v1::Sign { request: _, entry, csr, component_digest } = message;
         let entry: Option<EntryId> = wire::parse_optional(entry)?;
         let key = RequestedKey::parse(csr)?;
         self.check_key(&key, entry.as_ref())?;
@@ -104,9 +90,7 @@ impl Desk {
             Some(id) => {
                 let entry = self.entry(id)?;
                 check_digest(&entry, component_digest)?;
-                self.broker
-                    .authority
-                    .issue(&key, &entry.spiffe_id, entry.ttl, clock::now())?
+                self.broker.authority.issue(&key, &entry.spiffe_id, entry.ttl, clock::now())?
             }
         };
         if self.keys.len() >= MAX_KEYS {
@@ -120,23 +104,14 @@ impl Desk {
 
     fn entry(&self, id: &EntryId) -> Result<Arc<Entry>, SignRefusal> {
         let entry = self.broker.ledger.read(|registry| registry.entry(id).cloned());
-        entry
-            .filter(|entry| entry.node == self.node)
-            .ok_or_else(|| SignRefusal::NoEntry(id.clone()))
+        entry.filter(|entry| entry.node == self.node).ok_or_else(|| SignRefusal::NoEntry(id.clone()))
     }
 
     fn check_key(&self, key: &RequestedKey, entry: Option<&EntryId>) -> Result<(), SignRefusal> {
         let hash = key.sha256();
-        let is_nodes = self
-            .peer
-            .as_ref()
-            .is_some_and(|peer| peer.leaf().public_key_sha256() == hash);
+        let is_nodes = self.peer.as_ref().is_some_and(|peer| peer.leaf().public_key_sha256() == hash);
         let is_others = self.keys.get(&hash).is_some_and(|holder| holder.as_ref() != entry);
-        if is_others || (is_nodes && entry.is_some()) {
-            Err(SignRefusal::SharedKey)
-        } else {
-            Ok(())
-        }
+        if is_others || (is_nodes && entry.is_some()) { Err(SignRefusal::SharedKey) } else { Ok(()) }
     }
 
     /// Notes where the node serves a component; `None` where it is noted.
@@ -144,10 +119,7 @@ impl Desk {
         let target = message.target.clone();
         let reason = self.try_announce(message).await.err()?;
         tracing::warn!(?target, reason, "announcement refused");
-        Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused {
-            target,
-            reason,
-        }))
+        Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused { target, reason }))
     }
 
     async fn try_announce(&mut self, message: v1::Announce) -> Result<(), String> {
@@ -167,15 +139,8 @@ impl Desk {
 
 fn parse_announcement(node: NodeName, message: v1::Announce) -> Result<Announcement, InvalidMessage> {
     let v1::Announce { target, addresses } = message;
-    let addresses = addresses
-        .iter()
-        .map(|address| wire::parse(address))
-        .collect::<Result<_, _>>()?;
-    Ok(Announcement {
-        node,
-        target: wire::target(target)?,
-        addresses,
-    })
+    let addresses = addresses.iter().map(|address| wire::parse(address)).collect::<Result<_, _>>()?;
+    Ok(Announcement { node, target: wire::target(target)?, addresses })
 }
 
 /// The host says which file it runs; the entry says which it must be.

@@ -44,8 +44,7 @@ impl fmt::Display for Address {
 
 /// `0.0.0.0` and `::` are where one listens, not where one dials.
 fn is_socket_address(text: &str) -> bool {
-    text.parse::<SocketAddr>()
-        .is_ok_and(|address| address.port() != 0 && !address.ip().is_unspecified())
+    text.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0 && !address.ip().is_unspecified())
 }
 
 fn is_name_and_port(text: &str) -> bool {
@@ -53,15 +52,10 @@ fn is_name_and_port(text: &str) -> bool {
         return false;
     };
     // A last label of digits would be a misspelt IPv4 address.
-    let numeric_end = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    let numeric_end = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
     !numeric_end
         && name.split('.').all(is_label)
-        && port
-            .parse::<u16>()
-            .is_ok_and(|number| number != 0 && number.to_string() == port)
+        && port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port)
 }
 
 fn is_label(label: &str) -> bool {
@@ -77,13 +71,7 @@ mod tests {
 
     #[test]
     fn an_address_has_a_host_and_a_port() {
-        for good in [
-            "127.0.0.1:7500",
-            "[::1]:7500",
-            "billing:1",
-            "billing.acme.test:65535",
-            "a-b.c:443",
-        ] {
+        for good in ["127.0.0.1:7500", "[::1]:7500", "billing:1", "billing.acme.test:65535", "a-b.c:443"] {
             assert_eq!(good.parse::<Address>().unwrap().as_str(), good);
         }
     }

@@ -25,18 +25,10 @@ pub(super) const ADDRESSES: usize = 8;
 
 /// Refuses `count` above `limit`.
 pub(super) fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Refusal> {
-    if count > limit {
-        Err(Refusal::TooMany { what, limit })
-    } else {
-        Ok(())
-    }
+    if count > limit { Err(Refusal::TooMany { what, limit }) } else { Ok(()) }
 }
 
 /// Refuses `bytes` above `limit`.
 pub(super) fn no_larger(what: &'static str, bytes: usize, limit: usize) -> Result<(), Refusal> {
-    if bytes > limit {
-        Err(Refusal::TooLarge { what, bytes, limit })
-    } else {
-        Ok(())
-    }
+    if bytes > limit { Err(Refusal::TooLarge { what, bytes, limit }) } else { Ok(()) }
 }

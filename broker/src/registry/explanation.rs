@@ -86,23 +86,10 @@ impl Explanation {
         let id = &question.principal;
         let principal = Principal::workload(&id.to_string(), id.trust_domain_name(), id.path());
         let wit = Wit::parse(&component.wit)?;
-        let values = question
-            .params_json
-            .as_deref()
-            .map(|json| params(&wit, question, json))
-            .transpose()?;
-        let ty = wit
-            .function(&question.instance, &question.function)
-            .and_then(|function| function.typed());
-        let readable = values
-            .as_deref()
-            .zip(ty)
-            .map(|(values, ty)| readable_params(ty, values));
-        let call = CallContext {
-            transport: question.transport,
-            link_name: None,
-            params: readable.as_deref(),
-        };
+        let values = question.params_json.as_deref().map(|json| params(&wit, question, json)).transpose()?;
+        let ty = wit.function(&question.instance, &question.function).and_then(|function| function.typed());
+        let readable = values.as_deref().zip(ty).map(|(values, ty)| readable_params(ty, values));
+        let call = CallContext { transport: question.transport, link_name: None, params: readable.as_deref() };
         Ok(Self {
             verdict: engine.decide(&principal, action, &call),
             params_missing: values.is_none() && engine.reads_params(action),
@@ -114,10 +101,7 @@ impl Unexplained {
     fn unknown_function(served: &Served, question: &Question) -> Self {
         let surface = &served.component.surface;
         let functions = surface.interfaces.iter().flat_map(|interface| {
-            interface
-                .functions
-                .iter()
-                .map(|function| format!("`{}#{}`", interface.name, function.name))
+            interface.functions.iter().map(|function| format!("`{}#{}`", interface.name, function.name))
         });
         Self::UnknownFunction {
             target: served.record.target.to_string(),

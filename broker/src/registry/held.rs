@@ -37,42 +37,23 @@ impl Held {
             policies: Vec::new(),
             grants: Vec::new(),
         });
-        Self {
-            component,
-            grants: BTreeSet::new(),
-            addresses: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            record,
-            served,
-        }
+        Self { component, grants: BTreeSet::new(), addresses: BTreeMap::new(), slices: BTreeMap::new(), record, served }
     }
 
     /// Takes over what `document` has for this component.
     pub(super) fn put_policies(&mut self, document: &PolicyDocument) -> Altered {
         let surface = &self.component.surface;
-        let slice = document
-            .set
-            .for_component(&surface.lattice, &surface.id)
-            .policies()
-            .to_vec();
+        let slice = document.set.for_component(&surface.lattice, &surface.id).policies().to_vec();
         let old = if slice.is_empty() {
             self.slices.remove(&document.name)
         } else {
             self.slices.insert(document.name.clone(), slice.clone())
         };
-        if old.unwrap_or_default() == slice {
-            Altered::No
-        } else {
-            Altered::Yes
-        }
+        if old.unwrap_or_default() == slice { Altered::No } else { Altered::Yes }
     }
 
     pub(super) fn remove_policies(&mut self, name: &str) -> Altered {
-        if self.slices.remove(name).is_some() {
-            Altered::Yes
-        } else {
-            Altered::No
-        }
+        if self.slices.remove(name).is_some() { Altered::Yes } else { Altered::No }
     }
 
     /// Makes what nodes see anew. An unchanged record keeps its identity, so that it is not shipped again.

@@ -83,11 +83,8 @@ impl Registry {
             // The same functions with the same parameters, and no name less: what is valid stays valid.
             return Ok(schema);
         }
-        let files: Vec<_> = self
-            .policies
-            .values()
-            .map(|document| policy_file(&document.name, &document.text))
-            .collect();
+        let files: Vec<_> =
+            self.policies.values().map(|document| policy_file(&document.name, &document.text)).collect();
         PolicySet::parse(&files, &schema).map_err(Refusal::Breaks)?;
         Ok(schema)
     }
@@ -105,8 +102,5 @@ pub(super) fn check_workload(id: &SpiffeId) -> Result<(), Refusal> {
 }
 
 fn policy_file(name: &str, text: &str) -> PolicyFile {
-    PolicyFile {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    }
+    PolicyFile { name: name.to_owned(), text: text.to_owned() }
 }

@@ -25,18 +25,12 @@ pub struct Version {
 
 impl Version {
     /// The version of an empty store.
-    pub const FIRST: Self = Self {
-        incarnation: 1,
-        epoch: 0,
-    };
+    pub const FIRST: Self = Self { incarnation: 1, epoch: 0 };
 
     /// The version after one more change.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self {
-            incarnation: self.incarnation,
-            epoch: self.epoch.saturating_add(1),
-        }
+        Self { incarnation: self.incarnation, epoch: self.epoch.saturating_add(1) }
     }
 }
 
@@ -83,13 +77,7 @@ impl Component {
         interfaces: &[String],
     ) -> Result<Self, Refusal> {
         let surface = surface::read(&target, upstream, &wit, interfaces)?;
-        Ok(Self {
-            target,
-            spiffe_id,
-            upstream,
-            wit,
-            surface,
-        })
+        Ok(Self { target, spiffe_id, upstream, wit, surface })
     }
 
     /// wRPC instance names.

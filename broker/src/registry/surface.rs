@@ -21,18 +21,9 @@ pub(super) fn read(
             interfaces.push(Interface::from(interface));
         }
     }
-    if let Some(missing) = wanted
-        .iter()
-        .find(|name| interfaces.iter().all(|interface| interface.name != **name))
-    {
-        let exported: Vec<_> = wit
-            .interfaces()
-            .map(|interface| format!("`{}`", interface.name))
-            .collect();
-        return Err(Refusal::UnknownInterface {
-            wanted: missing.clone(),
-            exported: exported.join(", "),
-        });
+    if let Some(missing) = wanted.iter().find(|name| interfaces.iter().all(|interface| interface.name != **name)) {
+        let exported: Vec<_> = wit.interfaces().map(|interface| format!("`{}`", interface.name)).collect();
+        return Err(Refusal::UnknownInterface { wanted: missing.clone(), exported: exported.join(", ") });
     }
     if interfaces.is_empty() {
         return Err(Refusal::NoInterface);
@@ -41,10 +32,5 @@ pub(super) fn read(
         Upstream::Typed => ParamsReadable::Decoded,
         Upstream::Splice => ParamsReadable::Opaque,
     };
-    Ok(Component {
-        lattice: target.lattice.to_string(),
-        id: target.id.to_string(),
-        interfaces,
-        params,
-    })
+    Ok(Component { lattice: target.lattice.to_string(), id: target.id.to_string(), interfaces, params })
 }

@@ -33,10 +33,7 @@ fn empty() -> Registry {
 fn registration(target: &str, node: Option<&str>) -> Registration {
     Registration {
         target: parse(target),
-        wit: vec![WitSource {
-            path: "billing.wit".to_owned(),
-            text: WIT.to_owned(),
-        }],
+        wit: vec![WitSource { path: "billing.wit".to_owned(), text: WIT.to_owned() }],
         interfaces: Vec::new(),
         spiffe_id: None,
         upstream: Upstream::Typed,
@@ -51,43 +48,22 @@ fn register(target: &str, node: Option<&str>) -> Command {
 }
 
 fn file(name: &str, text: &str) -> PolicyFile {
-    PolicyFile {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    }
+    PolicyFile { name: name.to_owned(), text: text.to_owned() }
 }
 
 fn grant(target: &str, caller: &str, direction: GrantDirection) -> Command {
-    Command::ChangeGrant(GrantChange {
-        target: parse(target),
-        spiffe_id: id(caller),
-        direction,
-    })
+    Command::ChangeGrant(GrantChange { target: parse(target), spiffe_id: id(caller), direction })
 }
 
 fn component_entry(node: &str, target: &str) -> Command {
-    let holder = Holder::Component {
-        target: parse(target),
-        digest: Digest::DangerAny,
-    };
-    Command::CreateEntry(NewEntry {
-        node: parse(node),
-        holder,
-        ttl: Ttl::DEFAULT,
-    })
+    let holder = Holder::Component { target: parse(target), digest: Digest::DangerAny };
+    Command::CreateEntry(NewEntry { node: parse(node), holder, ttl: Ttl::DEFAULT })
 }
 
 fn workload_entry(node: &str, spiffe_id: &str, lattice: Option<&str>) -> Command {
-    let holder = Holder::Workload {
-        spiffe_id: id(spiffe_id),
-        lattice: lattice.map(parse),
-        digest: Digest::NotApplicable,
-    };
-    Command::CreateEntry(NewEntry {
-        node: parse(node),
-        holder,
-        ttl: Ttl::DEFAULT,
-    })
+    let holder =
+        Holder::Workload { spiffe_id: id(spiffe_id), lattice: lattice.map(parse), digest: Digest::NotApplicable };
+    Command::CreateEntry(NewEntry { node: parse(node), holder, ttl: Ttl::DEFAULT })
 }
 
 /// Plans and applies, as the ledger does.
@@ -133,63 +109,31 @@ fn the_same_registration_again_changes_nothing_and_a_different_one_is_refused() 
     assert!(again.changes.is_empty());
     assert_eq!(again.entry, Some(parse("e1-1")));
     assert_eq!(registry.version().epoch, 1);
-    let splice = Registration {
-        upstream: Upstream::Splice,
-        ..registration("prod/billing", None)
-    };
+    let splice = Registration { upstream: Upstream::Splice, ..registration("prod/billing", None) };
     let refused = execute(&mut registry, Command::RegisterComponent(Box::new(splice.clone())));
     assert!(matches!(refused, Err(Refusal::ComponentExists(_))));
-    let replace = Registration {
-        present: Present::Replace,
-        ..splice
-    };
+    let replace = Registration { present: Present::Replace, ..splice };
     execute(&mut registry, Command::RegisterComponent(Box::new(replace))).unwrap();
-    assert_eq!(
-        registry.component(&parse("prod/billing")).unwrap().upstream,
-        Upstream::Splice
-    );
+    assert_eq!(registry.component(&parse("prod/billing")).unwrap().upstream, Upstream::Splice);
 }
 
 #[test]
 fn only_chosen_interfaces_are_registered() {
     let mut registry = empty();
     let chosen = vec!["acme:billing/admin@1.0.0".to_owned()];
-    let some = Registration {
-        interfaces: chosen,
-        ..registration("prod/billing", None)
-    };
+    let some = Registration { interfaces: chosen, ..registration("prod/billing", None) };
     execute(&mut registry, Command::RegisterComponent(Box::new(some))).unwrap();
-    assert_eq!(
-        registry.peer_record(&parse("prod/billing")).unwrap().interfaces,
-        ["acme:billing/admin@1.0.0"]
-    );
-    let none = Registration {
-        interfaces: vec!["acme:billing/x".to_owned()],
-        ..registration("prod/other", None)
-    };
-    let refused = execute(&mut registry, Command::RegisterComponent(Box::new(none)))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        refused.contains("`acme:billing/x`") && refused.contains("`acme:billing/invoices@1.0.0`"),
-        "{refused}"
-    );
+    assert_eq!(registry.peer_record(&parse("prod/billing")).unwrap().interfaces, ["acme:billing/admin@1.0.0"]);
+    let none = Registration { interfaces: vec!["acme:billing/x".to_owned()], ..registration("prod/other", None) };
+    let refused = execute(&mut registry, Command::RegisterComponent(Box::new(none))).unwrap_err().to_string();
+    assert!(refused.contains("`acme:billing/x`") && refused.contains("`acme:billing/invoices@1.0.0`"), "{refused}");
 }
 
 #[test]
 fn broken_wit_is_refused_with_its_place() {
-    let wit = vec![WitSource {
-        path: "a.wit".to_owned(),
-        text: "package a:b;\ninterface i { f: fnc(); }".to_owned(),
-    }];
-    let broken = Registration {
-        wit,
-        ..registration("prod/billing", None)
-    };
-    let refused = empty()
-        .plan(Command::RegisterComponent(Box::new(broken)), now())
-        .unwrap_err()
-        .to_string();
+    let wit = vec![WitSource { path: "a.wit".to_owned(), text: "package a:b;\ninterface i { f: fnc(); }".to_owned() }];
+    let broken = Registration { wit, ..registration("prod/billing", None) };
+    let refused = empty().plan(Command::RegisterComponent(Box::new(broken)), now()).unwrap_err().to_string();
     assert!(refused.contains("a.wit:2"), "{refused}");
 }
 
@@ -203,29 +147,15 @@ fn ids_of_the_control_plane_and_of_others_are_never_assigned() {
         ("spiffe://other.test/x", false),
         ("spiffe://acme.test", false),
     ] {
-        let component = Registration {
-            spiffe_id: Some(id(spiffe_id)),
-            ..registration("prod/billing", None)
-        };
-        for command in [
-            Command::RegisterComponent(Box::new(component)),
-            workload_entry("n", spiffe_id, None),
-        ] {
+        let component = Registration { spiffe_id: Some(id(spiffe_id)), ..registration("prod/billing", None) };
+        for command in [Command::RegisterComponent(Box::new(component)), workload_entry("n", spiffe_id, None)] {
             let refused = execute(&mut registry, command);
-            assert_eq!(
-                matches!(refused, Err(Refusal::ReservedId(_))),
-                reserved,
-                "{spiffe_id}: {refused:?}"
-            );
+            assert_eq!(matches!(refused, Err(Refusal::ReservedId(_))), reserved, "{spiffe_id}: {refused:?}");
             assert!(refused.is_err());
         }
     }
     // The prefix is a whole segment, not a beginning of one.
-    execute(
-        &mut registry,
-        workload_entry("n", "spiffe://acme.test/portcullis-like/x", None),
-    )
-    .unwrap();
+    execute(&mut registry, workload_entry("n", "spiffe://acme.test/portcullis-like/x", None)).unwrap();
 }
 
 #[test]
@@ -235,10 +165,7 @@ fn an_entry_is_made_once_and_its_id_never_comes_back() {
     assert_eq!((again.changes.len(), again.entry), (0, Some(parse("e1-1"))));
     let longer = NewEntry {
         node: parse("host"),
-        holder: Holder::Component {
-            target: parse("prod/checkout"),
-            digest: Digest::DangerAny,
-        },
+        holder: Holder::Component { target: parse("prod/checkout"), digest: Digest::DangerAny },
         ttl: Ttl::try_from(60).unwrap(),
     };
     let refused = execute(&mut registry, Command::CreateEntry(longer));
@@ -261,16 +188,9 @@ fn a_node_sees_the_lattices_of_its_entries_and_serves_what_its_entries_name() {
     let seen = |node: &str| {
         let view = registry.view(&parse(node));
         let names = |targets: Vec<&Target>| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        (
-            names(view.components.keys().collect()),
-            names(view.served.keys().collect()),
-            view.entries.len(),
-        )
+        (names(view.components.keys().collect()), names(view.served.keys().collect()), view.entries.len())
     };
-    assert_eq!(
-        seen("sidecar"),
-        ("prod/billing prod/stock".to_owned(), "prod/billing".to_owned(), 1)
-    );
+    assert_eq!(seen("sidecar"), ("prod/billing prod/stock".to_owned(), "prod/billing".to_owned(), 1));
     assert_eq!(seen("host"), ("prod/billing prod/stock".to_owned(), String::new(), 1));
     assert_eq!(seen("laptop"), ("test/billing".to_owned(), String::new(), 1));
     assert_eq!(seen("watcher"), (String::new(), String::new(), 1));
@@ -281,11 +201,7 @@ fn a_node_sees_the_lattices_of_its_entries_and_serves_what_its_entries_name() {
 
 #[test]
 fn a_component_registered_later_for_an_entry_is_served_by_its_node() {
-    let mut registry = with([workload_entry(
-        "sidecar",
-        "spiffe://acme.test/virtual/prod/billing",
-        None,
-    )]);
+    let mut registry = with([workload_entry("sidecar", "spiffe://acme.test/virtual/prod/billing", None)]);
     let before = registry.view(&parse("sidecar"));
     execute(&mut registry, register("prod/billing", None)).unwrap();
     assert!(registry.may_have_changed(&before));
@@ -305,24 +221,13 @@ fn a_change_ships_only_what_it_touches() {
     let change = sidecar.change_to(&registry.view(&parse("sidecar"))).unwrap();
     assert_eq!(change.served.len(), 1);
     assert_eq!(change.served[0].record.target, parse("prod/billing"));
-    assert_eq!(
-        change.served[0]
-            .policies
-            .iter()
-            .map(|policy| policy.id.as_str())
-            .collect::<Vec<_>>(),
-        ["readers"]
-    );
+    assert_eq!(change.served[0].policies.iter().map(|policy| policy.id.as_str()).collect::<Vec<_>>(), ["readers"]);
     assert!(change.components.is_empty() && change.entries.is_empty());
     assert!(host.change_to(&registry.view(&parse("host"))).is_none());
 
     let (sidecar, host) = (registry.view(&parse("sidecar")), registry.view(&parse("host")));
     let addresses = vec![parse("10.0.0.1:7500")];
-    let announcement = Announcement {
-        node: parse("sidecar"),
-        target: parse("prod/stock"),
-        addresses,
-    };
+    let announcement = Announcement { node: parse("sidecar"), target: parse("prod/stock"), addresses };
     execute(&mut registry, Command::Announce(announcement)).unwrap();
     let change = host.change_to(&registry.view(&parse("host"))).unwrap();
     assert_eq!(change.components[0].addresses, [parse("10.0.0.1:7500")]);
@@ -333,23 +238,12 @@ fn a_change_ships_only_what_it_touches() {
 
 #[test]
 fn nobody_is_bothered_by_what_they_cannot_see() {
-    let mut registry = with([
-        register("prod/billing", Some("sidecar")),
-        register("test/billing", Some("tester")),
-    ]);
+    let mut registry = with([register("prod/billing", Some("sidecar")), register("test/billing", Some("tester"))]);
     let view = registry.view(&parse("sidecar"));
-    execute(
-        &mut registry,
-        grant("test/billing", "spiffe://acme.test/x", GrantDirection::Give),
-    )
-    .unwrap();
+    execute(&mut registry, grant("test/billing", "spiffe://acme.test/x", GrantDirection::Give)).unwrap();
     execute(&mut registry, component_entry("other", "prod/checkout")).unwrap();
     assert!(!registry.may_have_changed(&view));
-    execute(
-        &mut registry,
-        grant("prod/billing", "spiffe://acme.test/x", GrantDirection::Give),
-    )
-    .unwrap();
+    execute(&mut registry, grant("prod/billing", "spiffe://acme.test/x", GrantDirection::Give)).unwrap();
     assert!(registry.may_have_changed(&view));
 }
 
@@ -357,19 +251,12 @@ fn nobody_is_bothered_by_what_they_cannot_see() {
 fn policies_come_into_force_all_together_or_not_at_all() {
     let mut registry = with([register("prod/billing", None)]);
     let unknown = PERMIT.replace("#get", "#steal").replace("readers", "thieves");
-    let files = vec![
-        file("good.cedar", PERMIT),
-        file("bad.cedar", &unknown),
-        file("worse.cedar", "permit ("),
-    ];
+    let files = vec![file("good.cedar", PERMIT), file("bad.cedar", &unknown), file("worse.cedar", "permit (")];
     let Err(Refusal::Policies(problems)) = execute(&mut registry, Command::PutPolicies(files)) else {
         panic!("bad policies were accepted")
     };
     let places: Vec<_> = problems.iter().map(|problem| problem.file.as_str()).collect();
-    assert!(
-        places.contains(&"bad.cedar") && places.contains(&"worse.cedar"),
-        "{problems:?}"
-    );
+    assert!(places.contains(&"bad.cedar") && places.contains(&"worse.cedar"), "{problems:?}");
     assert!(problems.iter().all(|problem| problem.line > 0));
     assert_eq!(registry.policies().len(), 0);
     assert_eq!(registry.version().epoch, 1);
@@ -377,24 +264,15 @@ fn policies_come_into_force_all_together_or_not_at_all() {
 
 #[test]
 fn an_id_is_used_once_across_files() {
-    let mut registry = with([
-        register("prod/billing", None),
-        Command::PutPolicies(vec![file("a.cedar", PERMIT)]),
-    ]);
-    let refused = execute(&mut registry, Command::PutPolicies(vec![file("b.cedar", PERMIT)]))
-        .unwrap_err()
-        .to_string();
+    let mut registry = with([register("prod/billing", None), Command::PutPolicies(vec![file("a.cedar", PERMIT)])]);
+    let refused = execute(&mut registry, Command::PutPolicies(vec![file("b.cedar", PERMIT)])).unwrap_err().to_string();
     assert!(refused.contains("readers"), "{refused}");
     // The file itself may be put again, and altered.
     let again = execute(&mut registry, Command::PutPolicies(vec![file("a.cedar", PERMIT)])).unwrap();
     assert!(again.changes.is_empty());
     let altered = PERMIT.replace("permit", "forbid");
     execute(&mut registry, Command::PutPolicies(vec![file("a.cedar", &altered)])).unwrap();
-    assert!(
-        registry.served(&parse("prod/billing")).unwrap().policies[0]
-            .text
-            .contains("forbid")
-    );
+    assert!(registry.served(&parse("prod/billing")).unwrap().policies[0].text.contains("forbid"));
 }
 
 #[test]
@@ -413,16 +291,10 @@ fn an_id_twice_among_new_files_is_found_beside_other_mistakes() {
         panic!("bad policies were accepted")
     };
     for name in ["b.cedar", "c.cedar", "d.cedar"] {
-        assert!(
-            problems.iter().any(|problem| problem.file == name),
-            "{name}: {problems:?}"
-        );
+        assert!(problems.iter().any(|problem| problem.file == name), "{name}: {problems:?}");
     }
     // An id may move from one file to another in one step.
-    let moved = vec![
-        file("old.cedar", ""),
-        file("new.cedar", &PERMIT.replace("readers", "old")),
-    ];
+    let moved = vec![file("old.cedar", ""), file("new.cedar", &PERMIT.replace("readers", "old"))];
     execute(&mut registry, Command::PutPolicies(moved)).unwrap();
 }
 
@@ -438,25 +310,13 @@ fn a_policy_file_has_a_plain_name() {
 
 #[test]
 fn a_component_that_policies_name_is_not_taken_away_from_under_them() {
-    let mut registry = with([
-        register("prod/billing", None),
-        Command::PutPolicies(vec![file("a.cedar", PERMIT)]),
-    ]);
+    let mut registry = with([register("prod/billing", None), Command::PutPolicies(vec![file("a.cedar", PERMIT)])]);
     let Err(Refusal::Breaks(problems)) = execute(&mut registry, Command::RemoveComponent(parse("prod/billing"))) else {
         panic!("the component was removed")
     };
-    assert!(
-        problems
-            .iter()
-            .all(|problem| problem.policy.as_deref() == Some("readers")),
-        "{problems:?}"
-    );
+    assert!(problems.iter().all(|problem| problem.policy.as_deref() == Some("readers")), "{problems:?}");
     let chosen = vec!["acme:billing/admin@1.0.0".to_owned()];
-    let narrower = Registration {
-        interfaces: chosen,
-        present: Present::Replace,
-        ..registration("prod/billing", None)
-    };
+    let narrower = Registration { interfaces: chosen, present: Present::Replace, ..registration("prod/billing", None) };
     let refused = execute(&mut registry, Command::RegisterComponent(Box::new(narrower)));
     assert!(matches!(refused, Err(Refusal::Breaks(_))));
     execute(&mut registry, Command::RemovePolicies("a.cedar".to_owned())).unwrap();
@@ -466,11 +326,8 @@ fn a_component_that_policies_name_is_not_taken_away_from_under_them() {
 
 #[test]
 fn a_removed_component_takes_what_hangs_on_it() {
-    let announcement = Announcement {
-        node: parse("sidecar"),
-        target: parse("prod/billing"),
-        addresses: vec![parse("10.0.0.1:7500")],
-    };
+    let announcement =
+        Announcement { node: parse("sidecar"), target: parse("prod/billing"), addresses: vec![parse("10.0.0.1:7500")] };
     let mut registry = with([
         register("prod/billing", Some("sidecar")),
         grant("prod/billing", "spiffe://acme.test/x", GrantDirection::Give),
@@ -486,16 +343,8 @@ fn a_removed_component_takes_what_hangs_on_it() {
 #[test]
 fn grants_are_given_once_and_taken_back_once() {
     let caller = "spiffe://partner.test/shop";
-    let mut registry = with([
-        register("prod/billing", None),
-        grant("prod/billing", caller, GrantDirection::Give),
-    ]);
-    assert!(
-        execute(&mut registry, grant("prod/billing", caller, GrantDirection::Give))
-            .unwrap()
-            .changes
-            .is_empty()
-    );
+    let mut registry = with([register("prod/billing", None), grant("prod/billing", caller, GrantDirection::Give)]);
+    assert!(execute(&mut registry, grant("prod/billing", caller, GrantDirection::Give)).unwrap().changes.is_empty());
     assert_eq!(registry.served(&parse("prod/billing")).unwrap().grants, [id(caller)]);
     execute(&mut registry, grant("prod/billing", caller, GrantDirection::TakeBack)).unwrap();
     let refused = execute(&mut registry, grant("prod/billing", caller, GrantDirection::TakeBack));
@@ -507,30 +356,16 @@ fn grants_are_given_once_and_taken_back_once() {
 
 #[test]
 fn only_who_serves_a_component_says_where() {
-    let mut registry = with([
-        register("prod/billing", Some("sidecar")),
-        component_entry("host", "prod/billing"),
-    ]);
+    let mut registry = with([register("prod/billing", Some("sidecar")), component_entry("host", "prod/billing")]);
     let announce = |node: &str, target: &str, count: u16| {
         let addresses = (1..=count).map(|port| parse(&format!("10.0.0.1:{port}"))).collect();
-        Command::Announce(Announcement {
-            node: parse(node),
-            target: parse(target),
-            addresses,
-        })
+        Command::Announce(Announcement { node: parse(node), target: parse(target), addresses })
     };
-    for (node, target) in [
-        ("host", "prod/billing"),
-        ("sidecar", "prod/other"),
-        ("stranger", "prod/billing"),
-    ] {
+    for (node, target) in [("host", "prod/billing"), ("sidecar", "prod/other"), ("stranger", "prod/billing")] {
         let refused = execute(&mut registry, announce(node, target, 1));
         assert!(matches!(refused, Err(Refusal::NotServed { .. })), "{node} {target}");
     }
-    assert!(matches!(
-        execute(&mut registry, announce("sidecar", "prod/billing", 9)),
-        Err(Refusal::TooMany { .. })
-    ));
+    assert!(matches!(execute(&mut registry, announce("sidecar", "prod/billing", 9)), Err(Refusal::TooMany { .. })));
     execute(&mut registry, announce("sidecar", "prod/billing", 8)).unwrap();
     let record = |registry: &Registry| registry.peer_record(&parse("prod/billing")).unwrap().addresses.len();
     assert_eq!(record(&registry), 8);
@@ -540,19 +375,11 @@ fn only_who_serves_a_component_says_where() {
 }
 
 fn token(node: &str, secret: [u8; 32]) -> Command {
-    Command::CreateToken(NewToken {
-        node: parse(node),
-        lifetime: Duration::from_secs(600),
-        secret_sha256: secret,
-    })
+    Command::CreateToken(NewToken { node: parse(node), lifetime: Duration::from_secs(600), secret_sha256: secret })
 }
 
 fn redeem(node: &str, secret_sha256: [u8; 32], key_sha256: [u8; 32]) -> Command {
-    Command::Redeem(Redemption {
-        node: parse(node),
-        secret_sha256,
-        key_sha256,
-    })
+    Command::Redeem(Redemption { node: parse(node), secret_sha256, key_sha256 })
 }
 
 fn refusal(registry: &mut Registry, command: Command, at: SystemTime) -> TokenRefusal {
@@ -566,39 +393,16 @@ fn refusal(registry: &mut Registry, command: Command, at: SystemTime) -> TokenRe
 fn a_token_is_redeemed_by_one_key_and_again_by_the_same_until_it_expires() {
     let mut registry = with([token("n1", [7; 32])]);
     let late = now() + Duration::from_secs(600);
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [8; 32], [1; 32]), now()),
-        TokenRefusal::Unknown
-    );
-    assert_eq!(
-        refusal(&mut registry, redeem("n2", [7; 32], [1; 32]), now()),
-        TokenRefusal::OtherNode
-    );
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), late),
-        TokenRefusal::Expired
-    );
+    assert_eq!(refusal(&mut registry, redeem("n1", [8; 32], [1; 32]), now()), TokenRefusal::Unknown);
+    assert_eq!(refusal(&mut registry, redeem("n2", [7; 32], [1; 32]), now()), TokenRefusal::OtherNode);
+    assert_eq!(refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), late), TokenRefusal::Expired);
     assert!(registry.node(&parse("n1")).is_none());
     execute(&mut registry, redeem("n1", [7; 32], [1; 32])).unwrap();
     assert_eq!(registry.node(&parse("n1")).unwrap().key_sha256, [1; 32]);
-    assert!(
-        execute(&mut registry, redeem("n1", [7; 32], [1; 32]))
-            .unwrap()
-            .changes
-            .is_empty()
-    );
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [7; 32], [2; 32]), now()),
-        TokenRefusal::Spent
-    );
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [7; 32], [2; 32]), late),
-        TokenRefusal::Spent
-    );
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), late),
-        TokenRefusal::Expired
-    );
+    assert!(execute(&mut registry, redeem("n1", [7; 32], [1; 32])).unwrap().changes.is_empty());
+    assert_eq!(refusal(&mut registry, redeem("n1", [7; 32], [2; 32]), now()), TokenRefusal::Spent);
+    assert_eq!(refusal(&mut registry, redeem("n1", [7; 32], [2; 32]), late), TokenRefusal::Spent);
+    assert_eq!(refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), late), TokenRefusal::Expired);
 }
 
 #[test]
@@ -606,10 +410,7 @@ fn a_secret_that_shares_the_index_proves_nothing() {
     let mut registry = with([token("n1", [7; 32])]);
     let mut near = [7; 32];
     near[31] = 8;
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", near, [1; 32]), now()),
-        TokenRefusal::Unknown
-    );
+    assert_eq!(refusal(&mut registry, redeem("n1", near, [1; 32]), now()), TokenRefusal::Unknown);
 }
 
 #[test]
@@ -617,33 +418,17 @@ fn a_removed_node_does_not_come_back_with_its_token() {
     let mut registry = with([token("n1", [7; 32]), redeem("n1", [7; 32], [1; 32])]);
     execute(&mut registry, Command::RemoveNode(parse("n1"))).unwrap();
     assert!(registry.node(&parse("n1")).is_none());
-    assert_eq!(
-        refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), now()),
-        TokenRefusal::Unknown
-    );
-    assert!(matches!(
-        execute(&mut registry, Command::RemoveNode(parse("n1"))),
-        Err(Refusal::NoNode(_))
-    ));
+    assert_eq!(refusal(&mut registry, redeem("n1", [7; 32], [1; 32]), now()), TokenRefusal::Unknown);
+    assert!(matches!(execute(&mut registry, Command::RemoveNode(parse("n1"))), Err(Refusal::NoNode(_))));
 }
 
 #[test]
 fn an_expired_token_is_remembered_for_a_day() {
     let mut registry = with([token("n1", [7; 32])]);
     let expired = now() + Duration::from_secs(600);
-    execute_at(
-        &mut registry,
-        token("n2", [8; 32]),
-        expired + Duration::from_secs(24 * 3600 - 1),
-    )
-    .unwrap();
+    execute_at(&mut registry, token("n2", [8; 32]), expired + Duration::from_secs(24 * 3600 - 1)).unwrap();
     assert_eq!(registry.tokens.len(), 2);
-    execute_at(
-        &mut registry,
-        token("n3", [9; 32]),
-        expired + Duration::from_secs(24 * 3600),
-    )
-    .unwrap();
+    execute_at(&mut registry, token("n3", [9; 32]), expired + Duration::from_secs(24 * 3600)).unwrap();
     assert_eq!(registry.tokens.len(), 2);
 }
 
@@ -651,24 +436,14 @@ fn an_expired_token_is_remembered_for_a_day() {
 fn a_tokens_life_has_bounds() {
     for seconds in [0, 9, 7 * 24 * 3600 + 1, u64::MAX] {
         let lifetime = Duration::from_secs(seconds);
-        let command = Command::CreateToken(NewToken {
-            node: parse("n"),
-            lifetime,
-            secret_sha256: [0; 32],
-        });
-        assert!(
-            matches!(empty().plan(command, now()), Err(Refusal::TokenLifetime(_))),
-            "{seconds}"
-        );
+        let command = Command::CreateToken(NewToken { node: parse("n"), lifetime, secret_sha256: [0; 32] });
+        assert!(matches!(empty().plan(command, now()), Err(Refusal::TokenLifetime(_))), "{seconds}");
     }
 }
 
 #[test]
 fn a_decision_is_explained_with_its_policies() {
-    let registry = with([
-        register("prod/billing", None),
-        Command::PutPolicies(vec![file("a.cedar", PERMIT)]),
-    ]);
+    let registry = with([register("prod/billing", None), Command::PutPolicies(vec![file("a.cedar", PERMIT)])]);
     let served = registry.served(&parse("prod/billing")).unwrap();
     let question = |function: &str, params: Option<&str>| Question {
         principal: id("spiffe://acme.test/component/prod/checkout"),
@@ -681,19 +456,10 @@ fn a_decision_is_explained_with_its_policies() {
     assert!(allowed.verdict.is_allowed());
     assert_eq!(allowed.verdict.reasons()[0].id(), "readers");
     assert_eq!(allowed.verdict.reasons()[0].advice(), Some("ask billing"));
-    assert!(
-        !Explanation::of(served, &question("total", None))
-            .unwrap()
-            .verdict
-            .is_allowed()
-    );
-    let unknown = Explanation::of(served, &question("steal", None))
-        .unwrap_err()
-        .to_string();
+    assert!(!Explanation::of(served, &question("total", None)).unwrap().verdict.is_allowed());
+    let unknown = Explanation::of(served, &question("steal", None)).unwrap_err().to_string();
     assert!(unknown.contains("steal") && unknown.contains("#get"), "{unknown}");
-    let params = Explanation::of(served, &question("get", Some("{\"customer\": 7}")))
-        .unwrap_err()
-        .to_string();
+    let params = Explanation::of(served, &question("get", Some("{\"customer\": 7}"))).unwrap_err().to_string();
     assert!(params.contains("customer"), "{params}");
 }
 
@@ -701,10 +467,7 @@ fn a_decision_is_explained_with_its_policies() {
 fn a_policy_that_reads_a_parameter_is_explained_with_parameters() {
     let text = r#"@id("own") permit (principal, action == Action::"acme:billing/invoices@1.0.0#get", resource)
         when { context.params.customer == "c-7" };"#;
-    let registry = with([
-        register("prod/billing", None),
-        Command::PutPolicies(vec![file("a.cedar", text)]),
-    ]);
+    let registry = with([register("prod/billing", None), Command::PutPolicies(vec![file("a.cedar", text)])]);
     let served = registry.served(&parse("prod/billing")).unwrap();
     let ask = |params: Option<&str>| {
         let question = Question {
@@ -755,11 +518,9 @@ impl Step {
             Self::Remove(component) => Command::RemoveComponent(parse(&target_name(component))),
             Self::Entry(node, component) => component_entry(&format!("n{node}"), &target_name(component)),
             Self::RemoveEntry(number) => Command::RemoveEntry(registry.entries().nth(number.into())?.id.clone()),
-            Self::Grant(component, caller) => grant(
-                &target_name(component),
-                &format!("spiffe://acme.test/x{caller}"),
-                GrantDirection::Give,
-            ),
+            Self::Grant(component, caller) => {
+                grant(&target_name(component), &format!("spiffe://acme.test/x{caller}"), GrantDirection::Give)
+            }
             Self::Announce(node, component, port) => Command::Announce(Announcement {
                 node: parse(&format!("n{node}")),
                 target: parse(&target_name(component)),
@@ -771,32 +532,16 @@ impl Step {
 
 /// What a node that got `change` holds, in a comparable form.
 fn held(view: &NodeView) -> String {
-    let served: Vec<_> = view
-        .served
-        .values()
-        .map(|served| (&served.record, &served.grants))
-        .collect();
+    let served: Vec<_> = view.served.values().map(|served| (&served.record, &served.grants)).collect();
     format!("{:?} {:?} {served:?}", view.entries, view.components)
 }
 
 fn followed(mut view: NodeView, change: ViewChange) -> NodeView {
-    view.entries
-        .extend(change.entries.into_iter().map(|entry| (entry.id.clone(), entry)));
+    view.entries.extend(change.entries.into_iter().map(|entry| (entry.id.clone(), entry)));
     view.entries.retain(|id, _| !change.entries_removed.contains(id));
-    view.components.extend(
-        change
-            .components
-            .into_iter()
-            .map(|record| (record.target.clone(), record)),
-    );
-    view.components
-        .retain(|target, _| !change.components_removed.contains(target));
-    view.served.extend(
-        change
-            .served
-            .into_iter()
-            .map(|served| (served.record.target.clone(), served)),
-    );
+    view.components.extend(change.components.into_iter().map(|record| (record.target.clone(), record)));
+    view.components.retain(|target, _| !change.components_removed.contains(target));
+    view.served.extend(change.served.into_iter().map(|served| (served.record.target.clone(), served)));
     view.served.retain(|target, _| !change.served_removed.contains(target));
     view
 }

@@ -29,13 +29,7 @@ impl Token {
     pub fn new(secret_sha256: &[u8; 32], node: NodeName, expires_at: SystemTime) -> Self {
         let index = index(secret_sha256);
         let tag = hmac::sign(&key(index), secret_sha256).as_ref().to_vec();
-        Self {
-            index,
-            tag,
-            node,
-            expires_at,
-            redeemed_by: None,
-        }
+        Self { index, tag, node, expires_at, redeemed_by: None }
     }
 
     /// Whether `secret_sha256` is that of this token's secret.

@@ -49,10 +49,8 @@ impl Registry {
     /// What `node` may see now.
     #[must_use]
     pub fn view(&self, node: &NodeName) -> NodeView {
-        let entries: BTreeMap<_, _> = self
-            .entries_of(node)
-            .map(|entry| (entry.id.clone(), Arc::clone(entry)))
-            .collect();
+        let entries: BTreeMap<_, _> =
+            self.entries_of(node).map(|entry| (entry.id.clone(), Arc::clone(entry))).collect();
         let mut lattices: BTreeSet<Lattice> = entries.values().filter_map(|entry| entry.lattice.clone()).collect();
         let ids: BTreeSet<&SpiffeId> = entries.values().map(|entry| &entry.spiffe_id).collect();
         let mut served = BTreeMap::new();
@@ -68,14 +66,7 @@ impl Registry {
             .flat_map(BTreeMap::values)
             .map(|held| (held.record.target.clone(), Arc::clone(&held.record)))
             .collect();
-        NodeView {
-            version: self.version,
-            node: node.clone(),
-            entries,
-            components,
-            served,
-            lattices,
-        }
+        NodeView { version: self.version, node: node.clone(), entries, components, served, lattices }
     }
 
     /// Whether something that `view` shows may have changed since it was taken. A `false` is certain, a `true` is not.
@@ -91,10 +82,8 @@ impl Registry {
     /// Whether `node` serves `target`.
     #[must_use]
     pub fn is_served_by(&self, target: &Target, node: &NodeName) -> bool {
-        self.component(target).is_some_and(|component| {
-            self.entries_of(node)
-                .any(|entry| entry.spiffe_id == component.spiffe_id)
-        })
+        self.component(target)
+            .is_some_and(|component| self.entries_of(node).any(|entry| entry.spiffe_id == component.spiffe_id))
     }
 
     /// Whether `node` may look into `lattice`.
@@ -102,21 +91,12 @@ impl Registry {
     pub fn may_see(&self, node: &NodeName, lattice: &Lattice) -> bool {
         self.entries_of(node).any(|entry| {
             entry.lattice.as_ref() == Some(lattice)
-                || self
-                    .serving
-                    .get(&entry.spiffe_id)
-                    .into_iter()
-                    .flatten()
-                    .any(|target| target.lattice == *lattice)
+                || self.serving.get(&entry.spiffe_id).into_iter().flatten().any(|target| target.lattice == *lattice)
         })
     }
 
     fn serves_unseen(&self, id: &SpiffeId, view: &NodeView) -> bool {
-        self.serving
-            .get(id)
-            .into_iter()
-            .flatten()
-            .any(|target| !view.served.contains_key(target))
+        self.serving.get(id).into_iter().flatten().any(|target| !view.served.contains_key(target))
     }
 }
 

@@ -38,18 +38,12 @@ pub(super) fn write(change: &Change) -> Write {
         Change::Token(token) => put(token_key(&token.index), &token_record(token)),
         Change::TokenRemoved(index) => Write::Remove(token_key(index)),
         Change::Policies(document) => {
-            let record = record::Policies {
-                name: document.name.clone(),
-                text: document.text.clone(),
-            };
+            let record = record::Policies { name: document.name.clone(), text: document.text.clone() };
             put(format!("policies/{}", document.name), &record)
         }
         Change::PoliciesRemoved(name) => Write::Remove(format!("policies/{name}")),
         Change::Grant(target, id) => {
-            let record = record::Grant {
-                target: target.to_string(),
-                spiffe_id: id.to_string(),
-            };
+            let record = record::Grant { target: target.to_string(), spiffe_id: id.to_string() };
             put(format!("grant/{target}/{id}"), &record)
         }
         Change::GrantRemoved(target, id) => Write::Remove(format!("grant/{target}/{id}")),
@@ -84,15 +78,8 @@ pub(super) fn read(key: &str, value: &[u8]) -> Result<Stored, Problem> {
             Change::Grant(parse(&target)?, spiffe_id(&id)?)
         }
         "addresses" => {
-            let record::Addresses {
-                target,
-                node,
-                addresses,
-            } = message(value)?;
-            let addresses = addresses
-                .iter()
-                .map(|address| parse(address))
-                .collect::<Result<_, _>>()?;
+            let record::Addresses { target, node, addresses } = message(value)?;
+            let addresses = addresses.iter().map(|address| parse(address)).collect::<Result<_, _>>()?;
             Change::Addresses(parse(&target)?, parse(&node)?, addresses)
         }
         unknown => return Err(format!("`{unknown}` is not a kind of record this version knows")),
@@ -130,10 +117,7 @@ fn component_record(component: &Component) -> record::Component {
         Upstream::Typed => record::Upstream::Typed,
         Upstream::Splice => record::Upstream::Splice,
     };
-    let wit = |source: &WitSource| record::WitFile {
-        path: source.path.clone(),
-        text: source.text.clone(),
-    };
+    let wit = |source: &WitSource| record::WitFile { path: source.path.clone(), text: source.text.clone() };
     record::Component {
         target: component.target.to_string(),
         spiffe_id: component.spiffe_id.to_string(),
@@ -149,17 +133,8 @@ fn component(record: record::Component) -> Result<Component, Problem> {
         record::Upstream::Splice => Upstream::Splice,
         record::Upstream::Unspecified => return Err("its upstream is missing".to_owned()),
     };
-    let record::Component {
-        target,
-        spiffe_id: id,
-        upstream: _,
-        wit,
-        interfaces,
-    } = record;
-    let wit = wit
-        .into_iter()
-        .map(|record::WitFile { path, text }| WitSource { path, text })
-        .collect();
+    let record::Component { target, spiffe_id: id, upstream: _, wit, interfaces } = record;
+    let wit = wit.into_iter().map(|record::WitFile { path, text }| WitSource { path, text }).collect();
     Component::read(parse(&target)?, spiffe_id(&id)?, upstream, wit, &interfaces).map_err(|error| error.to_string())
 }
 
@@ -181,15 +156,7 @@ fn entry_record(entry: &Entry) -> record::Entry {
 }
 
 fn entry(record: record::Entry) -> Result<Entry, Problem> {
-    let record::Entry {
-        id,
-        spiffe_id: subject,
-        node,
-        digest,
-        danger_any_digest,
-        ttl_seconds,
-        lattice,
-    } = record;
+    let record::Entry { id, spiffe_id: subject, node, digest, danger_any_digest, ttl_seconds, lattice } = record;
     let digest = match (digest.as_str(), danger_any_digest) {
         ("", false) => Digest::NotApplicable,
         ("", true) => Digest::DangerAny,
@@ -201,14 +168,8 @@ fn entry(record: record::Entry) -> Result<Entry, Problem> {
         spiffe_id: spiffe_id(&subject)?,
         node: parse(&node)?,
         digest,
-        ttl: u64::from(ttl_seconds)
-            .try_into()
-            .map_err(|error: crate::ttl::InvalidTtl| error.to_string())?,
-        lattice: if lattice.is_empty() {
-            None
-        } else {
-            Some(parse(&lattice)?)
-        },
+        ttl: u64::from(ttl_seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| error.to_string())?,
+        lattice: if lattice.is_empty() { None } else { Some(parse(&lattice)?) },
     })
 }
 
@@ -221,16 +182,8 @@ fn node_record(node: &Node) -> record::Node {
 }
 
 fn node(record: record::Node) -> Result<Node, Problem> {
-    let record::Node {
-        name,
-        joined_at,
-        key_sha256,
-    } = record;
-    Ok(Node {
-        name: parse(&name)?,
-        joined_at: from_unix_seconds(joined_at),
-        key_sha256: hash(&key_sha256)?,
-    })
+    let record::Node { name, joined_at, key_sha256 } = record;
+    Ok(Node { name: parse(&name)?, joined_at: from_unix_seconds(joined_at), key_sha256: hash(&key_sha256)? })
 }
 
 fn token_record(token: &Token) -> record::Token {
@@ -244,25 +197,12 @@ fn token_record(token: &Token) -> record::Token {
 }
 
 fn token(record: record::Token) -> Result<Token, Problem> {
-    let record::Token {
-        index,
-        tag,
-        node,
-        expires_at,
-        redeemed_by,
-    } = record;
+    let record::Token { index, tag, node, expires_at, redeemed_by } = record;
     Ok(Token {
-        index: index
-            .as_slice()
-            .try_into()
-            .map_err(|_| "its index is not 8 bytes".to_owned())?,
+        index: index.as_slice().try_into().map_err(|_| "its index is not 8 bytes".to_owned())?,
         tag,
         node: parse(&node)?,
         expires_at: from_unix_seconds(expires_at),
-        redeemed_by: if redeemed_by.is_empty() {
-            None
-        } else {
-            Some(hash(&redeemed_by)?)
-        },
+        redeemed_by: if redeemed_by.is_empty() { None } else { Some(hash(&redeemed_by)?) },
     })
 }

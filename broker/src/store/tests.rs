@@ -19,25 +19,15 @@ fn trust_domain() -> TrustDomain {
 
 fn commands() -> Vec<Command> {
     let digest = format!("sha256:{}", "ab".repeat(32));
-    let holder = |digest| Holder::Component {
-        target: "prod/shop".parse().unwrap(),
-        digest,
-    };
+    let holder = |digest| Holder::Component { target: "prod/shop".parse().unwrap(), digest };
     let entry = |node: &str, holder| {
-        Command::CreateEntry(NewEntry {
-            node: node.parse().unwrap(),
-            holder,
-            ttl: Ttl::try_from(90).unwrap(),
-        })
+        Command::CreateEntry(NewEntry { node: node.parse().unwrap(), holder, ttl: Ttl::try_from(90).unwrap() })
     };
     let ada = SpiffeId::new("spiffe://acme.test/people/ada").unwrap();
     vec![
         Command::RegisterComponent(Box::new(Registration {
             target: "prod/billing".parse().unwrap(),
-            wit: vec![WitSource {
-                path: "a.wit".to_owned(),
-                text: WIT.to_owned(),
-            }],
+            wit: vec![WitSource { path: "a.wit".to_owned(), text: WIT.to_owned() }],
             interfaces: Vec::new(),
             spiffe_id: None,
             upstream: Upstream::Splice,
@@ -47,24 +37,13 @@ fn commands() -> Vec<Command> {
         })),
         entry("host", holder(Digest::Exactly(digest.parse().unwrap()))),
         entry("host", holder(Digest::DangerAny)),
-        entry(
-            "laptop",
-            Holder::Workload {
-                spiffe_id: ada.clone(),
-                lattice: None,
-                digest: Digest::NotApplicable,
-            },
-        ),
+        entry("laptop", Holder::Workload { spiffe_id: ada.clone(), lattice: None, digest: Digest::NotApplicable }),
         Command::CreateToken(NewToken {
             node: "sidecar".parse().unwrap(),
             lifetime: Duration::from_secs(60),
             secret_sha256: [3; 32],
         }),
-        Command::Redeem(Redemption {
-            node: "sidecar".parse().unwrap(),
-            secret_sha256: [3; 32],
-            key_sha256: [4; 32],
-        }),
+        Command::Redeem(Redemption { node: "sidecar".parse().unwrap(), secret_sha256: [3; 32], key_sha256: [4; 32] }),
         Command::PutPolicies(vec![PolicyFile {
             name: "a.cedar".to_owned(),
             text: "permit (principal, action, resource);".to_owned(),
@@ -83,9 +62,7 @@ fn commands() -> Vec<Command> {
 }
 
 fn execute(store: &Store, registry: &mut Registry, command: Command) {
-    let plan = registry
-        .plan(command, UNIX_EPOCH + Duration::from_secs(1_800_000_000))
-        .unwrap();
+    let plan = registry.plan(command, UNIX_EPOCH + Duration::from_secs(1_800_000_000)).unwrap();
     let version = registry.version().next();
     store.commit(&plan.changes, version).unwrap();
     registry.apply(&plan.changes, version, plan.schema);
@@ -94,10 +71,7 @@ fn execute(store: &Store, registry: &mut Registry, command: Command) {
 /// Everything a registry knows, in a comparable form; the marks of changes are not kept.
 fn content(registry: &Registry) -> String {
     let served: Vec<_> = registry.all_served().collect();
-    let policies: Vec<_> = registry
-        .policies()
-        .map(|document| (&document.name, &document.text))
-        .collect();
+    let policies: Vec<_> = registry.policies().map(|document| (&document.name, &document.text)).collect();
     let entries: Vec<_> = registry.entries().collect();
     let nodes: Vec<_> = registry.nodes().collect();
     format!("{} {served:?} {policies:?} {entries:?} {nodes:?}", registry.version())
@@ -141,15 +115,8 @@ fn a_redeemed_token_stays_redeemed_after_a_restart() {
     let (_, restored) = Store::open(&path, &trust_domain()).unwrap();
     let redeem = |key| {
         let node = "sidecar".parse().unwrap();
-        let redemption = Redemption {
-            node,
-            secret_sha256: [3; 32],
-            key_sha256: key,
-        };
-        restored.plan(
-            Command::Redeem(redemption),
-            UNIX_EPOCH + Duration::from_secs(1_800_000_001),
-        )
+        let redemption = Redemption { node, secret_sha256: [3; 32], key_sha256: key };
+        restored.plan(Command::Redeem(redemption), UNIX_EPOCH + Duration::from_secs(1_800_000_001))
     };
     assert!(redeem([4; 32]).unwrap().changes.is_empty());
     assert!(redeem([5; 32]).unwrap_err().to_string().contains("spent"));
@@ -166,10 +133,7 @@ fn the_store_is_for_its_owner_alone_and_holds_no_secret() {
     drop(store);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let bytes = std::fs::read(&path).unwrap();
-    assert!(
-        !bytes.windows(32).any(|window| window == [3; 32]),
-        "the hash that opens the token is in the store"
-    );
+    assert!(!bytes.windows(32).any(|window| window == [3; 32]), "the hash that opens the token is in the store");
 }
 
 #[test]
@@ -177,13 +141,8 @@ fn the_store_of_another_trust_domain_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
     drop(Store::open(&path, &trust_domain()).unwrap());
-    let error = Store::open(&path, &TrustDomain::new("other.test").unwrap())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("`acme.test`") && error.contains("`other.test`"),
-        "{error}"
-    );
+    let error = Store::open(&path, &TrustDomain::new("other.test").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("`acme.test`") && error.contains("`other.test`"), "{error}");
 }
 
 #[test]
@@ -191,10 +150,7 @@ fn a_store_is_opened_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
     let _held = Store::open(&path, &trust_domain()).unwrap();
-    assert!(matches!(
-        Store::open(&path, &trust_domain()),
-        Err(OpenError::InUse { .. })
-    ));
+    assert!(matches!(Store::open(&path, &trust_domain()), Err(OpenError::InUse { .. })));
 }
 
 #[test]
@@ -204,10 +160,7 @@ fn what_is_not_a_store_is_refused_and_left_alone() {
     std::fs::write(&path, "not a database, but somebody's data").unwrap();
     let error = Store::open(&path, &trust_domain()).unwrap_err().to_string();
     assert!(error.contains("store.redb"), "{error}");
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "not a database, but somebody's data"
-    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a database, but somebody's data");
 }
 
 #[test]
@@ -236,22 +189,11 @@ fn the_store_of_a_newer_version_is_refused() {
     let path = folder.path().join("store.redb");
     let (store, _) = Store::open(&path, &trust_domain()).unwrap();
     let transaction = store.database.begin_write().unwrap();
-    let meta = record::Meta {
-        layout: LAYOUT + 1,
-        ..store.meta(Version::FIRST)
-    }
-    .encode_to_vec();
-    transaction
-        .open_table(RECORDS)
-        .unwrap()
-        .insert(META, meta.as_slice())
-        .unwrap();
+    let meta = record::Meta { layout: LAYOUT + 1, ..store.meta(Version::FIRST) }.encode_to_vec();
+    transaction.open_table(RECORDS).unwrap().insert(META, meta.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(store);
-    assert!(matches!(
-        Store::open(&path, &trust_domain()),
-        Err(OpenError::Newer { found: 2, .. })
-    ));
+    assert!(matches!(Store::open(&path, &trust_domain()), Err(OpenError::Newer { found: 2, .. })));
 }
 
 #[test]

@@ -35,18 +35,8 @@ async fn a_token_makes_a_node() {
     assert_eq!(reply.bundles[0].trust_domain, "acme.test");
     let svid = crate::lab::svid(reply.chain, key);
     assert_eq!(svid.id().to_string(), "spiffe://acme.test/portcullis/node/n1");
-    let nodes = lab
-        .operator()
-        .await
-        .list_nodes(v1::ListNodesRequest {})
-        .await
-        .unwrap()
-        .into_inner()
-        .nodes;
-    assert_eq!(
-        (nodes.len(), nodes[0].name.as_str(), nodes[0].connected),
-        (1, "n1", false)
-    );
+    let nodes = lab.operator().await.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
+    assert_eq!((nodes.len(), nodes[0].name.as_str(), nodes[0].connected), (1, "n1", false));
 }
 
 #[tokio::test]
@@ -73,13 +63,7 @@ async fn a_redeemed_token_stays_bound_to_its_key_over_a_restart() {
         Lab::start_with(|config| *config = Config::new("acme.test", &folder.path().join("data")).unwrap()).await;
     let token = altered(&token, |token| token.broker = again.control.to_string());
     stranger(&token).await.join(join_request(&token, &key)).await.unwrap();
-    assert!(
-        join(&token, PrivateKey::generate().unwrap())
-            .await
-            .unwrap_err()
-            .message()
-            .contains("spent")
-    );
+    assert!(join(&token, PrivateKey::generate().unwrap()).await.unwrap_err().message().contains("spent"));
     again.stop().await;
 }
 
@@ -106,31 +90,14 @@ async fn of_64_who_come_with_one_token_one_gets_in() {
 #[tokio::test]
 async fn an_expired_token_is_said_to_be() {
     let lab = Lab::start().await;
-    let request = v1::CreateJoinTokenRequest {
-        node: "n1".to_owned(),
-        ttl_seconds: 10,
-        broker_address: String::new(),
-    };
-    let reply = lab
-        .operator()
-        .await
-        .create_join_token(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let request = v1::CreateJoinTokenRequest { node: "n1".to_owned(), ttl_seconds: 10, broker_address: String::new() };
+    let reply = lab.operator().await.create_join_token(request).await.unwrap().into_inner();
     let token: JoinToken = reply.token.parse().unwrap();
     tokio::time::sleep(Duration::from_secs(11)).await;
     let refused = join(&token, key()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("expired"), "{refused}");
-    let nodes = lab
-        .operator()
-        .await
-        .list_nodes(v1::ListNodesRequest {})
-        .await
-        .unwrap()
-        .into_inner()
-        .nodes;
+    let nodes = lab.operator().await.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
     assert!(nodes.is_empty());
 }
 
@@ -143,10 +110,7 @@ async fn only_who_holds_a_secret_learns_anything_about_its_token() {
     let other_guess = altered(&guess, |token| token.node = "n2".parse().unwrap());
     let other_guessed = join(&other_guess, key()).await.unwrap_err();
     // A token for n1 exists and none for n2: the answers must not tell.
-    assert_eq!(
-        (guessed.code(), guessed.message()),
-        (other_guessed.code(), other_guessed.message())
-    );
+    assert_eq!((guessed.code(), guessed.message()), (other_guessed.code(), other_guessed.message()));
     assert_eq!(guessed.code(), Code::Unauthenticated);
     let misused = altered(&token, |token| token.node = "n2".parse().unwrap());
     let refused = join(&misused, key()).await.unwrap_err();
@@ -164,12 +128,9 @@ async fn a_broker_whose_root_is_not_pinned_is_not_spoken_to() {
     let other = TrustDomain::new("other.test").unwrap();
     let config = joining_client_config(token.root_spki_sha256, &other).unwrap();
     connect_node(&token.broker, &config).await.unwrap_err();
-    connect_node(
-        &token.broker,
-        &joining_client_config(token.root_spki_sha256, &token.trust_domain).unwrap(),
-    )
-    .await
-    .expect("the right broker");
+    connect_node(&token.broker, &joining_client_config(token.root_spki_sha256, &token.trust_domain).unwrap())
+        .await
+        .expect("the right broker");
 }
 
 #[tokio::test]
@@ -182,16 +143,8 @@ async fn a_request_for_more_than_a_key_yields_the_nodes_id_and_nothing_else() {
         SanType::URI("spiffe://acme.test/portcullis/broker".try_into().unwrap()),
         SanType::URI("spiffe://acme.test/portcullis/node/n2".try_into().unwrap()),
     ];
-    let csr = params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .der()
-        .to_vec();
-    let request = v1::JoinRequest {
-        node: "n1".to_owned(),
-        secret: token.secret().to_vec(),
-        csr,
-    };
+    let csr = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let request = v1::JoinRequest { node: "n1".to_owned(), secret: token.secret().to_vec(), csr };
     let reply = stranger(&token).await.join(request).await.unwrap().into_inner();
     let leaf = Leaf::parse(&reply.chain[0]).unwrap();
     assert_eq!(leaf.id().to_string(), "spiffe://acme.test/portcullis/node/n1");
@@ -214,19 +167,11 @@ async fn a_request_that_proves_nothing_spends_nothing() {
         (good.clone(), vec![0; 15]),
         (good.clone(), Vec::new()),
     ] {
-        let request = v1::JoinRequest {
-            node: "n1".to_owned(),
-            secret,
-            csr,
-        };
+        let request = v1::JoinRequest { node: "n1".to_owned(), secret, csr };
         let refused = client.join(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
-    let huge = v1::JoinRequest {
-        node: "n".repeat(1 << 20),
-        secret: Vec::new(),
-        csr: Vec::new(),
-    };
+    let huge = v1::JoinRequest { node: "n".repeat(1 << 20), secret: Vec::new(), csr: Vec::new() };
     client.join(huge).await.unwrap_err();
     join(&token, key()).await.expect("none of this spent the token");
 }
@@ -257,10 +202,7 @@ async fn silent_peers_delay_nobody_and_are_let_go() {
     }
     let began = Instant::now();
     join(&token, key()).await.unwrap();
-    assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "it waited for the silent ones"
-    );
+    assert!(began.elapsed() < Duration::from_secs(4), "it waited for the silent ones");
     for mut stream in silent {
         assert_eq!(soon(stream.read(&mut [0; 1])).await.unwrap(), 0);
     }

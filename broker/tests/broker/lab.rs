@@ -52,19 +52,13 @@ pub(crate) fn trust_domain() -> TrustDomain {
 
 pub(crate) fn target(name: &str) -> v1::Target {
     let (lattice, id) = name.split_once('/').unwrap();
-    v1::Target {
-        lattice: lattice.to_owned(),
-        id: id.to_owned(),
-    }
+    v1::Target { lattice: lattice.to_owned(), id: id.to_owned() }
 }
 
 pub(crate) fn registration(name: &str, node: &str) -> v1::RegisterComponentRequest {
     v1::RegisterComponentRequest {
         target: Some(target(name)),
-        wit: vec![v1::WitFile {
-            path: "billing.wit".to_owned(),
-            text: WIT.to_owned(),
-        }],
+        wit: vec![v1::WitFile { path: "billing.wit".to_owned(), text: WIT.to_owned() }],
         upstream: v1::Upstream::Typed.into(),
         node: node.to_owned(),
         ..v1::RegisterComponentRequest::default()
@@ -81,19 +75,12 @@ pub(crate) fn entry(node: &str, component: &str) -> v1::CreateEntryRequest {
 }
 
 pub(crate) fn policies(name: &str, text: &str) -> v1::PutPoliciesRequest {
-    v1::PutPoliciesRequest {
-        files: vec![v1::PolicyFile {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        }],
-    }
+    v1::PutPoliciesRequest { files: vec![v1::PolicyFile { name: name.to_owned(), text: text.to_owned() }] }
 }
 
 /// Fails with the test's own words where something does not come.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it did not come in time")
+    tokio::time::timeout(PATIENCE, future).await.expect("it did not come in time")
 }
 
 impl Lab {
@@ -110,13 +97,7 @@ impl Lab {
         let (control, socket) = (daemon.control_address(), daemon.operator_socket().to_owned());
         let shutdown = CancellationToken::new();
         let daemon = tokio::spawn(daemon.run(shutdown.clone()));
-        Self {
-            folder,
-            control,
-            socket,
-            shutdown,
-            daemon,
-        }
+        Self { folder, control, socket, shutdown, daemon }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -138,17 +119,8 @@ impl Lab {
     }
 
     pub(crate) async fn token(&self, node: &str) -> JoinToken {
-        let request = v1::CreateJoinTokenRequest {
-            node: node.to_owned(),
-            ..v1::CreateJoinTokenRequest::default()
-        };
-        let reply = self
-            .operator()
-            .await
-            .create_join_token(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let request = v1::CreateJoinTokenRequest { node: node.to_owned(), ..v1::CreateJoinTokenRequest::default() };
+        let reply = self.operator().await.create_join_token(request).await.unwrap().into_inner();
         reply.token.parse().unwrap()
     }
 
@@ -188,11 +160,7 @@ pub(crate) async fn stranger(token: &JoinToken) -> NodeClient<Channel> {
 }
 
 pub(crate) fn join_request(token: &JoinToken, key: &PrivateKey) -> v1::JoinRequest {
-    v1::JoinRequest {
-        node: token.node.to_string(),
-        secret: token.secret().to_vec(),
-        csr: key_request(key).unwrap(),
-    }
+    v1::JoinRequest { node: token.node.to_string(), secret: token.secret().to_vec(), csr: key_request(key).unwrap() }
 }
 
 pub(crate) async fn join(token: &JoinToken, key: PrivateKey) -> Result<Svid, Status> {
@@ -225,10 +193,7 @@ impl Watch {
 
     pub(crate) async fn hear(&mut self) -> Result<watch_reply::Message, Status> {
         let reply = soon(self.down.message()).await?;
-        Ok(reply
-            .ok_or_else(|| Status::new(Code::Ok, "the stream ended"))?
-            .message
-            .unwrap())
+        Ok(reply.ok_or_else(|| Status::new(Code::Ok, "the stream ended"))?.message.unwrap())
     }
 
     pub(crate) async fn state(&mut self) -> v1::State {
@@ -275,11 +240,7 @@ impl Watch {
 
     pub(crate) async fn announce(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
-        self.say(watch_request::Message::Announce(v1::Announce {
-            target: Some(target(name)),
-            addresses,
-        }))
-        .await;
+        self.say(watch_request::Message::Announce(v1::Announce { target: Some(target(name)), addresses })).await;
     }
 }
 

@@ -24,11 +24,7 @@ async fn data_and_socket_are_for_their_owner_alone() {
         assert_eq!(mode(&lab.data().join(name)), 0o600, "{name}");
     }
     assert_eq!(mode(&lab.data().join("bundle.pem")), 0o644);
-    assert!(
-        !std::fs::read_to_string(lab.data().join("bundle.pem"))
-            .unwrap()
-            .contains("PRIVATE")
-    );
+    assert!(!std::fs::read_to_string(lab.data().join("bundle.pem")).unwrap().contains("PRIVATE"));
 }
 
 #[tokio::test]
@@ -36,15 +32,8 @@ async fn a_data_folder_has_one_broker() {
     let lab = Lab::start().await;
     let config = Config::new("acme.test", &lab.data()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    assert!(matches!(
-        Daemon::start(config, listener),
-        Err(StartError::DataFolder(_))
-    ));
-    lab.operator()
-        .await
-        .status(v1::StatusRequest {})
-        .await
-        .expect("the first one goes on");
+    assert!(matches!(Daemon::start(config, listener), Err(StartError::DataFolder(_))));
+    lab.operator().await.status(v1::StatusRequest {}).await.expect("the first one goes on");
 }
 
 async fn restarted(lab: Lab, trust_domain: &str, damage: impl FnOnce(&Path)) -> String {
@@ -72,90 +61,47 @@ async fn a_damaged_data_folder_is_not_served_from() {
 async fn bad_policies_change_nothing_and_every_mistake_is_listed() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", ""))
-        .await
-        .unwrap();
-    let good = policies(
-        "a.cedar",
-        "permit (principal, action, resource == VirtualComponent::\"prod/billing\");",
-    );
+    operator.register_component(registration("prod/billing", "")).await.unwrap();
+    let good = policies("a.cedar", "permit (principal, action, resource == VirtualComponent::\"prod/billing\");");
     let version = operator.put_policies(good).await.unwrap().into_inner().version;
     let bad = "permit (principal, action == Action::\"acme:billing/invoices@1.0.0#gett\", resource);\n\
                permit (principal, action, resource) when { context.no_such };\n\
                permit (principal, action, resource == VirtualComponent::\"prod/biling\");\n";
     let mut request = policies("a.cedar", bad);
-    request.files.push(v1::PolicyFile {
-        name: "b.cedar".to_owned(),
-        text: "permit (principal".to_owned(),
-    });
-    for reply in [
-        operator.check_policies(request.clone()).await,
-        operator.put_policies(request.clone()).await,
-    ] {
+    request.files.push(v1::PolicyFile { name: "b.cedar".to_owned(), text: "permit (principal".to_owned() });
+    for reply in [operator.check_policies(request.clone()).await, operator.put_policies(request.clone()).await] {
         let reply = reply.unwrap().into_inner();
-        let places: Vec<_> = reply
-            .problems
-            .iter()
-            .map(|problem| (problem.file.as_str(), problem.line))
-            .collect();
+        let places: Vec<_> = reply.problems.iter().map(|problem| (problem.file.as_str(), problem.line)).collect();
         for place in [("a.cedar", 1), ("a.cedar", 2), ("a.cedar", 3), ("b.cedar", 1)] {
             assert!(places.contains(&place), "{place:?} is not among {places:?}");
         }
         assert_eq!(reply.version, version);
     }
-    let listed = operator
-        .list_policies(v1::ListPoliciesRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let listed = operator.list_policies(v1::ListPoliciesRequest {}).await.unwrap().into_inner();
     assert_eq!(listed.files.len(), 1);
-    assert!(
-        listed.files[0]
-            .text
-            .starts_with("permit (principal, action, resource == ")
-    );
+    assert!(listed.files[0].text.starts_with("permit (principal, action, resource == "));
 }
 
 #[tokio::test]
 async fn a_check_keeps_nothing() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    let reply = operator
-        .check_policies(policies("a.cedar", "permit (principal, action, resource);"))
-        .await
-        .unwrap();
+    let reply = operator.check_policies(policies("a.cedar", "permit (principal, action, resource);")).await.unwrap();
     assert!(reply.into_inner().problems.is_empty());
-    assert!(
-        operator
-            .list_policies(v1::ListPoliciesRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .files
-            .is_empty()
-    );
+    assert!(operator.list_policies(v1::ListPoliciesRequest {}).await.unwrap().into_inner().files.is_empty());
 }
 
 #[tokio::test]
 async fn what_policies_rest_on_is_not_removed() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", ""))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "")).await.unwrap();
     let text = r#"@id("keeper") permit (principal, action == Action::"acme:billing/invoices@1.0.0#get", resource);"#;
     operator.put_policies(policies("a.cedar", text)).await.unwrap();
-    let remove = v1::RemoveComponentRequest {
-        target: Some(target("prod/billing")),
-    };
+    let remove = v1::RemoveComponentRequest { target: Some(target("prod/billing")) };
     let refused = operator.remove_component(remove).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(
-        refused.message().contains("keeper") && refused.message().contains("a.cedar"),
-        "{refused}"
-    );
+    assert!(refused.message().contains("keeper") && refused.message().contains("a.cedar"), "{refused}");
 }
 
 #[tokio::test]
@@ -178,21 +124,12 @@ async fn reserved_and_foreign_ids_are_refused() {
         };
         let refused = operator.create_entry(request).await.unwrap_err();
         assert_eq!(refused.code(), code, "{spiffe_id}: {refused}");
-        let request = v1::RegisterComponentRequest {
-            spiffe_id: spiffe_id.to_owned(),
-            ..registration("prod/billing", "")
-        };
-        assert_eq!(
-            operator.register_component(request).await.unwrap_err().code(),
-            code,
-            "{spiffe_id}"
-        );
+        let request =
+            v1::RegisterComponentRequest { spiffe_id: spiffe_id.to_owned(), ..registration("prod/billing", "") };
+        assert_eq!(operator.register_component(request).await.unwrap_err().code(), code, "{spiffe_id}");
     }
     let status = operator.status(v1::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!(
-        (status.components, status.entries, status.version.unwrap().epoch),
-        (0, 0, 0)
-    );
+    assert_eq!((status.components, status.entries, status.version.unwrap().epoch), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -201,55 +138,13 @@ async fn messages_that_cannot_be_are_refused() {
     let mut operator = lab.operator().await;
     let good = registration("prod/billing", "n1");
     for (bad, problem) in [
-        (
-            v1::RegisterComponentRequest {
-                target: None,
-                ..good.clone()
-            },
-            "missing",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                target: Some(target("prod/vc")),
-                ..good.clone()
-            },
-            "reserved",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                target: Some(target("pr.od/x")),
-                ..good.clone()
-            },
-            "pr.od",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                upstream: 0,
-                ..good.clone()
-            },
-            "typed or spliced",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                x509_ttl_seconds: 4,
-                ..good.clone()
-            },
-            "4 seconds",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                wit: Vec::new(),
-                ..good.clone()
-            },
-            "WIT",
-        ),
-        (
-            v1::RegisterComponentRequest {
-                node: "a/b".to_owned(),
-                ..good.clone()
-            },
-            "a/b",
-        ),
+        (v1::RegisterComponentRequest { target: None, ..good.clone() }, "missing"),
+        (v1::RegisterComponentRequest { target: Some(target("prod/vc")), ..good.clone() }, "reserved"),
+        (v1::RegisterComponentRequest { target: Some(target("pr.od/x")), ..good.clone() }, "pr.od"),
+        (v1::RegisterComponentRequest { upstream: 0, ..good.clone() }, "typed or spliced"),
+        (v1::RegisterComponentRequest { x509_ttl_seconds: 4, ..good.clone() }, "4 seconds"),
+        (v1::RegisterComponentRequest { wit: Vec::new(), ..good.clone() }, "WIT"),
+        (v1::RegisterComponentRequest { node: "a/b".to_owned(), ..good.clone() }, "a/b"),
     ] {
         let refused = operator.register_component(bad).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -261,24 +156,11 @@ async fn messages_that_cannot_be_are_refused() {
 async fn an_entry_names_one_holder_and_a_component_its_file() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    let both = v1::CreateEntryRequest {
-        spiffe_id: "spiffe://acme.test/x".to_owned(),
-        ..entry("n1", "prod/x")
-    };
-    let neither = v1::CreateEntryRequest {
-        component: None,
-        danger_any_digest: false,
-        ..entry("n1", "prod/x")
-    };
-    let careless = v1::CreateEntryRequest {
-        danger_any_digest: false,
-        ..entry("n1", "prod/x")
-    };
+    let both = v1::CreateEntryRequest { spiffe_id: "spiffe://acme.test/x".to_owned(), ..entry("n1", "prod/x") };
+    let neither = v1::CreateEntryRequest { component: None, danger_any_digest: false, ..entry("n1", "prod/x") };
+    let careless = v1::CreateEntryRequest { danger_any_digest: false, ..entry("n1", "prod/x") };
     for bad in [both, neither, careless] {
-        assert_eq!(
-            operator.create_entry(bad).await.unwrap_err().code(),
-            Code::InvalidArgument
-        );
+        assert_eq!(operator.create_entry(bad).await.unwrap_err().code(), Code::InvalidArgument);
     }
 }
 
@@ -286,30 +168,15 @@ async fn an_entry_names_one_holder_and_a_component_its_file() {
 async fn a_decision_is_explained() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", ""))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "")).await.unwrap();
     let text = r#"@id("granted") permit (principal is Workload, action, resource) when { resource.grants.contains(principal) };
         @id("no-totals") @advice("totals are for auditors")
         forbid (principal, action == Action::"acme:billing/invoices@1.0.0#total", resource);"#;
-    let reply = operator
-        .put_policies(policies("a.cedar", text))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(
-        (reply.problems.len(), reply.policy_ids.len()),
-        (0, 2),
-        "{:?}",
-        reply.problems
-    );
+    let reply = operator.put_policies(policies("a.cedar", text)).await.unwrap().into_inner();
+    assert_eq!((reply.problems.len(), reply.policy_ids.len()), (0, 2), "{:?}", reply.problems);
     let caller = "spiffe://acme.test/component/prod/checkout";
-    let grant = v1::ChangeGrantRequest {
-        target: Some(target("prod/billing")),
-        spiffe_id: caller.to_owned(),
-        granted: true,
-    };
+    let grant =
+        v1::ChangeGrantRequest { target: Some(target("prod/billing")), spiffe_id: caller.to_owned(), granted: true };
     operator.change_grant(grant).await.unwrap();
     let ask = |principal: &str, function: &str| v1::ExplainRequest {
         principal: principal.to_owned(),
@@ -323,17 +190,7 @@ async fn a_decision_is_explained() {
     let forbidden = operator.explain(ask(caller, "total")).await.unwrap().into_inner();
     assert!(!forbidden.allowed);
     assert_eq!(forbidden.reasons[0].advice, "totals are for auditors");
-    let stranger = operator
-        .explain(ask("spiffe://acme.test/x", "get"))
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(
-        !stranger.allowed && stranger.reasons.is_empty() && !stranger.summary.is_empty(),
-        "{stranger:?}"
-    );
-    assert_eq!(
-        operator.explain(ask(caller, "steal")).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    let stranger = operator.explain(ask("spiffe://acme.test/x", "get")).await.unwrap().into_inner();
+    assert!(!stranger.allowed && stranger.reasons.is_empty() && !stranger.summary.is_empty(), "{stranger:?}");
+    assert_eq!(operator.explain(ask(caller, "steal")).await.unwrap_err().code(), Code::InvalidArgument);
 }

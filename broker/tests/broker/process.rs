@@ -19,22 +19,9 @@ impl Process {
     fn start(folder: &Path) -> Self {
         let ready = folder.join("ready.json");
         let _ = std::fs::remove_file(&ready);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"))
-            .unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = Command::new(BINARY)
-            .args([
-                "run",
-                "--trust-domain",
-                "acme.test",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--data",
-            ])
+            .args(["run", "--trust-domain", "acme.test", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
             .arg(folder.join("data"))
             .arg("--ready-file")
             .arg(&ready)
@@ -44,18 +31,11 @@ impl Process {
             .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         while !ready.exists() {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "{}",
-                std::fs::read_to_string(folder.join("log")).unwrap()
-            );
+            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(folder.join("log")).unwrap());
             assert!(Instant::now() < deadline, "the broker does not get ready");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self {
-            child,
-            folder: folder.to_owned(),
-        }
+        Self { child, folder: folder.to_owned() }
     }
 
     fn ready(&self) -> serde_json::Value {
@@ -64,20 +44,12 @@ impl Process {
 
     fn operate(&self, arguments: &[&str]) -> Output {
         let socket = self.ready()["operator_socket"].as_str().unwrap().to_owned();
-        Command::new(BINARY)
-            .args(arguments)
-            .args(["--socket", &socket])
-            .output()
-            .unwrap()
+        Command::new(BINARY).args(arguments).args(["--socket", &socket]).output().unwrap()
     }
 
     fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.operate(&[arguments, &["--json"]].concat());
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -132,10 +104,7 @@ fn no_acknowledged_write_is_lost_to_sigkill() {
         process.signal(Signal::KILL);
     }
     let mut process = Process::start(folder.path());
-    assert_eq!(
-        process.json(&["component", "list"]).as_array().unwrap().len(),
-        acknowledged
-    );
+    assert_eq!(process.json(&["component", "list"]).as_array().unwrap().len(), acknowledged);
     assert_eq!(process.json(&["entry", "list"]).as_array().unwrap().len(), acknowledged);
     assert_eq!(process.json(&["status"])["version"], format!("1.{}", acknowledged + 1));
     assert_eq!(process.signal(Signal::TERM).code(), Some(0));
@@ -153,16 +122,7 @@ fn a_kill_in_the_middle_of_writes_leaves_a_whole_store() {
             let mut done = Vec::new();
             for number in 0..1000 {
                 let id = format!("spiffe://acme.test/w/{round}-{number}");
-                let arguments = [
-                    "entry",
-                    "create",
-                    "--node",
-                    "n",
-                    "--spiffe-id",
-                    &id,
-                    "--socket",
-                    &socket,
-                ];
+                let arguments = ["entry", "create", "--node", "n", "--spiffe-id", &id, "--socket", &socket];
                 if !Command::new(BINARY).args(arguments).output().unwrap().status.success() {
                     return done;
                 }
@@ -176,12 +136,8 @@ fn a_kill_in_the_middle_of_writes_leaves_a_whole_store() {
     }
     let process = Process::start(folder.path());
     let entries = process.json(&["entry", "list"]);
-    let stored: std::collections::BTreeSet<_> = entries
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["spiffe_id"].as_str().unwrap().to_owned())
-        .collect();
+    let stored: std::collections::BTreeSet<_> =
+        entries.as_array().unwrap().iter().map(|entry| entry["spiffe_id"].as_str().unwrap().to_owned()).collect();
     assert!(!acknowledged.is_empty(), "nothing was written between the kills");
     let lost: Vec<_> = acknowledged.difference(&stored).collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
@@ -211,67 +167,29 @@ fn exit_codes_tell_a_refusal_from_a_failure_and_a_misuse() {
     let process = Process::start(folder.path());
     let caller = "spiffe://acme.test/component/prod/checkout";
     let function = "acme:billing/invoices@1.0.0#get";
-    assert_eq!(
-        code(&process.operate(&["component", "register", "prod/billing", "--wit", &wit])),
-        0
-    );
-    assert_eq!(
-        code(&process.operate(&["explain", caller, "prod/billing", function])),
-        3
-    );
+    assert_eq!(code(&process.operate(&["component", "register", "prod/billing", "--wit", &wit])), 0);
+    assert_eq!(code(&process.operate(&["explain", caller, "prod/billing", function])), 3);
     let policy = folder.path().join("a.cedar");
     std::fs::write(&policy, "permit (principal, action, resource);").unwrap();
     assert_eq!(code(&process.operate(&["policy", "put", policy.to_str().unwrap()])), 0);
-    assert_eq!(
-        code(&process.operate(&["explain", caller, "prod/billing", function])),
-        0
-    );
+    assert_eq!(code(&process.operate(&["explain", caller, "prod/billing", function])), 0);
 
-    std::fs::write(
-        &policy,
-        "permit (principal, action, resource) when { context.nothing };\npermit (",
-    )
-    .unwrap();
+    std::fs::write(&policy, "permit (principal, action, resource) when { context.nothing };\npermit (").unwrap();
     let output = process.operate(&["policy", "put", policy.to_str().unwrap()]);
     assert_eq!(code(&output), 3);
     assert!(text(&output.stdout).contains("a.cedar:"), "{}", text(&output.stdout));
-    assert!(
-        text(&output.stderr).contains("nothing was changed"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("nothing was changed"), "{}", text(&output.stderr));
 
-    let output = process.operate(&[
-        "component",
-        "register",
-        "prod/billing",
-        "--wit",
-        &wit,
-        "--upstream",
-        "splice",
-    ]);
+    let output = process.operate(&["component", "register", "prod/billing", "--wit", &wit, "--upstream", "splice"]);
     assert_eq!(code(&output), 3);
     assert!(text(&output.stderr).contains("--replace"), "{}", text(&output.stderr));
-    assert_eq!(
-        code(&process.operate(&["entry", "create", "--node", "n", "--component", "prod/x"])),
-        2
-    );
+    assert_eq!(code(&process.operate(&["entry", "create", "--node", "n", "--component", "prod/x"])), 2);
     assert_eq!(code(&process.operate(&["explain", caller, "prod/billing", "get"])), 2);
-    assert_eq!(
-        code(&process.operate(&["component", "register", "prod", "--wit", &wit])),
-        2
-    );
-    assert_eq!(
-        code(&process.operate(&["component", "register", "prod/y", "--wit", "/does/not/exist"])),
-        1
-    );
+    assert_eq!(code(&process.operate(&["component", "register", "prod", "--wit", &wit])), 2);
+    assert_eq!(code(&process.operate(&["component", "register", "prod/y", "--wit", "/does/not/exist"])), 1);
     drop(process);
     let nobody = folder.path().join("nobody.sock");
-    let output = Command::new(BINARY)
-        .args(["status", "--socket"])
-        .arg(nobody)
-        .output()
-        .unwrap();
+    let output = Command::new(BINARY).args(["status", "--socket"]).arg(nobody).output().unwrap();
     assert_eq!(code(&output), 1);
     assert!(text(&output.stderr).contains("nobody.sock"), "{}", text(&output.stderr));
 }
@@ -283,27 +201,14 @@ fn a_token_goes_to_a_private_file_or_a_pipe() {
     let process = Process::start(folder.path());
     let file = folder.path().join("n1.token");
     let output = process.operate(&["token", "create", "--node", "n1", "--out", file.to_str().unwrap()]);
-    assert!(
-        !text(&output.stdout).contains("portcullis-join"),
-        "{}",
-        text(&output.stdout)
-    );
+    assert!(!text(&output.stdout).contains("portcullis-join"), "{}", text(&output.stdout));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let token: portcullis_identity::JoinToken = std::fs::read_to_string(&file).unwrap().parse().unwrap();
     assert_eq!(token.node.as_str(), "n1");
     assert_eq!(token.broker, process.ready()["control"].as_str().unwrap());
     let output = process.operate(&["token", "create", "--node", "n2", "--ttl", "1h"]);
-    assert!(
-        text(&output.stdout)
-            .trim_end()
-            .parse::<portcullis_identity::JoinToken>()
-            .is_ok()
-    );
-    assert!(
-        !std::fs::read_to_string(folder.path().join("log"))
-            .unwrap()
-            .contains("portcullis-join")
-    );
+    assert!(text(&output.stdout).trim_end().parse::<portcullis_identity::JoinToken>().is_ok());
+    assert!(!std::fs::read_to_string(folder.path().join("log")).unwrap().contains("portcullis-join"));
 }
 
 #[test]
@@ -311,40 +216,18 @@ fn a_broken_setup_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("broker.toml");
     std::fs::write(&config, "trust_domain = 'Acme'\nlisten = 'here'\nnode_ttl = '1s'").unwrap();
-    let output = Command::new(BINARY)
-        .args(["run", "--config"])
-        .arg(&config)
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(BINARY).args(["run", "--config"]).arg(&config).current_dir(folder.path()).output().unwrap();
     assert_eq!(code(&output), 2);
     for setting in ["trust_domain", "listen", "node_ttl"] {
-        assert!(
-            text(&output.stderr).contains(setting),
-            "{setting}: {}",
-            text(&output.stderr)
-        );
+        assert!(text(&output.stderr).contains(setting), "{setting}: {}", text(&output.stderr));
     }
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "something was made"
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was made");
 }
 
 #[test]
 fn every_command_has_help_and_completions_exist() {
-    for command in [
-        "run",
-        "component",
-        "entry",
-        "token",
-        "policy",
-        "grant",
-        "explain",
-        "nodes",
-        "status",
-    ] {
+    for command in ["run", "component", "entry", "token", "policy", "grant", "explain", "nodes", "status"] {
         let output = Command::new(BINARY).args([command, "--help"]).output().unwrap();
         assert!(output.status.success() && output.stdout.len() > 200, "{command}");
     }

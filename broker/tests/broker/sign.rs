@@ -12,26 +12,13 @@ use crate::lab::{Lab, Watch, entry, join, registration, target};
 async fn a_node_gets_the_ids_of_its_entries_with_their_lifetimes() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    let short = v1::CreateEntryRequest {
-        x509_ttl_seconds: 60,
-        ..entry("host", "prod/checkout")
-    };
-    let id = operator
-        .create_entry(short)
-        .await
-        .unwrap()
-        .into_inner()
-        .entry
-        .unwrap()
-        .id;
+    let short = v1::CreateEntryRequest { x509_ttl_seconds: 60, ..entry("host", "prod/checkout") };
+    let id = operator.create_entry(short).await.unwrap().into_inner().entry.unwrap().id;
     let (mut watch, _) = lab.watching("host").await;
     let svid = watch.sign(&id).await.unwrap();
     assert_eq!(svid.id().to_string(), "spiffe://acme.test/component/prod/checkout");
     let left = svid.not_after().duration_since(SystemTime::now()).unwrap();
-    assert!(
-        left <= Duration::from_secs(60) && left > Duration::from_secs(50),
-        "{left:?}"
-    );
+    assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50), "{left:?}");
     assert!(svid.not_before() <= SystemTime::now() - Duration::from_secs(10));
 }
 
@@ -48,13 +35,7 @@ async fn a_node_renews_its_own_identity() {
 #[tokio::test]
 async fn an_entry_of_another_node_is_as_unknown_as_none() {
     let lab = Lab::start().await;
-    let reply = lab
-        .operator()
-        .await
-        .create_entry(entry("other", "prod/checkout"))
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = lab.operator().await.create_entry(entry("other", "prod/checkout")).await.unwrap().into_inner();
     let id = reply.entry.unwrap().id;
     let (mut watch, _) = lab.watching("n1").await;
     let others = watch.sign(&id).await.unwrap_err();
@@ -67,20 +48,10 @@ async fn an_entry_of_another_node_is_as_unknown_as_none() {
 async fn a_removed_entry_signs_no_more() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    let id = operator
-        .create_entry(entry("n1", "prod/checkout"))
-        .await
-        .unwrap()
-        .into_inner()
-        .entry
-        .unwrap()
-        .id;
+    let id = operator.create_entry(entry("n1", "prod/checkout")).await.unwrap().into_inner().entry.unwrap().id;
     let (mut watch, _) = lab.watching("n1").await;
     watch.sign(&id).await.unwrap();
-    operator
-        .remove_entry(v1::RemoveEntryRequest { id: id.clone() })
-        .await
-        .unwrap();
+    operator.remove_entry(v1::RemoveEntryRequest { id: id.clone() }).await.unwrap();
     assert_eq!(watch.change().await.entries_removed, std::slice::from_ref(&id));
     watch.sign(&id).await.unwrap_err();
 }
@@ -88,12 +59,7 @@ async fn a_removed_entry_signs_no_more() {
 #[tokio::test]
 async fn a_request_for_more_than_a_key_yields_the_entrys_id_and_nothing_else() {
     let lab = Lab::start().await;
-    let reply = lab
-        .operator()
-        .await
-        .register_component(registration("prod/billing", "sidecar"))
-        .await
-        .unwrap();
+    let reply = lab.operator().await.register_component(registration("prod/billing", "sidecar")).await.unwrap();
     let id = reply.into_inner().entry;
     let (mut watch, _) = lab.watching("sidecar").await;
     let mut params = CertificateParams::default();
@@ -102,39 +68,19 @@ async fn a_request_for_more_than_a_key_yields_the_entrys_id_and_nothing_else() {
         SanType::URI("spiffe://acme.test/portcullis/broker".try_into().unwrap()),
         SanType::DnsName("broker.acme.test".try_into().unwrap()),
     ];
-    let csr = params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .der()
-        .to_vec();
-    let sign = v1::Sign {
-        request: 1,
-        entry: id,
-        csr,
-        component_digest: String::new(),
-    };
+    let csr = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let sign = v1::Sign { request: 1, entry: id, csr, component_digest: String::new() };
     let chain = watch.sign_request(sign).await.unwrap();
     // The leaf profile allows one URI SAN, and no CA.
-    assert_eq!(
-        Leaf::parse(&chain[0]).unwrap().id().to_string(),
-        "spiffe://acme.test/virtual/prod/billing"
-    );
+    assert_eq!(Leaf::parse(&chain[0]).unwrap().id().to_string(), "spiffe://acme.test/virtual/prod/billing");
 }
 
 #[tokio::test]
 async fn each_identity_has_a_key_of_its_own() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    let mut make = async |name: &str| {
-        operator
-            .create_entry(entry("n1", name))
-            .await
-            .unwrap()
-            .into_inner()
-            .entry
-            .unwrap()
-            .id
-    };
+    let mut make =
+        async |name: &str| operator.create_entry(entry("n1", name)).await.unwrap().into_inner().entry.unwrap().id;
     let (one, two) = (make("prod/one").await, make("prod/two").await);
     let token = lab.token("n1").await;
     let own = PrivateKey::generate().unwrap();
@@ -151,10 +97,7 @@ async fn each_identity_has_a_key_of_its_own() {
     };
     watch.sign_request(sign(&one, &own_csr)).await.unwrap_err();
     watch.sign_request(sign(&one, &csr)).await.unwrap();
-    watch
-        .sign_request(sign(&one, &csr))
-        .await
-        .expect("a lost answer may be asked for again");
+    watch.sign_request(sign(&one, &csr)).await.expect("a lost answer may be asked for again");
     watch.sign_request(sign(&two, &csr)).await.unwrap_err();
     watch.sign_request(sign("", &csr)).await.unwrap_err();
 }
@@ -169,16 +112,7 @@ async fn an_entry_bound_to_a_digest_serves_that_component_alone() {
         component_digest: digest.clone(),
         ..v1::CreateEntryRequest::default()
     };
-    let id = lab
-        .operator()
-        .await
-        .create_entry(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .entry
-        .unwrap()
-        .id;
+    let id = lab.operator().await.create_entry(request).await.unwrap().into_inner().entry.unwrap().id;
     let (mut watch, state) = lab.watching("host").await;
     assert_eq!(state.entries[0].component_digest, digest);
     let sign = |digest: &str| v1::Sign {

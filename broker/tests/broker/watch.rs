@@ -12,14 +12,8 @@ const PERMIT: &str =
 async fn a_node_gets_its_state_and_then_what_changes() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", "sidecar"))
-        .await
-        .unwrap();
-    operator
-        .register_component(registration("test/billing", "elsewhere"))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "sidecar")).await.unwrap();
+    operator.register_component(registration("test/billing", "elsewhere")).await.unwrap();
     let (mut watch, state) = lab.watching("sidecar").await;
     assert_eq!(state.entries.len(), 1);
     assert_eq!(state.entries[0].spiffe_id, "spiffe://acme.test/virtual/prod/billing");
@@ -30,11 +24,7 @@ async fn a_node_gets_its_state_and_then_what_changes() {
     assert_eq!(state.bundles[0].x509_authorities.len(), 1);
     let before = state.version.unwrap();
 
-    let reply = operator
-        .put_policies(policies("a.cedar", PERMIT))
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = operator.put_policies(policies("a.cedar", PERMIT)).await.unwrap().into_inner();
     assert!(reply.problems.is_empty(), "{:?}", reply.problems);
     let change = watch.change().await;
     assert_eq!(change.version, reply.version);
@@ -44,39 +34,23 @@ async fn a_node_gets_its_state_and_then_what_changes() {
     assert!(change.entries.is_empty() && change.components.is_empty() && change.bundles.is_empty());
 
     let caller = "spiffe://acme.test/component/prod/checkout".to_owned();
-    let grant = v1::ChangeGrantRequest {
-        target: Some(target("prod/billing")),
-        spiffe_id: caller.clone(),
-        granted: true,
-    };
+    let grant =
+        v1::ChangeGrantRequest { target: Some(target("prod/billing")), spiffe_id: caller.clone(), granted: true };
     operator.change_grant(grant).await.unwrap();
     assert_eq!(watch.change().await.served[0].grants, [caller]);
 
-    operator
-        .register_component(registration("prod/stock", "elsewhere"))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/stock", "elsewhere")).await.unwrap();
     let change = watch.change().await;
     assert_eq!(change.components[0].target, Some(target("prod/stock")));
     assert!(change.served.is_empty());
 
-    operator
-        .remove_policies(v1::RemovePoliciesRequest {
-            file: "a.cedar".to_owned(),
-        })
-        .await
-        .unwrap();
+    operator.remove_policies(v1::RemovePoliciesRequest { file: "a.cedar".to_owned() }).await.unwrap();
     assert!(watch.change().await.served[0].policies.is_empty());
-    let gone = v1::RemoveComponentRequest {
-        target: Some(target("prod/billing")),
-    };
+    let gone = v1::RemoveComponentRequest { target: Some(target("prod/billing")) };
     operator.remove_component(gone).await.unwrap();
     let change = watch.change().await;
     // With the entry goes the sight of the lattice.
-    assert_eq!(
-        change.components_removed,
-        [target("prod/billing"), target("prod/stock")]
-    );
+    assert_eq!(change.components_removed, [target("prod/billing"), target("prod/stock")]);
     assert_eq!(change.served_removed, [target("prod/billing")]);
     assert_eq!(change.entries_removed.len(), 1);
 }
@@ -85,26 +59,13 @@ async fn a_node_gets_its_state_and_then_what_changes() {
 async fn what_a_node_cannot_see_is_not_sent_to_it() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", "sidecar"))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "sidecar")).await.unwrap();
     let (mut watch, _) = lab.watching("sidecar").await;
-    operator
-        .register_component(registration("test/billing", "elsewhere"))
-        .await
-        .unwrap();
+    operator.register_component(registration("test/billing", "elsewhere")).await.unwrap();
     operator.create_entry(entry("host", "test/checkout")).await.unwrap();
-    let reply = operator
-        .create_entry(entry("sidecar", "prod/checkout"))
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = operator.create_entry(entry("sidecar", "prod/checkout")).await.unwrap().into_inner();
     let change = watch.change().await;
-    assert_eq!(
-        change.version, reply.version,
-        "the first change to come is the last that was made"
-    );
+    assert_eq!(change.version, reply.version, "the first change to come is the last that was made");
     assert_eq!(change.entries.len(), 1);
 }
 
@@ -112,20 +73,14 @@ async fn what_a_node_cannot_see_is_not_sent_to_it() {
 async fn a_sidecar_says_where_it_serves_and_callers_learn_it() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", "sidecar"))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "sidecar")).await.unwrap();
     operator.create_entry(entry("host", "prod/checkout")).await.unwrap();
     let (mut sidecar, _) = lab.watching("sidecar").await;
     let (mut host, state) = lab.watching("host").await;
     assert!(state.served.is_empty() && state.components[0].addresses.is_empty());
     sidecar.announce("prod/billing", &["127.0.0.1:7500"]).await;
     assert_eq!(host.change().await.components[0].addresses, ["127.0.0.1:7500"]);
-    assert_eq!(
-        sidecar.change().await.served[0].record.clone().unwrap().addresses,
-        ["127.0.0.1:7500"]
-    );
+    assert_eq!(sidecar.change().await.served[0].record.clone().unwrap().addresses, ["127.0.0.1:7500"]);
 
     for (name, address, problem) in [
         ("prod/billing", "nowhere", "not an address"),
@@ -142,10 +97,7 @@ async fn a_sidecar_says_where_it_serves_and_callers_learn_it() {
         }
     }
     host.announce("prod/billing", &["127.0.0.1:666"]).await;
-    assert!(matches!(
-        host.hear().await.unwrap(),
-        watch_reply::Message::AnnounceRefused(_)
-    ));
+    assert!(matches!(host.hear().await.unwrap(), watch_reply::Message::AnnounceRefused(_)));
     sidecar.announce("prod/billing", &[]).await;
     assert!(host.change().await.components[0].addresses.is_empty());
 }
@@ -158,29 +110,17 @@ async fn nobody_but_a_registered_node_may_watch() {
     let mut anonymous = stranger(&token).await;
     let refused = Watch::open(&mut anonymous).await.err().unwrap();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
-    let describe = v1::DescribeRequest {
-        target: Some(target("prod/billing")),
-    };
-    assert_eq!(
-        anonymous.describe(describe.clone()).await.unwrap_err().code(),
-        Code::Unauthenticated
-    );
+    let describe = v1::DescribeRequest { target: Some(target("prod/billing")) };
+    assert_eq!(anonymous.describe(describe.clone()).await.unwrap_err().code(), Code::Unauthenticated);
 
     // An SVID of this trust domain, and yet not a node's.
-    let reply = operator
-        .create_entry(entry("host", "prod/checkout"))
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = operator.create_entry(entry("host", "prod/checkout")).await.unwrap().into_inner();
     let (mut host, _) = lab.watching("host").await;
     let workload = host.sign(&reply.entry.unwrap().id).await.unwrap();
     let mut workload = lab.node(workload).await;
     let refused = Watch::open(&mut workload).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-    assert_eq!(
-        workload.describe(describe).await.unwrap_err().code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(workload.describe(describe).await.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
@@ -189,11 +129,7 @@ async fn a_removed_node_is_cut_off_and_stays_out() {
     let mut client = lab.joined("n1").await;
     let mut watch = Watch::open(&mut client).await.unwrap();
     watch.state().await;
-    lab.operator()
-        .await
-        .remove_node(v1::RemoveNodeRequest { name: "n1".to_owned() })
-        .await
-        .unwrap();
+    lab.operator().await.remove_node(v1::RemoveNodeRequest { name: "n1".to_owned() }).await.unwrap();
     watch.hear().await.unwrap_err();
     // The channel may first have to notice that its connection is gone.
     let refused = loop {
@@ -217,15 +153,9 @@ async fn a_stream_begins_with_one_hello() {
             watch.hear().await.unwrap_err()
         }
     };
-    let applied = watch_request::Message::Applied(v1::Version {
-        incarnation: 1,
-        epoch: 1,
-    });
+    let applied = watch_request::Message::Applied(v1::Version { incarnation: 1, epoch: 1 });
     assert_eq!(first(applied).await.code(), Code::InvalidArgument);
-    assert_eq!(
-        first(watch_request::Message::Hello(v1::Hello::default())).await.code(),
-        Code::InvalidArgument
-    );
+    assert_eq!(first(watch_request::Message::Hello(v1::Hello::default())).await.code(), Code::InvalidArgument);
     let mut silent = Watch::open_silently(&mut client).await.unwrap();
     assert_eq!(silent.hear().await.unwrap_err().code(), Code::DeadlineExceeded);
     let mut twice = Watch::open(&mut client).await.unwrap();
@@ -244,66 +174,34 @@ async fn an_operator_sees_who_is_connected_and_what_is_in_force_there() {
     watch.say(watch_request::Message::Applied(version)).await;
     soon(async {
         loop {
-            let nodes = operator
-                .list_nodes(v1::ListNodesRequest {})
-                .await
-                .unwrap()
-                .into_inner()
-                .nodes;
+            let nodes = operator.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
             assert_eq!(nodes.len(), 1, "n2 has a token, and did not join");
             assert!(nodes[0].connected);
-            assert_eq!(
-                (nodes[0].kind.as_str(), nodes[0].software.as_str()),
-                ("sidecar", "test")
-            );
+            assert_eq!((nodes[0].kind.as_str(), nodes[0].software.as_str()), ("sidecar", "test"));
             if nodes[0].applied == Some(version) {
                 break;
             }
         }
     })
     .await;
-    assert_eq!(
-        operator
-            .status(v1::StatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .nodes_connected,
-        1
-    );
+    assert_eq!(operator.status(v1::StatusRequest {}).await.unwrap().into_inner().nodes_connected, 1);
     drop(watch);
-    soon(async {
-        while operator
-            .status(v1::StatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .nodes_connected
-            > 0
-        {}
-    })
-    .await;
+    soon(async { while operator.status(v1::StatusRequest {}).await.unwrap().into_inner().nodes_connected > 0 {} })
+        .await;
 }
 
 #[tokio::test]
 async fn a_slow_reader_gets_the_latest_state_and_not_a_queue() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", "sidecar"))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "sidecar")).await.unwrap();
     let (mut watch, _) = lab.watching("sidecar").await;
     // Each change ships the policy text anew, so that far more is made than the network and the queue hold.
     let long = format!("unless {{ context.transport == \"{}\" }};", "x".repeat(60_000));
     let mut last = None;
     for number in 0..100 {
         let text = PERMIT.replace("all", &format!("p{number}")).replace(';', &long);
-        let reply = operator
-            .put_policies(policies("a.cedar", &text))
-            .await
-            .unwrap()
-            .into_inner();
+        let reply = operator.put_policies(policies("a.cedar", &text)).await.unwrap().into_inner();
         assert!(reply.problems.is_empty(), "{:?}", reply.problems);
         last = reply.version;
     }
@@ -323,15 +221,10 @@ async fn a_slow_reader_gets_the_latest_state_and_not_a_queue() {
 async fn a_component_is_described_to_nodes_of_its_lattice_alone() {
     let lab = Lab::start().await;
     let mut operator = lab.operator().await;
-    operator
-        .register_component(registration("prod/billing", ""))
-        .await
-        .unwrap();
+    operator.register_component(registration("prod/billing", "")).await.unwrap();
     operator.create_entry(entry("host", "prod/checkout")).await.unwrap();
     operator.create_entry(entry("outsider", "test/checkout")).await.unwrap();
-    let describe = |name: &str| v1::DescribeRequest {
-        target: Some(target(name)),
-    };
+    let describe = |name: &str| v1::DescribeRequest { target: Some(target(name)) };
     let mut host = lab.joined("host").await;
     let reply = host.describe(describe("prod/billing")).await.unwrap().into_inner();
     assert_eq!(reply.wit[0].text, crate::lab::WIT);

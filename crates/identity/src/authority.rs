@@ -73,12 +73,7 @@ impl Authority {
             }
         }
         let public_key_sha256 = sha256(x509.public_key().raw);
-        Ok(Self {
-            der: CertificateDer::from(der.to_vec()),
-            validity,
-            public_key_sha256,
-            path_len,
-        })
+        Ok(Self { der: CertificateDer::from(der.to_vec()), validity, public_key_sha256, path_len })
     }
 
     /// The certificate.
@@ -111,7 +106,6 @@ impl Authority {
 
     /// How many intermediates may stand below it (RFC 5280 §4.2.1.9).
     pub(crate) fn allows_intermediates(&self, count: usize) -> bool {
-        self.path_len
-            .is_none_or(|limit| u32::try_from(count).is_ok_and(|count| count <= limit))
+        self.path_len.is_none_or(|limit| u32::try_from(count).is_ok_and(|count| count <= limit))
     }
 }

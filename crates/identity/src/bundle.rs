@@ -41,11 +41,7 @@ impl Bundle {
         trust_domain: TrustDomain,
         certificates: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Result<Self, InvalidBundle> {
-        let mut bundle = Self {
-            trust_domain,
-            authorities: Vec::new(),
-            anchors: Vec::new(),
-        };
+        let mut bundle = Self { trust_domain, authorities: Vec::new(), anchors: Vec::new() };
         for (index, der) in certificates.into_iter().enumerate() {
             let (authority, anchor) = trusted(&der, &bundle.trust_domain).map_err(|reason| InvalidBundle {
                 trust_domain: bundle.trust_domain.clone(),
@@ -91,21 +87,10 @@ impl Bundle {
     }
 
     fn without_expired(self, now: SystemTime) -> Self {
-        let Self {
-            trust_domain,
-            authorities,
-            anchors,
-        } = self;
-        let (authorities, anchors) = authorities
-            .into_iter()
-            .zip(anchors)
-            .filter(|(authority, _)| now <= authority.not_after())
-            .unzip();
-        Self {
-            trust_domain,
-            authorities,
-            anchors,
-        }
+        let Self { trust_domain, authorities, anchors } = self;
+        let (authorities, anchors) =
+            authorities.into_iter().zip(anchors).filter(|(authority, _)| now <= authority.not_after()).unzip();
+        Self { trust_domain, authorities, anchors }
     }
 }
 
@@ -145,8 +130,7 @@ impl TrustBundles {
     pub fn new(bundles: impl IntoIterator<Item = Bundle>, now: SystemTime) -> Self {
         let mut kept = HashMap::new();
         for bundle in bundles {
-            kept.entry(bundle.trust_domain.clone())
-                .or_insert_with(|| bundle.without_expired(now));
+            kept.entry(bundle.trust_domain.clone()).or_insert_with(|| bundle.without_expired(now));
         }
         Self { bundles: kept }
     }
@@ -177,17 +161,12 @@ mod tests {
     use crate::test_ca::{HOUR, NOW, TestCa, date, extension, system, td, uri};
 
     fn refused(ca: &TestCa) -> InvalidAuthority {
-        Bundle::new(td("a.test"), [ca.certificate().clone()])
-            .unwrap_err()
-            .reason
+        Bundle::new(td("a.test"), [ca.certificate().clone()]).unwrap_err().reason
     }
 
     #[test]
     fn an_authority_may_carry_the_id_of_its_trust_domain_or_none() {
-        for ca in [
-            TestCa::root("a.test"),
-            TestCa::root_with("a.test", |params| params.subject_alt_names.clear()),
-        ] {
+        for ca in [TestCa::root("a.test"), TestCa::root_with("a.test", |params| params.subject_alt_names.clear())] {
             let bundle = Bundle::new(td("a.test"), [ca.certificate().clone()]).unwrap();
             assert_eq!(bundle.certificates().collect::<Vec<_>>(), [ca.certificate()]);
         }
@@ -203,18 +182,13 @@ mod tests {
         assert_eq!(refused(&usage), InvalidAuthority::KeyUsage);
         let no_usage = TestCa::root_with("a.test", |params| params.key_usages.clear());
         assert_eq!(refused(&no_usage), InvalidAuthority::KeyUsage);
-        let path = TestCa::root_with("a.test", |params| {
-            params.subject_alt_names = vec![uri("spiffe://a.test/x")]
-        });
+        let path = TestCa::root_with("a.test", |params| params.subject_alt_names = vec![uri("spiffe://a.test/x")]);
         assert!(matches!(refused(&path), InvalidAuthority::Path { .. }));
         let two = TestCa::root_with("a.test", |params| params.subject_alt_names.push(uri("spiffe://b.test")));
         assert_eq!(refused(&two), InvalidCertificate::UriNames { count: 2 }.into());
         assert_eq!(
             refused(&TestCa::root("b.test")),
-            InvalidAuthority::OtherTrustDomain {
-                expected: td("a.test"),
-                found: td("b.test")
-            }
+            InvalidAuthority::OtherTrustDomain { expected: td("a.test"), found: td("b.test") }
         );
     }
 
@@ -233,35 +207,20 @@ mod tests {
             params.subject_alt_names.clear();
             params.custom_extensions.push(not_critical);
         });
-        assert_eq!(
-            Bundle::new(td("a.test"), [plain.certificate().clone()])
-                .unwrap()
-                .authorities()
-                .len(),
-            1
-        );
+        assert_eq!(Bundle::new(td("a.test"), [plain.certificate().clone()]).unwrap().authorities().len(), 1);
     }
 
     #[test]
     fn the_error_says_which_authority() {
         let good = TestCa::root("a.test").certificate().clone();
         let error = Bundle::new(td("a.test"), [good, CertificateDer::from(vec![1, 2])]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "authority 1 of trust domain `a.test` is refused: not a certificate in DER"
-        );
+        assert_eq!(error.to_string(), "authority 1 of trust domain `a.test` is refused: not a certificate in DER");
     }
 
     #[test]
     fn a_certificate_given_twice_counts_once() {
         let der = TestCa::root("a.test").certificate().clone();
-        assert_eq!(
-            Bundle::new(td("a.test"), [der.clone(), der])
-                .unwrap()
-                .authorities()
-                .len(),
-            1
-        );
+        assert_eq!(Bundle::new(td("a.test"), [der.clone(), der]).unwrap().authorities().len(), 1);
     }
 
     #[test]
@@ -282,13 +241,8 @@ mod tests {
     #[test]
     fn an_authority_is_valid_to_the_last_second() {
         let ca = TestCa::root_with("a.test", |params| params.not_after = date(NOW));
-        let count = |seconds| {
-            TrustBundles::new([ca.bundle()], system(seconds))
-                .get(&td("a.test"))
-                .unwrap()
-                .authorities()
-                .len()
-        };
+        let count =
+            |seconds| TrustBundles::new([ca.bundle()], system(seconds)).get(&td("a.test")).unwrap().authorities().len();
         assert_eq!([count(NOW), count(NOW + 1)], [1, 0]);
     }
 
@@ -296,17 +250,12 @@ mod tests {
     fn a_second_bundle_does_not_replace_the_first() {
         let (own, forged) = (TestCa::root("a.test"), TestCa::root("a.test"));
         let trust = TrustBundles::new([own.bundle(), forged.bundle()], system(NOW));
-        assert_eq!(
-            trust.get(&td("a.test")).unwrap().certificates().collect::<Vec<_>>(),
-            [own.certificate()]
-        );
+        assert_eq!(trust.get(&td("a.test")).unwrap().certificates().collect::<Vec<_>>(), [own.certificate()]);
     }
 
     #[test]
     fn the_hash_is_that_of_the_public_key() {
-        let ca = TestCa::root_with("a.test", |params| {
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))
-        });
+        let ca = TestCa::root_with("a.test", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
         let bundle = ca.bundle();
         let authority = &bundle.authorities()[0];
         let spki = webpki::spki_for_anchor(&bundle.anchors()[0]);

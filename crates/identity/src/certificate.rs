@@ -68,9 +68,7 @@ impl<'a> Certificate<'a> {
 }
 
 fn spiffe_id(x509: &X509Certificate<'_>) -> Result<Option<SpiffeId>, InvalidCertificate> {
-    let malformed = InvalidCertificate::Extension {
-        extension: "subjectAltName",
-    };
+    let malformed = InvalidCertificate::Extension { extension: "subjectAltName" };
     let Some(names) = x509.subject_alternative_name().map_err(|_| malformed.clone())? else {
         return Ok(None);
     };

@@ -53,16 +53,10 @@ pub fn parse_spiffe_id(text: &str) -> Result<SpiffeId, InvalidSpiffeId> {
     if text.len() > MAX_ID_BYTES {
         return Err(InvalidSpiffeId::TooLong { bytes: text.len() });
     }
-    let id = SpiffeId::new(text).map_err(|reason| InvalidSpiffeId::Malformed {
-        text: shown(text),
-        reason,
-    })?;
+    let id = SpiffeId::new(text).map_err(|reason| InvalidSpiffeId::Malformed { text: shown(text), reason })?;
     let canonical = id.to_string();
     if canonical != text {
-        return Err(InvalidSpiffeId::NotCanonical {
-            text: shown(text),
-            canonical,
-        });
+        return Err(InvalidSpiffeId::NotCanonical { text: shown(text), canonical });
     }
     Ok(id)
 }
@@ -159,10 +153,7 @@ mod tests {
         let longest = format!("spiffe://td/{}", "a".repeat(2048 - 12));
         assert_eq!(longest.len(), 2048);
         assert_eq!(parse_spiffe_id(&longest).unwrap().to_string(), longest);
-        assert_eq!(
-            parse_spiffe_id(&format!("{longest}a")),
-            Err(InvalidSpiffeId::TooLong { bytes: 2049 })
-        );
+        assert_eq!(parse_spiffe_id(&format!("{longest}a")), Err(InvalidSpiffeId::TooLong { bytes: 2049 }));
 
         assert!(parse_trust_domain(&"a".repeat(255)).is_ok());
         assert!(parse_trust_domain(&"a".repeat(256)).is_err());

@@ -62,9 +62,7 @@ impl JoinSecret {
     /// [`NoRandomness`].
     pub fn generate() -> Result<Self, NoRandomness> {
         let mut secret = Zeroizing::new([0; 16]);
-        SystemRandom::new()
-            .fill(secret.as_mut_slice())
-            .map_err(|_unspecified| NoRandomness)?;
+        SystemRandom::new().fill(secret.as_mut_slice()).map_err(|_unspecified| NoRandomness)?;
         Ok(Self(secret))
     }
 }
@@ -103,10 +101,7 @@ impl JoinToken {
     #[must_use]
     pub fn reveal(&self) -> String {
         let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret()));
-        let expires_at = self
-            .expires_at
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let expires_at = self.expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let json = Zeroizing::new(
             json!({
                 "td": self.trust_domain.as_str(),
@@ -147,14 +142,7 @@ impl FromStr for JoinToken {
         let json = Zeroizing::new(decode(encoded)?);
         // serde's message would repeat parts of the secret.
         let wire: Wire = serde_json::from_slice(&json).map_err(|_parse| InvalidJoinToken::Damaged)?;
-        let Wire {
-            td,
-            node,
-            broker,
-            root,
-            secret,
-            exp,
-        } = wire;
+        let Wire { td, node, broker, root, secret, exp } = wire;
         let secret = Zeroizing::new(secret);
         check_address(&broker)?;
         Ok(Self {
@@ -185,16 +173,11 @@ struct Wire {
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, InvalidJoinToken> {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_decode| InvalidJoinToken::Damaged)
+    URL_SAFE_NO_PAD.decode(text).map_err(|_decode| InvalidJoinToken::Damaged)
 }
 
 fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], InvalidJoinToken> {
-    Zeroizing::new(decode(text)?)
-        .as_slice()
-        .try_into()
-        .map_err(|_length| InvalidJoinToken::Damaged)
+    Zeroizing::new(decode(text)?).as_slice().try_into().map_err(|_length| InvalidJoinToken::Damaged)
 }
 
 /// `HOST:PORT` with a DNS name, an IPv4 address or an IPv6 address in brackets.
@@ -204,20 +187,12 @@ fn check_address(address: &str) -> Result<(), InvalidJoinToken> {
             Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
             None => {
                 (1..=253).contains(&host.len())
-                    && host
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+                    && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
             }
         };
         host_valid && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
-    if valid {
-        Ok(())
-    } else {
-        Err(InvalidJoinToken::Broker {
-            address: shown(address),
-        })
-    }
+    if valid { Ok(()) } else { Err(InvalidJoinToken::Broker { address: shown(address) }) }
 }
 
 #[cfg(test)]
@@ -245,9 +220,7 @@ mod tests {
     #[test]
     fn the_format_is_what_it_was() {
         let revealed = token().reveal();
-        let json = URL_SAFE_NO_PAD
-            .decode(revealed.strip_prefix("portcullis-join.v1.").unwrap())
-            .unwrap();
+        let json = URL_SAFE_NO_PAD.decode(revealed.strip_prefix("portcullis-join.v1.").unwrap()).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(
             json,
@@ -279,13 +252,7 @@ mod tests {
 
     #[test]
     fn white_space_around_a_token_is_ignored() {
-        assert_eq!(
-            format!(" {}\r\n", token().reveal())
-                .parse::<JoinToken>()
-                .unwrap()
-                .secret(),
-            &[9; 16]
-        );
+        assert_eq!(format!(" {}\r\n", token().reveal()).parse::<JoinToken>().unwrap().secret(), &[9; 16]);
     }
 
     #[test]
@@ -294,16 +261,10 @@ mod tests {
         let parse = |text: &str| text.parse::<JoinToken>().unwrap_err();
         assert_eq!(parse(""), InvalidJoinToken::Prefix);
         assert_eq!(parse("portcullis-join.v2.e30"), InvalidJoinToken::Prefix);
-        assert_eq!(
-            parse(revealed.trim_end_matches(char::is_alphanumeric)),
-            InvalidJoinToken::Damaged
-        );
+        assert_eq!(parse(revealed.trim_end_matches(char::is_alphanumeric)), InvalidJoinToken::Damaged);
         assert_eq!(parse(&format!("{revealed}=")), InvalidJoinToken::Damaged);
         assert_eq!(parse(&revealed.replace("v1.", "v1.!")), InvalidJoinToken::Damaged);
-        assert_eq!(
-            parse(&format!("{PREFIX}{}", "A".repeat(3000))),
-            InvalidJoinToken::TooLong { bytes: 3019 }
-        );
+        assert_eq!(parse(&format!("{PREFIX}{}", "A".repeat(3000))), InvalidJoinToken::TooLong { bytes: 3019 });
     }
 
     #[test]
@@ -318,42 +279,18 @@ mod tests {
             json[field] = value;
             forged(&json.to_string()).unwrap_err()
         };
-        assert!(matches!(
-            with("td", json!("Example.org")),
-            InvalidJoinToken::TrustDomain(_)
-        ));
+        assert!(matches!(with("td", json!("Example.org")), InvalidJoinToken::TrustDomain(_)));
         assert!(matches!(with("node", json!("../broker")), InvalidJoinToken::Node(_)));
-        assert_eq!(
-            with("root", json!(URL_SAFE_NO_PAD.encode([1; 31]))),
-            InvalidJoinToken::Damaged
-        );
-        assert_eq!(
-            with("secret", json!(URL_SAFE_NO_PAD.encode([1; 17]))),
-            InvalidJoinToken::Damaged
-        );
+        assert_eq!(with("root", json!(URL_SAFE_NO_PAD.encode([1; 31]))), InvalidJoinToken::Damaged);
+        assert_eq!(with("secret", json!(URL_SAFE_NO_PAD.encode([1; 17]))), InvalidJoinToken::Damaged);
         assert_eq!(with("secret", json!("")), InvalidJoinToken::Damaged);
         assert_eq!(with("exp", json!(-1)), InvalidJoinToken::Damaged);
         assert_eq!(with("exp", json!(u64::MAX)), InvalidJoinToken::Damaged);
         assert_eq!(with("extra", json!(1)), InvalidJoinToken::Damaged);
-        for address in [
-            "",
-            "b",
-            "b:",
-            ":1",
-            "b:0",
-            "b:65536",
-            "b:+1",
-            "b:x",
-            "::1:1",
-            "[::1]",
-            "[b]:1",
-            "a b:1",
-            "http://b:1",
-        ] {
-            assert!(
-                matches!(with("broker", json!(address)), InvalidJoinToken::Broker { .. }),
-                "{address:?}"
-            );
+        for address in
+            ["", "b", "b:", ":1", "b:0", "b:65536", "b:+1", "b:x", "::1:1", "[::1]", "[b]:1", "a b:1", "http://b:1"]
+        {
+            assert!(matches!(with("broker", json!(address)), InvalidJoinToken::Broker { .. }), "{address:?}");
         }
         for address in ["[::1]:7443", "127.0.0.1:7443", "localhost:1"] {
             check_address(address).unwrap();

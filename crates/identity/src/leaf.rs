@@ -90,12 +90,7 @@ impl Leaf {
         {
             return Err(InvalidLeaf::ExtendedKeyUsage { id });
         }
-        Ok(Self {
-            id,
-            validity,
-            serial: x509.raw_serial().to_vec(),
-            public_key_sha256: sha256(x509.public_key().raw),
-        })
+        Ok(Self { id, validity, serial: x509.raw_serial().to_vec(), public_key_sha256: sha256(x509.public_key().raw) })
     }
 
     /// Whose certificate it claims to be.
@@ -157,10 +152,7 @@ mod tests {
         });
         let leaf = Leaf::parse(&chain[0]).unwrap();
         assert_eq!(leaf.id().to_string(), "spiffe://a.test/x");
-        assert_eq!(
-            (leaf.not_before(), leaf.not_after()),
-            (system(NOW - 60), system(NOW + HOUR))
-        );
+        assert_eq!((leaf.not_before(), leaf.not_after()), (system(NOW - 60), system(NOW + HOUR)));
         assert_eq!(leaf.serial(), [0x45, 1, 2]);
         assert_eq!(leaf.public_key_sha256(), key.public_key_sha256());
     }
@@ -168,9 +160,7 @@ mod tests {
     #[test]
     fn other_names_and_no_extended_key_usage_are_allowed() {
         let leaf = parse(|params| {
-            params
-                .subject_alt_names
-                .insert(0, SanType::DnsName("x.a.test".try_into().unwrap()));
+            params.subject_alt_names.insert(0, SanType::DnsName("x.a.test".try_into().unwrap()));
             params.extended_key_usages.clear();
         });
         assert_eq!(leaf.unwrap().id().path(), "/x");
@@ -178,23 +168,11 @@ mod tests {
 
     #[test]
     fn a_leaf_carries_exactly_one_uri() {
-        assert_eq!(
-            refused(|params| params.subject_alt_names.clear()),
-            InvalidLeaf::NoSpiffeId
-        );
+        assert_eq!(refused(|params| params.subject_alt_names.clear()), InvalidLeaf::NoSpiffeId);
         let two = InvalidLeaf::Certificate(InvalidCertificate::UriNames { count: 2 });
-        assert_eq!(
-            refused(|params| params.subject_alt_names.push(uri("spiffe://a.test/y"))),
-            two
-        );
-        assert_eq!(
-            refused(|params| params.subject_alt_names.push(uri("https://a.test/y"))),
-            two
-        );
-        assert_eq!(
-            refused(|params| params.subject_alt_names.insert(0, uri("https://a.test/y"))),
-            two
-        );
+        assert_eq!(refused(|params| params.subject_alt_names.push(uri("spiffe://a.test/y"))), two);
+        assert_eq!(refused(|params| params.subject_alt_names.push(uri("https://a.test/y"))), two);
+        assert_eq!(refused(|params| params.subject_alt_names.insert(0, uri("https://a.test/y"))), two);
     }
 
     #[test]
@@ -207,28 +185,14 @@ mod tests {
             params.subject_alt_names.clear();
             params.custom_extensions.push(extension(17, true, &names));
         });
-        assert_eq!(
-            error,
-            InvalidCertificate::Extension {
-                extension: "subjectAltName"
-            }
-            .into()
-        );
+        assert_eq!(error, InvalidCertificate::Extension { extension: "subjectAltName" }.into());
     }
 
     #[test]
     fn the_uri_is_a_spiffe_id_with_a_path() {
-        for id in [
-            "https://a.test/x",
-            "spiffe://A.test/x",
-            "spiffe://a.test/x/",
-            "spiffe://a.test/x?y",
-        ] {
+        for id in ["https://a.test/x", "spiffe://A.test/x", "spiffe://a.test/x/", "spiffe://a.test/x?y"] {
             let error = refused(|params| params.subject_alt_names = vec![uri(id)]);
-            assert!(
-                matches!(error, InvalidLeaf::Certificate(InvalidCertificate::SpiffeId(_))),
-                "{id}: {error}"
-            );
+            assert!(matches!(error, InvalidLeaf::Certificate(InvalidCertificate::SpiffeId(_))), "{id}: {error}");
         }
         let error = refused(|params| params.subject_alt_names = vec![uri("spiffe://a.test")]);
         assert!(matches!(error, InvalidLeaf::NoPath { .. }));
@@ -236,10 +200,7 @@ mod tests {
 
     #[test]
     fn a_leaf_says_that_it_is_no_authority() {
-        assert!(matches!(
-            refused(|params| params.is_ca = IsCa::NoCa),
-            InvalidLeaf::NotEndEntity { .. }
-        ));
+        assert!(matches!(refused(|params| params.is_ca = IsCa::NoCa), InvalidLeaf::NotEndEntity { .. }));
         let authority = refused(|params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
         assert!(matches!(authority, InvalidLeaf::NotEndEntity { .. }));
         let malformed = refused(|params| {
@@ -251,15 +212,10 @@ mod tests {
 
     #[test]
     fn key_usage_is_present_and_critical() {
-        assert!(matches!(
-            refused(|params| params.key_usages.clear()),
-            InvalidLeaf::NoKeyUsage { .. }
-        ));
+        assert!(matches!(refused(|params| params.key_usages.clear()), InvalidLeaf::NoKeyUsage { .. }));
         let not_critical = refused(|params| {
             params.key_usages.clear();
-            params
-                .custom_extensions
-                .push(extension(15, false, &[0x03, 0x02, 0x07, 0x80]));
+            params.custom_extensions.push(extension(15, false, &[0x03, 0x02, 0x07, 0x80]));
         });
         assert!(matches!(not_critical, InvalidLeaf::NoKeyUsage { .. }));
     }
@@ -267,11 +223,7 @@ mod tests {
     #[test]
     fn key_usage_is_to_sign_handshakes_and_nothing_above() {
         use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign};
-        for usages in [
-            vec![KeyAgreement],
-            vec![DigitalSignature, KeyCertSign],
-            vec![DigitalSignature, CrlSign],
-        ] {
+        for usages in [vec![KeyAgreement], vec![DigitalSignature, KeyCertSign], vec![DigitalSignature, CrlSign]] {
             let error = refused(|params| params.key_usages = usages.clone());
             assert!(matches!(error, InvalidLeaf::KeyUsage { .. }), "{usages:?}");
         }
@@ -298,37 +250,19 @@ mod tests {
             twice(15, &[0x03, 0x02, 0x07, 0x80]),
             InvalidCertificate::Extension { extension: "keyUsage" }.into()
         );
-        assert_eq!(
-            twice(19, &[0x30, 0x00]),
-            InvalidCertificate::Extension {
-                extension: "basicConstraints"
-            }
-            .into()
-        );
+        assert_eq!(twice(19, &[0x30, 0x00]), InvalidCertificate::Extension { extension: "basicConstraints" }.into());
         assert_eq!(
             twice(17, b"\x30\x13\x86\x11spiffe://a.test/y"),
-            InvalidCertificate::Extension {
-                extension: "subjectAltName"
-            }
-            .into()
+            InvalidCertificate::Extension { extension: "subjectAltName" }.into()
         );
-        assert_eq!(
-            twice(37, &[0x30, 0x00]),
-            InvalidCertificate::Extension {
-                extension: "extendedKeyUsage"
-            }
-            .into()
-        );
+        assert_eq!(twice(37, &[0x30, 0x00]), InvalidCertificate::Extension { extension: "extendedKeyUsage" }.into());
     }
 
     #[test]
     fn what_is_no_certificate_is_refused() {
         let leaf = TestCa::root("a.test").leaf("/x").remove(0);
         assert_eq!(Leaf::parse(&[]), Err(InvalidCertificate::Malformed.into()));
-        assert_eq!(
-            Leaf::parse(&leaf[..leaf.len() - 1]),
-            Err(InvalidCertificate::Malformed.into())
-        );
+        assert_eq!(Leaf::parse(&leaf[..leaf.len() - 1]), Err(InvalidCertificate::Malformed.into()));
         assert_eq!(
             Leaf::parse(&[&leaf[..], &[0]].concat()),
             Err(InvalidCertificate::TrailingBytes { bytes: 1 }.into())
@@ -338,10 +272,7 @@ mod tests {
     #[test]
     fn a_certificate_has_at_most_8_kib() {
         let error = refused(|params| params.custom_extensions.push(extension(99, false, &[0; 8192])));
-        assert!(
-            matches!(error, InvalidLeaf::Certificate(InvalidCertificate::TooLarge { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, InvalidLeaf::Certificate(InvalidCertificate::TooLarge { .. })), "{error}");
         parse(|params| params.custom_extensions.push(extension(99, false, &[0; 7000]))).unwrap();
     }
 

@@ -58,20 +58,10 @@ fn check(kind: &'static str, text: &str) -> Result<(), InvalidName> {
         return Err(InvalidName::Empty { kind });
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(InvalidName::TooLong {
-            kind,
-            bytes: text.len(),
-        });
+        return Err(InvalidName::TooLong { kind, bytes: text.len() });
     }
-    match text
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
-    {
-        Some(character) => Err(InvalidName::Character {
-            kind,
-            text: shown(text),
-            character,
-        }),
+    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))) {
+        Some(character) => Err(InvalidName::Character { kind, text: shown(text), character }),
         None => Ok(()),
     }
 }
@@ -156,13 +146,8 @@ impl FromStr for Target {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (lattice, id) = text
-            .split_once('/')
-            .ok_or_else(|| InvalidName::NotTarget { text: shown(text) })?;
-        Ok(Self {
-            lattice: lattice.parse()?,
-            id: id.parse()?,
-        })
+        let (lattice, id) = text.split_once('/').ok_or_else(|| InvalidName::NotTarget { text: shown(text) })?;
+        Ok(Self { lattice: lattice.parse()?, id: id.parse()? })
     }
 }
 
@@ -180,15 +165,10 @@ mod tests {
 
     #[test]
     fn a_name_that_could_leave_its_segment_is_refused() {
-        for text in [
-            "", ".", "..", "a/b", "a.b", "a%2fb", "a b", "a*", ">", "ä", "a\0", "a\n", "a:b", "$a",
-        ] {
+        for text in ["", ".", "..", "a/b", "a.b", "a%2fb", "a b", "a*", ">", "ä", "a\0", "a\n", "a:b", "$a"] {
             assert!(text.parse::<Lattice>().is_err(), "{text:?} was accepted as a lattice");
             assert!(text.parse::<ComponentId>().is_err(), "{text:?} was accepted as an id");
-            assert!(
-                NodeName::try_from(text.to_owned()).is_err(),
-                "{text:?} was accepted as a node"
-            );
+            assert!(NodeName::try_from(text.to_owned()).is_err(), "{text:?} was accepted as a node");
         }
         assert!("a".repeat(64).parse::<Lattice>().is_ok());
         let error = "a".repeat(65).parse::<Lattice>().unwrap_err();
@@ -198,14 +178,8 @@ mod tests {
     #[test]
     fn an_id_with_a_meaning_in_addresses_is_refused_as_an_id_alone() {
         for text in ["vc", "host", "wrpc"] {
-            assert_eq!(
-                text.parse::<ComponentId>(),
-                Err(InvalidName::Reserved { text: text.to_owned() })
-            );
-            assert_eq!(
-                ComponentId::try_from(text.to_owned()),
-                Err(InvalidName::Reserved { text: text.to_owned() })
-            );
+            assert_eq!(text.parse::<ComponentId>(), Err(InvalidName::Reserved { text: text.to_owned() }));
+            assert_eq!(ComponentId::try_from(text.to_owned()), Err(InvalidName::Reserved { text: text.to_owned() }));
             assert!(text.parse::<NodeName>().is_ok());
         }
         assert!("vcs".parse::<ComponentId>().is_ok());
@@ -215,15 +189,7 @@ mod tests {
     fn a_target_is_a_lattice_a_slash_and_an_id() {
         let target: Target = "prod/billing_2-x".parse().unwrap();
         assert_eq!((target.lattice.as_str(), target.id.as_ref()), ("prod", "billing_2-x"));
-        for text in [
-            "",
-            "prod",
-            "prod/",
-            "/billing",
-            "prod/billing/x",
-            "prod/vc",
-            "prod//billing",
-        ] {
+        for text in ["", "prod", "prod/", "/billing", "prod/billing/x", "prod/vc", "prod//billing"] {
             assert!(text.parse::<Target>().is_err(), "{text:?} was accepted");
         }
     }

@@ -36,10 +36,7 @@ pub fn virtual_component_id(trust_domain: &TrustDomain, target: &Target) -> Spif
 /// The default ID of a wasm component: `spiffe://TD/component/LATTICE/ID`.
 #[must_use]
 pub fn component_id(trust_domain: &TrustDomain, target: &Target) -> SpiffeId {
-    below(
-        trust_domain,
-        &["component", target.lattice.as_str(), target.id.as_str()],
-    )
+    below(trust_domain, &["component", target.lattice.as_str(), target.id.as_str()])
 }
 
 /// Whether the ID lies in the subtree that no registration entry may grant: its first segment is exactly `portcullis`.
@@ -97,32 +94,17 @@ mod tests {
 
     #[test]
     fn the_reserved_subtree_is_a_segment_and_not_a_prefix() {
-        for path in [
-            "/portcullis",
-            "/portcullis/broker",
-            "/portcullis/node/x",
-            "/portcullis/anything",
-        ] {
+        for path in ["/portcullis", "/portcullis/broker", "/portcullis/node/x", "/portcullis/anything"] {
             assert!(is_reserved(&id(path)), "{path} is free");
         }
-        for path in [
-            "",
-            "/portcullisx",
-            "/portcullis-node/x",
-            "/Portcullis/broker",
-            "/x/portcullis",
-            "/port/cullis",
-        ] {
+        for path in ["", "/portcullisx", "/portcullis-node/x", "/Portcullis/broker", "/x/portcullis", "/port/cullis"] {
             assert!(!is_reserved(&id(path)), "{path} is reserved");
         }
     }
 
     #[test]
     fn a_node_is_named_by_exactly_its_path() {
-        assert_eq!(
-            node_name(&id("/portcullis/node/edge-1")),
-            Some("edge-1".parse().unwrap())
-        );
+        assert_eq!(node_name(&id("/portcullis/node/edge-1")), Some("edge-1".parse().unwrap()));
         for path in [
             "",
             "/portcullis/node",

@@ -21,10 +21,7 @@ impl Peer {
     /// [`InvalidLeaf`], which a chain that a verifier accepted never gives.
     pub fn from_chain(chain: &[CertificateDer<'_>]) -> Result<Self, InvalidLeaf> {
         let first = chain.first().ok_or(InvalidLeaf::Missing)?;
-        Ok(Self {
-            leaf: Leaf::parse(first)?,
-            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
-        })
+        Ok(Self { leaf: Leaf::parse(first)?, chain: chain.iter().map(|der| der.clone().into_owned()).collect() })
     }
 
     /// Who it is.
@@ -77,9 +74,6 @@ mod tests {
     fn nobody_is_no_peer() {
         assert_eq!(Peer::from_chain(&[]), Err(InvalidLeaf::Missing));
         let authority = TestCa::root("a.test").certificate().clone();
-        assert!(matches!(
-            Peer::from_chain(&[authority]),
-            Err(InvalidLeaf::NoPath { .. })
-        ));
+        assert!(matches!(Peer::from_chain(&[authority]), Err(InvalidLeaf::NoPath { .. })));
     }
 }

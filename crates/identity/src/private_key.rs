@@ -54,11 +54,7 @@ impl PrivateKey {
         let random = SystemRandom::new();
         let pair =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &random).map_err(|_rejected| InvalidKey)?;
-        Ok(Self {
-            pkcs8: Zeroizing::new(der.to_vec()),
-            pair,
-            random,
-        })
+        Ok(Self { pkcs8: Zeroizing::new(der.to_vec()), pair, random })
     }
 
     /// The key's PKCS#8 encoding. Whoever copies it has to wipe the copy.
@@ -96,10 +92,7 @@ impl rcgen::PublicKeyData for PrivateKey {
 
 impl rcgen::SigningKey for PrivateKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self
-            .pair
-            .sign(&self.random, message)
-            .map_err(|_unspecified| rcgen::Error::RingUnspecified)?;
+        let signature = self.pair.sign(&self.random, message).map_err(|_unspecified| rcgen::Error::RingUnspecified)?;
         Ok(signature.as_ref().to_vec())
     }
 }
@@ -114,10 +107,7 @@ mod tests {
         let again = PrivateKey::from_pkcs8(key.pkcs8()).unwrap();
         assert_eq!(key.pkcs8(), again.pkcs8());
         assert_eq!(key.public_key_sha256(), again.public_key_sha256());
-        assert_ne!(
-            key.public_key_sha256(),
-            PrivateKey::generate().unwrap().public_key_sha256()
-        );
+        assert_ne!(key.public_key_sha256(), PrivateKey::generate().unwrap().public_key_sha256());
     }
 
     #[test]

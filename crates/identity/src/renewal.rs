@@ -26,10 +26,7 @@ impl RenewalSchedule {
     pub fn new(not_before: SystemTime, not_after: SystemTime, jitter: f64) -> Self {
         let jitter = if jitter.is_nan() { 0.5 } else { jitter.clamp(0.0, 1.0) };
         let lifetime = not_after.duration_since(not_before).unwrap_or(Duration::ZERO);
-        Self {
-            renew_at: not_before + lifetime.mul_f64(EARLIEST + SPREAD * jitter),
-            expires_at: not_after,
-        }
+        Self { renew_at: not_before + lifetime.mul_f64(EARLIEST + SPREAD * jitter), expires_at: not_after }
     }
 
     /// When to ask for the next certificate.
@@ -74,19 +71,13 @@ mod tests {
     #[test]
     fn a_jitter_out_of_range_stays_within_the_span() {
         let at = |jitter| RenewalSchedule::new(seconds(0), seconds(100), jitter).renew_at();
-        assert_eq!(
-            [at(-7.0), at(f64::NAN), at(f64::INFINITY)],
-            [seconds(45), seconds(50), seconds(55)]
-        );
+        assert_eq!([at(-7.0), at(f64::NAN), at(f64::INFINITY)], [seconds(45), seconds(50), seconds(55)]);
     }
 
     #[test]
     fn a_certificate_that_is_never_valid_is_renewed_at_once() {
         let schedule = RenewalSchedule::new(seconds(100), seconds(50), 0.9);
-        assert_eq!(
-            (schedule.renew_at(), schedule.wait(seconds(100))),
-            (seconds(100), Duration::ZERO)
-        );
+        assert_eq!((schedule.renew_at(), schedule.wait(seconds(100))), (seconds(100), Duration::ZERO));
     }
 
     #[test]

@@ -96,9 +96,7 @@ impl RequestedKey {
         let key = &request.certification_request_info.subject_pki;
         check_key(key)?;
         check_signature_algorithm(&request.signature_algorithm)?;
-        request
-            .verify_signature()
-            .map_err(|_signature| InvalidRequest::NoProof)?;
+        request.verify_signature().map_err(|_signature| InvalidRequest::NoProof)?;
         // The parser reads some BER; what we certify and hash is the one DER encoding of the key.
         let spki = SubjectPublicKeyInfo::from_der(key.raw)
             .map_err(|_parse| InvalidRequest::Malformed)?
@@ -135,30 +133,18 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
-    let ParsedPublicKey {
-        algorithm: AlgorithmIdentifier { algorithm, parameters },
-        ..
-    } = key;
+    let ParsedPublicKey { algorithm: AlgorithmIdentifier { algorithm, parameters }, .. } = key;
     if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
         // Reading an OID does not check that it is one.
-        let name = parameters
-            .as_ref()
-            .filter(|any| any.tag() == Tag::Oid)
-            .and_then(|any| any.as_oid().ok());
+        let name = parameters.as_ref().filter(|any| any.tag() == Tag::Oid).and_then(|any| any.as_oid().ok());
         return match name {
             Some(curve) if curve == OID_EC_P256 || curve == OID_NIST_EC_P384 => Ok(()),
-            Some(curve) => Err(InvalidRequest::UnsupportedKey {
-                found: format!("curve {curve}"),
-            }),
-            None => Err(InvalidRequest::UnsupportedKey {
-                found: "curve without a name".to_owned(),
-            }),
+            Some(curve) => Err(InvalidRequest::UnsupportedKey { found: format!("curve {curve}") }),
+            None => Err(InvalidRequest::UnsupportedKey { found: "curve without a name".to_owned() }),
         };
     }
     if *algorithm != OID_PKCS1_RSAENCRYPTION {
-        return Err(InvalidRequest::UnsupportedKey {
-            found: format!("algorithm {algorithm}"),
-        });
+        return Err(InvalidRequest::UnsupportedKey { found: format!("algorithm {algorithm}") });
     }
     match key.parsed() {
         Ok(PublicKey::RSA(rsa)) => check_rsa(&rsa),
@@ -169,18 +155,12 @@ fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
 fn check_rsa(key: &RSAPublicKey<'_>) -> Result<(), InvalidRequest> {
     let bits = bit_length(key.modulus);
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-        return Err(InvalidRequest::UnsupportedKey {
-            found: format!("RSA of {bits} bits"),
-        });
+        return Err(InvalidRequest::UnsupportedKey { found: format!("RSA of {bits} bits") });
     }
     match key.try_exponent() {
         Ok(exponent) if exponent >= MIN_RSA_EXPONENT && exponent % 2 == 1 => Ok(()),
-        Ok(exponent) => Err(InvalidRequest::UnsupportedKey {
-            found: format!("RSA with exponent {exponent}"),
-        }),
-        Err(_) => Err(InvalidRequest::UnsupportedKey {
-            found: "RSA with an exponent over 64 bits".to_owned(),
-        }),
+        Ok(exponent) => Err(InvalidRequest::UnsupportedKey { found: format!("RSA with exponent {exponent}") }),
+        Err(_) => Err(InvalidRequest::UnsupportedKey { found: "RSA with an exponent over 64 bits".to_owned() }),
     }
 }
 
@@ -202,11 +182,7 @@ fn check_signature_algorithm(algorithm: &AlgorithmIdentifier<'_>) -> Result<(), 
         OID_PKCS1_SHA512WITHRSA,
         OID_PKCS1_RSASSAPSS,
     ];
-    if accepted.contains(&algorithm.algorithm) {
-        Ok(())
-    } else {
-        Err(InvalidRequest::UnsupportedSignature)
-    }
+    if accepted.contains(&algorithm.algorithm) { Ok(()) } else { Err(InvalidRequest::UnsupportedSignature) }
 }
 
 #[cfg(test)]
@@ -272,38 +248,24 @@ mod tests {
     /// With the exponent 1 a signature is its own padded message: anybody could make one.
     #[test]
     fn an_rsa_exponent_is_large_and_odd() {
-        let check = |exponent| {
-            check_rsa(&RSAPublicKey {
-                modulus: &[0xff; 256],
-                exponent,
-            })
-        };
+        let check = |exponent| check_rsa(&RSAPublicKey { modulus: &[0xff; 256], exponent });
         assert_eq!(check(&[1, 0, 1]), Ok(()));
         for exponent in [&[1][..], &[3], &[1, 0, 0], &[1, 0, 2], &[], &[0xff; 3], &[1; 9]] {
-            assert!(
-                matches!(check(exponent), Err(InvalidRequest::UnsupportedKey { .. })),
-                "{exponent:?}"
-            );
+            assert!(matches!(check(exponent), Err(InvalidRequest::UnsupportedKey { .. })), "{exponent:?}");
         }
     }
 
     #[test]
     fn an_rsa_key_that_is_not_der_is_refused() {
         let mut der = fixture!("rsa2048").to_vec();
-        let at = der
-            .windows(5)
-            .position(|window| window == [0x02, 0x03, 0x01, 0x00, 0x01])
-            .unwrap();
+        let at = der.windows(5).position(|window| window == [0x02, 0x03, 0x01, 0x00, 0x01]).unwrap();
         der[at + 2..at + 5].copy_from_slice(&[0, 0, 1]);
         assert_eq!(RequestedKey::parse(&der), Err(InvalidRequest::Malformed));
     }
 
     #[test]
     fn a_proof_over_sha1_is_refused() {
-        assert_eq!(
-            RequestedKey::parse(fixture!("rsa2048-sha1")),
-            Err(InvalidRequest::UnsupportedSignature)
-        );
+        assert_eq!(RequestedKey::parse(fixture!("rsa2048-sha1")), Err(InvalidRequest::UnsupportedSignature));
     }
 
     #[test]
@@ -362,10 +324,7 @@ mod tests {
     #[test]
     fn bytes_after_the_request_are_refused() {
         let der = [fixture!("p256-greedy"), &[0, 0]].concat();
-        assert_eq!(
-            RequestedKey::parse(&der),
-            Err(InvalidRequest::TrailingBytes { bytes: 2 })
-        );
+        assert_eq!(RequestedKey::parse(&der), Err(InvalidRequest::TrailingBytes { bytes: 2 }));
     }
 
     #[test]
@@ -373,22 +332,11 @@ mod tests {
         for der in [&[][..], b"hello", &fixture!("rsa2048")[..100]] {
             assert_eq!(RequestedKey::parse(der), Err(InvalidRequest::Malformed));
         }
-        assert_eq!(
-            RequestedKey::parse(&vec![0x30; 8193]),
-            Err(InvalidRequest::TooLarge { bytes: 8193 })
-        );
+        assert_eq!(RequestedKey::parse(&vec![0x30; 8193]), Err(InvalidRequest::TooLarge { bytes: 8193 }));
     }
 
     #[test]
     fn a_length_in_bits_ignores_leading_zeros() {
-        assert_eq!(
-            [
-                bit_length(&[]),
-                bit_length(&[0, 0]),
-                bit_length(&[0, 1]),
-                bit_length(&[0x80, 0])
-            ],
-            [0, 0, 1, 16]
-        );
+        assert_eq!([bit_length(&[]), bit_length(&[0, 0]), bit_length(&[0, 1]), bit_length(&[0x80, 0])], [0, 0, 1, 16]);
     }
 }

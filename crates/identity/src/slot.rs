@@ -22,9 +22,7 @@ impl SvidSlot {
     /// A slot that holds `svid`.
     #[must_use]
     pub fn new(svid: impl Into<Arc<Svid>>) -> Arc<Self> {
-        Arc::new(Self {
-            current: ArcSwap::new(svid.into()),
-        })
+        Arc::new(Self { current: ArcSwap::new(svid.into()) })
     }
 
     /// Presents `svid` from the next handshake on. Connections that stand keep what they were made with.

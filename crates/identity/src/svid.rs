@@ -56,9 +56,7 @@ impl Svid {
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKey) -> Result<Self, InvalidSvid> {
         let (first, intermediates) = chain.split_first().ok_or(InvalidLeaf::Missing)?;
         if intermediates.len() > MAX_INTERMEDIATES {
-            return Err(InvalidSvid::TooManyIntermediates {
-                count: intermediates.len(),
-            });
+            return Err(InvalidSvid::TooManyIntermediates { count: intermediates.len() });
         }
         let leaf = Leaf::parse(first)?;
         for (index, intermediate) in intermediates.iter().enumerate() {
@@ -131,24 +129,15 @@ mod tests {
         let (hash, chain) = (key.public_key_sha256(), ca.leaf_with("/x", &key, |_| {}));
         let svid = Svid::new(chain.clone(), key).unwrap();
         assert_eq!((svid.id().path(), svid.chain()), ("/x", chain.as_slice()));
-        assert_eq!(
-            (svid.not_before(), svid.not_after()),
-            (system(NOW - 60), system(NOW + HOUR))
-        );
-        assert_eq!(
-            (svid.key().public_key_sha256(), svid.leaf().public_key_sha256()),
-            (hash, hash)
-        );
+        assert_eq!((svid.not_before(), svid.not_after()), (system(NOW - 60), system(NOW + HOUR)));
+        assert_eq!((svid.key().public_key_sha256(), svid.leaf().public_key_sha256()), (hash, hash));
     }
 
     #[test]
     fn another_ones_key_is_refused() {
         let chain = TestCa::root("a.test").leaf("/x");
         let error = Svid::new(chain, PrivateKey::generate().unwrap()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "private key does not belong to the certificate of `spiffe://a.test/x`"
-        );
+        assert_eq!(error.to_string(), "private key does not belong to the certificate of `spiffe://a.test/x`");
     }
 
     #[test]
@@ -168,23 +157,14 @@ mod tests {
         };
         let other = TestCa::root("b.test");
         assert!(with(&[root.certificate(); 4]).is_ok());
-        assert_eq!(
-            with(&[root.certificate(); 5]).unwrap_err(),
-            InvalidSvid::TooManyIntermediates { count: 5 }
-        );
+        assert_eq!(with(&[root.certificate(); 5]).unwrap_err(), InvalidSvid::TooManyIntermediates { count: 5 });
         assert!(matches!(
             with(&[root.certificate(), other.certificate()]).unwrap_err(),
-            InvalidSvid::Intermediate {
-                index: 1,
-                reason: InvalidAuthority::OtherTrustDomain { .. }
-            }
+            InvalidSvid::Intermediate { index: 1, reason: InvalidAuthority::OtherTrustDomain { .. } }
         ));
         assert!(matches!(
             with(&[&root.leaf("/y")[0]]).unwrap_err(),
-            InvalidSvid::Intermediate {
-                index: 0,
-                reason: InvalidAuthority::NotAuthority
-            }
+            InvalidSvid::Intermediate { index: 0, reason: InvalidAuthority::NotAuthority }
         ));
     }
 

@@ -70,12 +70,7 @@ impl TestCa {
         let mut params = authority_params(&td, "root");
         change(&mut params);
         let cert = params.self_signed(&key).unwrap().der().clone();
-        Self {
-            td,
-            issuer: Issuer::new(params, key),
-            cert,
-            above: Vec::new(),
-        }
+        Self { td, issuer: Issuer::new(params, key), cert, above: Vec::new() }
     }
 
     pub(crate) fn intermediate(&self) -> Self {
@@ -88,12 +83,7 @@ impl TestCa {
         change(&mut params);
         let cert = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let above = [vec![cert.clone()], self.above.clone()].concat();
-        Self {
-            td: self.td.clone(),
-            issuer: Issuer::new(params, key),
-            cert,
-            above,
-        }
+        Self { td: self.td.clone(), issuer: Issuer::new(params, key), cert, above }
     }
 
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
@@ -136,9 +126,7 @@ impl TestCa {
 fn authority_params(td: &TrustDomain, name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{td} {name}"));
+    params.distinguished_name.push(DnType::CommonName, format!("{td} {name}"));
     params.subject_alt_names = vec![uri(&td.id_string())];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

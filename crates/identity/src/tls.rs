@@ -60,10 +60,8 @@ pub fn server_config(
 /// # Errors
 /// As [`server_config`].
 pub fn client_config(verifier: Arc<PeerVerifier>, slot: Arc<SvidSlot>) -> Result<ClientConfig, Error> {
-    let config = client_builder()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(slot);
+    let config =
+        client_builder()?.dangerous().with_custom_certificate_verifier(verifier).with_client_cert_resolver(slot);
     Ok(without_resumption(config))
 }
 
@@ -76,10 +74,7 @@ pub fn client_config(verifier: Arc<PeerVerifier>, slot: Arc<SvidSlot>) -> Result
 /// As [`server_config`].
 pub fn joining_client_config(root_spki_sha256: [u8; 32], trust_domain: &TrustDomain) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(PinnedRootVerifier::new(root_spki_sha256, trust_domain));
-    let config = client_builder()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+    let config = client_builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(without_resumption(config))
 }
 
@@ -130,9 +125,7 @@ mod tests {
         }
 
         fn peer_of_server(&self) -> Option<Peer> {
-            self.server
-                .peer_certificates()
-                .map(|chain| Peer::from_chain(chain).unwrap())
+            self.server.peer_certificates().map(|chain| Peer::from_chain(chain).unwrap())
         }
     }
 
@@ -164,19 +157,11 @@ mod tests {
         for _ in 0..6 {
             if let Err(error) = pass(&mut client, &mut server) {
                 let told = pass(&mut server, &mut client).unwrap_err();
-                return Err(Box::new(Refused {
-                    by: Side::Server,
-                    error,
-                    told,
-                }));
+                return Err(Box::new(Refused { by: Side::Server, error, told }));
             }
             if let Err(error) = pass(&mut server, &mut client) {
                 let told = pass(&mut client, &mut server).unwrap_err();
-                return Err(Box::new(Refused {
-                    by: Side::Client,
-                    error,
-                    told,
-                }));
+                return Err(Box::new(Refused { by: Side::Client, error, told }));
             }
         }
         assert!(!client.is_handshaking() && !server.is_handshaking());
@@ -218,11 +203,7 @@ mod tests {
 
     /// The client and the server of one trust domain.
     fn pair(root: &TestCa, trust: &TrustSource) -> (ClientConfig, ServerConfig) {
-        let client = client_config(
-            only(trust, "spiffe://a.test/server"),
-            SvidSlot::new(root.svid("/client")),
-        )
-        .unwrap();
+        let client = client_config(only(trust, "spiffe://a.test/server"), SvidSlot::new(root.svid("/client"))).unwrap();
         let server = server_config(any(trust), SvidSlot::new(root.svid("/server")), ClientAuth::Required).unwrap();
         (client, server)
     }
@@ -234,14 +215,8 @@ mod tests {
         let connected = handshake(&at_now(client, server)).unwrap();
         assert_eq!(connected.peer_of_client().id().path(), "/server");
         assert_eq!(connected.peer_of_server().unwrap().id().path(), "/client");
-        assert_eq!(
-            connected.client.protocol_version(),
-            Some(rustls::ProtocolVersion::TLSv1_3)
-        );
-        assert_eq!(
-            (connected.client.alpn_protocol(), connected.server.server_name()),
-            (None, None)
-        );
+        assert_eq!(connected.client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!((connected.client.alpn_protocol(), connected.server.server_name()), (None, None));
     }
 
     #[test]
@@ -264,10 +239,7 @@ mod tests {
         let client = client_config(any(&trust), SvidSlot::new(other.svid("/client"))).unwrap();
         let refused = handshake(&at_now(client, server)).err().unwrap();
         assert_eq!(refused.by, Side::Server);
-        assert!(matches!(
-            reason(&refused.error),
-            RefusalReason::UnknownTrustDomain { .. }
-        ));
+        assert!(matches!(reason(&refused.error), RefusalReason::UnknownTrustDomain { .. }));
         assert!(told_certificate_unknown(&refused), "{refused:?}");
     }
 
@@ -289,17 +261,11 @@ mod tests {
         let trust = trust([&root]);
         let configs = |client_auth| {
             let server = server_config(any(&trust), SvidSlot::new(root.svid("/server")), client_auth).unwrap();
-            let client = client_builder()
-                .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(any(&trust));
+            let client = client_builder().unwrap().dangerous().with_custom_certificate_verifier(any(&trust));
             at_now(client.with_no_client_auth(), server)
         };
         let refused = handshake(&configs(ClientAuth::Required)).err().unwrap();
-        assert_eq!(
-            (refused.by, refused.error),
-            (Side::Server, Error::NoCertificatesPresented)
-        );
+        assert_eq!((refused.by, refused.error), (Side::Server, Error::NoCertificatesPresented));
         let connected = handshake(&configs(ClientAuth::Optional)).unwrap();
         assert_eq!(connected.peer_of_server(), None);
     }
@@ -310,10 +276,7 @@ mod tests {
         let trust = trust([&root]);
         let with_client = |client: Svid| {
             let server = server_config(any(&trust), SvidSlot::new(root.svid("/server")), ClientAuth::Optional).unwrap();
-            handshake(&at_now(
-                client_config(any(&trust), SvidSlot::new(client)).unwrap(),
-                server,
-            ))
+            handshake(&at_now(client_config(any(&trust), SvidSlot::new(client)).unwrap(), server))
         };
         let connected = with_client(root.svid("/client")).unwrap();
         assert_eq!(connected.peer_of_server().unwrap().id().path(), "/client");
@@ -334,10 +297,7 @@ mod tests {
             .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(stolen)));
         let refused = handshake(&at_now(client, server)).err().unwrap();
         assert_eq!(refused.by, Side::Server);
-        assert!(matches!(
-            refused.error,
-            Error::InvalidCertificate(rustls::CertificateError::BadSignature)
-        ));
+        assert!(matches!(refused.error, Error::InvalidCertificate(rustls::CertificateError::BadSignature)));
     }
 
     #[test]
@@ -355,10 +315,7 @@ mod tests {
 
         let presented = |connected: &Connected| (connected.peer_of_client(), connected.peer_of_server().unwrap());
         let ((server_before, client_before), (server_after, client_after)) = (presented(&before), presented(&after));
-        assert_ne!(
-            client_before.leaf().public_key_sha256(),
-            client_after.leaf().public_key_sha256()
-        );
+        assert_ne!(client_before.leaf().public_key_sha256(), client_after.leaf().public_key_sha256());
         assert_eq!(client_after.leaf(), ours.load().leaf());
         assert_eq!((server_before.chain().len(), server_after.chain().len()), (1, 2));
     }
@@ -368,12 +325,8 @@ mod tests {
         let (old, new) = (TestCa::root("a.test"), TestCa::root("a.test"));
         let (client_trust, server_trust) = (trust([&old]), trust([&old]));
         let client = client_config(any(&client_trust), SvidSlot::new(old.svid("/client"))).unwrap();
-        let server = server_config(
-            any(&server_trust),
-            SvidSlot::new(old.svid("/server")),
-            ClientAuth::Required,
-        )
-        .unwrap();
+        let server =
+            server_config(any(&server_trust), SvidSlot::new(old.svid("/server")), ClientAuth::Required).unwrap();
         let configs = at_now(client, server);
         handshake(&configs).unwrap();
         server_trust.store(Arc::new(TrustBundles::new([new.bundle()], system(NOW))));
@@ -468,20 +421,13 @@ mod tests {
     #[test]
     fn a_joining_node_refuses_another_root() {
         let (root, other) = (TestCa::root("a.test"), TestCa::root("a.test"));
-        let refused = join(pin(&other), broker(&root, &root, "/portcullis/broker"))
-            .err()
-            .unwrap();
+        let refused = join(pin(&other), broker(&root, &root, "/portcullis/broker")).err().unwrap();
         assert_eq!(refused.by, Side::Client);
         assert!(matches!(reason(&refused.error), RefusalReason::RootNotPresented { .. }));
         // The pinned root is presented, and signed nothing below.
-        let refused = join(pin(&other), broker(&root, &other, "/portcullis/broker"))
-            .err()
-            .unwrap();
+        let refused = join(pin(&other), broker(&root, &other, "/portcullis/broker")).err().unwrap();
         assert!(
-            matches!(
-                reason(&refused.error),
-                RefusalReason::UnknownIssuer { .. } | RefusalReason::Chain { .. }
-            ),
+            matches!(reason(&refused.error), RefusalReason::UnknownIssuer { .. } | RefusalReason::Chain { .. }),
             "{refused:?}"
         );
     }
@@ -489,31 +435,19 @@ mod tests {
     #[test]
     fn a_joining_node_refuses_a_broker_that_does_not_present_its_root() {
         let root = TestCa::root("a.test");
-        let refused = join(pin(&root), root.intermediate().svid("/portcullis/broker"))
-            .err()
-            .unwrap();
+        let refused = join(pin(&root), root.intermediate().svid("/portcullis/broker")).err().unwrap();
         assert!(matches!(reason(&refused.error), RefusalReason::RootNotPresented { .. }));
     }
 
     #[test]
     fn a_joining_node_refuses_everybody_but_the_broker() {
         let root = TestCa::root("a.test");
-        for path in [
-            "/portcullis/node/edge",
-            "/portcullis/broker/x",
-            "/portcullis/brokers",
-            "/broker",
-        ] {
+        for path in ["/portcullis/node/edge", "/portcullis/broker/x", "/portcullis/brokers", "/broker"] {
             let refused = join(pin(&root), broker(&root, &root, path)).err().unwrap();
-            assert!(
-                matches!(reason(&refused.error), RefusalReason::NotExpected { .. }),
-                "{path}"
-            );
+            assert!(matches!(reason(&refused.error), RefusalReason::NotExpected { .. }), "{path}");
         }
         let other = TestCa::root("b.test");
-        let refused = join(pin(&other), broker(&other, &other, "/portcullis/broker"))
-            .err()
-            .unwrap();
+        let refused = join(pin(&other), broker(&other, &other, "/portcullis/broker")).err().unwrap();
         assert!(matches!(reason(&refused.error), RefusalReason::NotExpected { .. }));
     }
 }

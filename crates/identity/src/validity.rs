@@ -15,10 +15,7 @@ pub(crate) struct ValidityPeriod {
 impl ValidityPeriod {
     /// `None` where a date lies outside what this machine's clock can express.
     pub(crate) fn of(validity: &Validity) -> Option<Self> {
-        Some(Self {
-            not_before: system_time(validity.not_before)?,
-            not_after: system_time(validity.not_after)?,
-        })
+        Some(Self { not_before: system_time(validity.not_before)?, not_after: system_time(validity.not_after)? })
     }
 
     pub(crate) fn contains(&self, now: UnixTime) -> bool {

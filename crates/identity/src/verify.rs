@@ -68,11 +68,7 @@ impl PeerVerifier {
     /// A verifier that accepts whom `rule` accepts.
     #[must_use]
     pub fn new(trust: TrustSource, rule: PeerRule) -> Arc<Self> {
-        Arc::new(Self {
-            trust,
-            rule,
-            observer: None,
-        })
+        Arc::new(Self { trust, rule, observer: None })
     }
 
     /// Like [`Self::new`], and tells `observer` of every refusal in a handshake.
@@ -84,11 +80,7 @@ impl PeerVerifier {
         rule: PeerRule,
         observer: impl Fn(&PeerRefused) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            trust,
-            rule,
-            observer: Some(Box::new(observer)),
-        })
+        Arc::new(Self { trust, rule, observer: Some(Box::new(observer)) })
     }
 
     /// Verifies a chain at the moment `now`: leaf profile, path to an authority of the leaf's **own** trust domain,
@@ -106,22 +98,12 @@ impl PeerVerifier {
         let leaf = Leaf::parse(end_entity).map_err(RefusalReason::Leaf)?;
         let trust = self.trust.load();
         let trust_domain = leaf.id().trust_domain();
-        let bundle = trust
-            .get(trust_domain)
-            .ok_or_else(|| RefusalReason::UnknownTrustDomain { id: leaf.id().clone() })?;
-        chain::Candidate {
-            end_entity,
-            intermediates,
-            leaf: &leaf,
-        }
-        .verify(bundle, now, usage)?;
+        let bundle =
+            trust.get(trust_domain).ok_or_else(|| RefusalReason::UnknownTrustDomain { id: leaf.id().clone() })?;
+        chain::Candidate { end_entity, intermediates, leaf: &leaf }.verify(bundle, now, usage)?;
         if !self.rule.accepts(leaf.id()) {
             let expected = self.rule.clone();
-            return Err(RefusalReason::NotExpected {
-                id: leaf.id().clone(),
-                expected,
-            }
-            .into());
+            return Err(RefusalReason::NotExpected { id: leaf.id().clone(), expected }.into());
         }
         Ok(leaf.id().clone())
     }
@@ -131,10 +113,8 @@ impl PeerVerifier {
     /// # Errors
     /// [`PeerRefused`] as [`Self::verify`].
     pub fn verify_again(&self, peer: &Peer, now: UnixTime, usage: Usage) -> Result<(), PeerRefused> {
-        let (first, intermediates) = peer
-            .chain()
-            .split_first()
-            .ok_or(RefusalReason::Leaf(crate::InvalidLeaf::Missing))?;
+        let (first, intermediates) =
+            peer.chain().split_first().ok_or(RefusalReason::Leaf(crate::InvalidLeaf::Missing))?;
         self.verify(first, intermediates, now, usage).map(|_same_id| ())
     }
 
@@ -147,9 +127,7 @@ impl PeerVerifier {
 
 impl fmt::Debug for PeerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerVerifier")
-            .field("rule", &self.rule)
-            .finish_non_exhaustive()
+        f.debug_struct("PeerVerifier").field("rule", &self.rule).finish_non_exhaustive()
     }
 }
 
@@ -188,10 +166,7 @@ mod tests {
         let verifier = PeerVerifier::new(trust([&a, &b]), PeerRule::TrustDomain(td("a.test")));
         let verify = |chain: Chain| verifier.verify(&chain[0], &chain[1..], now(), Usage::ClientAuth);
         verify(a.leaf("/x")).unwrap();
-        assert!(matches!(
-            verify(b.leaf("/x")).unwrap_err().reason(),
-            RefusalReason::NotExpected { .. }
-        ));
+        assert!(matches!(verify(b.leaf("/x")).unwrap_err().reason(), RefusalReason::NotExpected { .. }));
     }
 
     #[test]
@@ -220,10 +195,7 @@ mod tests {
             .unwrap_err();
 
         // What quinn puts into CONNECTION_CLOSE is this text.
-        assert_eq!(
-            error.to_string(),
-            "invalid peer certificate: Other(OtherError(PeerRefused))"
-        );
+        assert_eq!(error.to_string(), "invalid peer certificate: Other(OtherError(PeerRefused))");
         assert!(!format!("{error:?}").contains("secret"));
 
         let expected = "no bundle is held for the trust domain of `spiffe://secret.test/inner`";

@@ -20,11 +20,7 @@ impl CallContext<'_> {
     /// A call over `transport` of which nothing else is known.
     #[must_use]
     pub fn over(transport: Transport) -> Self {
-        Self {
-            transport,
-            link_name: None,
-            params: None,
-        }
+        Self { transport, link_name: None, params: None }
     }
 }
 

@@ -95,10 +95,7 @@ impl Engine {
     #[must_use]
     pub fn action(&self, instance: &str, function: &str) -> Option<ActionIndex> {
         let index = *self.core.index.get(instance)?.get(function)?;
-        Some(ActionIndex {
-            engine: self.core.number,
-            index,
-        })
+        Some(ActionIndex { engine: self.core.number, index })
     }
 
     /// Whether some policy may read the function's parameters, so that they must be decoded before the decision.
@@ -134,21 +131,15 @@ impl Core {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let resource = EntityKind::VirtualComponent.uid(&component_entity_id(&facts.lattice, &facts.id));
         let lattice = EntityKind::Lattice.uid(&facts.lattice);
-        let policies: Vec<_> = slice
-            .cedar()
-            .iter()
-            .filter(|policy| could_match(policy, &resource, &lattice))
-            .collect();
+        let policies: Vec<_> = slice.cedar().iter().filter(|policy| could_match(policy, &resource, &lattice)).collect();
         let policies = Candidates::new(&policies);
         let mut shelf = Shelf::default();
         let mut entities = vec![component_entity(&resource, &lattice, facts)?];
         let mut actions = Vec::new();
         let mut index: HashMap<String, HashMap<String, usize>> = HashMap::new();
         for interface in &facts.interfaces {
-            let groups: Vec<_> = action_groups(&interface.name)
-                .into_iter()
-                .map(|group| EntityKind::Action.uid(group))
-                .collect();
+            let groups: Vec<_> =
+                action_groups(&interface.name).into_iter().map(|group| EntityKind::Action.uid(group)).collect();
             let functions = index.entry(interface.name.clone()).or_default();
             for function in &interface.functions {
                 if functions.insert(function.name.clone(), actions.len()).is_some() {
@@ -184,10 +175,7 @@ impl Core {
     }
 
     pub(crate) fn actions(&self) -> impl Iterator<Item = ActionIndex> {
-        (0..self.actions.len()).map(|index| ActionIndex {
-            engine: self.number,
-            index,
-        })
+        (0..self.actions.len()).map(|index| ActionIndex { engine: self.number, index })
     }
 
     /// The context of a call of which only the transport matters.
@@ -210,15 +198,9 @@ impl Action {
 }
 
 fn component_entity(uid: &EntityUid, lattice: &EntityUid, facts: &ComponentFacts) -> Result<Entity, InvalidEngine> {
-    let grants = facts
-        .grants
-        .iter()
-        .map(|id| RestrictedExpression::new_entity_uid(EntityKind::Workload.uid(id)));
+    let grants = facts.grants.iter().map(|id| RestrictedExpression::new_entity_uid(EntityKind::Workload.uid(id)));
     let attributes = HashMap::from([
-        (
-            "lattice".to_owned(),
-            RestrictedExpression::new_string(facts.lattice.clone()),
-        ),
+        ("lattice".to_owned(), RestrictedExpression::new_string(facts.lattice.clone())),
         ("id".to_owned(), RestrictedExpression::new_string(facts.id.clone())),
         ("grants".to_owned(), RestrictedExpression::new_set(grants)),
     ]);

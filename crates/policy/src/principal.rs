@@ -37,20 +37,12 @@ impl Principal {
     pub fn workload(spiffe_id: &str, trust_domain: &str, path: &str) -> Self {
         let uid = EntityKind::Workload.uid(spiffe_id);
         let attributes = HashMap::from([
-            (
-                "trust_domain".to_owned(),
-                RestrictedExpression::new_string(trust_domain.to_owned()),
-            ),
+            ("trust_domain".to_owned(), RestrictedExpression::new_string(trust_domain.to_owned())),
             ("path".to_owned(), RestrictedExpression::new_string(path.to_owned())),
         ]);
         let parents = HashSet::from([EntityKind::TrustDomain.uid(trust_domain)]);
         let entity = entity(&uid, attributes, parents);
-        Self {
-            kind: PrincipalKind::Workload,
-            name: spiffe_id.to_owned(),
-            uid,
-            entity,
-        }
+        Self { kind: PrincipalKind::Workload, name: spiffe_id.to_owned(), uid, entity }
     }
 
     /// A component that a host named, by the SPIFFE ID of that host where it is known.
@@ -58,21 +50,11 @@ impl Principal {
     pub fn hosted(component_id: &str, vouched_by: Option<&str>) -> Self {
         let uid = EntityKind::HostedComponent.uid(component_id);
         let attributes = vouched_by
-            .map(|host| {
-                (
-                    "vouched_by".to_owned(),
-                    RestrictedExpression::new_string(host.to_owned()),
-                )
-            })
+            .map(|host| ("vouched_by".to_owned(), RestrictedExpression::new_string(host.to_owned())))
             .into_iter()
             .collect();
         let entity = entity(&uid, attributes, HashSet::new());
-        Self {
-            kind: PrincipalKind::Hosted,
-            name: component_id.to_owned(),
-            uid,
-            entity,
-        }
+        Self { kind: PrincipalKind::Hosted, name: component_id.to_owned(), uid, entity }
     }
 
     /// The SPIFFE ID of a workload, or the id of a hosted component.

@@ -21,14 +21,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            line,
-            column,
-            policy,
-            message,
-            hint,
-        } = self;
+        let Self { file, line, column, policy, message, hint } = self;
         write!(f, "{file}:{line}:{column}: ")?;
         if let Some(policy) = policy {
             write!(f, "policy `{policy}`: ")?;

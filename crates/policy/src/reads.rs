@@ -51,10 +51,7 @@ impl ParamReads {
 }
 
 impl Reads {
-    const EVERYTHING: Self = Self {
-        params: ParamReads::All,
-        link_name: true,
-    };
+    const EVERYTHING: Self = Self { params: ParamReads::All, link_name: true };
 
     /// What evaluating `policy` may read.
     pub(crate) fn of(policy: &Policy) -> Self {
@@ -64,24 +61,18 @@ impl Reads {
         }
         // A policy that has no JSON form is not understood here: it may read everything.
         let json = policy.to_json();
-        json.map_or(Self::EVERYTHING, |json| {
-            json.get("conditions").map_or_else(Self::default, Self::of_json)
-        })
+        json.map_or(Self::EVERYTHING, |json| json.get("conditions").map_or_else(Self::default, Self::of_json))
     }
 
     pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            params: self.params.and(other.params),
-            link_name: self.link_name || other.link_name,
-        }
+        Self { params: self.params.and(other.params), link_name: self.link_name || other.link_name }
     }
 
     fn of_json(node: &Value) -> Self {
         match node {
-            Value::Object(fields) => fields
-                .iter()
-                .map(|(key, value)| Self::of_field(key, value))
-                .fold(Self::default(), Self::and),
+            Value::Object(fields) => {
+                fields.iter().map(|(key, value)| Self::of_field(key, value)).fold(Self::default(), Self::and)
+            }
             Value::Array(items) => items.iter().map(Self::of_json).fold(Self::default(), Self::and),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Self::default(),
         }
@@ -106,23 +97,14 @@ impl Reads {
     /// A parameter, or only whether there are any.
     fn of_params(name: Option<&str>) -> Self {
         let names = name.map(str::to_owned).into_iter().collect();
-        Self {
-            params: ParamReads::Named(names),
-            ..Self::default()
-        }
+        Self { params: ParamReads::Named(names), ..Self::default() }
     }
 
     /// `context.attribute`, not followed by a further attribute, or `context has attribute` other than `params`.
     fn of_context(attribute: &str) -> Self {
         match attribute {
-            "params" => Self {
-                params: ParamReads::All,
-                ..Self::default()
-            },
-            "link_name" => Self {
-                link_name: true,
-                ..Self::default()
-            },
+            "params" => Self { params: ParamReads::All, ..Self::default() },
+            "link_name" => Self { link_name: true, ..Self::default() },
             // The transport is part of the key under which verdicts are kept; another attribute is in no context.
             _ => Self::default(),
         }
@@ -138,9 +120,7 @@ struct Access<'a> {
 
 impl<'a> Access<'a> {
     fn of_field(key: &str, value: &'a Value) -> Option<Self> {
-        let fields = value
-            .as_object()
-            .filter(|fields| matches!(key, "." | "has") && fields.len() == 2)?;
+        let fields = value.as_object().filter(|fields| matches!(key, "." | "has") && fields.len() == 2)?;
         let of = fields.get("left")?;
         let path = match fields.get("attr")? {
             Value::String(attribute) => vec![attribute.as_str()],
@@ -152,9 +132,7 @@ impl<'a> Access<'a> {
 }
 
 fn only(node: &Value) -> Option<(&String, &Value)> {
-    node.as_object()
-        .filter(|fields| fields.len() == 1)
-        .and_then(|fields: &Map<String, Value>| fields.iter().next())
+    node.as_object().filter(|fields| fields.len() == 1).and_then(|fields: &Map<String, Value>| fields.iter().next())
 }
 
 fn is_context(node: &Value) -> bool {
@@ -200,10 +178,7 @@ mod tests {
                 "if context.params.b then resource.id like \"x*\" else [context.params.c].contains(1)",
                 named(&["b", "c"]),
             ),
-            (
-                "!(context.params.x == 1) || -context.params.y > 2 * context.params.z",
-                named(&["x", "y", "z"]),
-            ),
+            ("!(context.params.x == 1) || -context.params.y > 2 * context.params.z", named(&["x", "y", "z"])),
             ("context.params == resource.params", ParamReads::All),
             ("{a: context.params} == {a: 1}", ParamReads::All),
             ("[context].contains(resource)", ParamReads::All),
@@ -220,11 +195,7 @@ mod tests {
     #[test]
     fn a_link_name_is_seen_alone() {
         for (condition, link_name, params) in [
-            (
-                "context has link_name && context.link_name == \"x\"",
-                true,
-                ParamReads::None,
-            ),
+            ("context has link_name && context.link_name == \"x\"", true, ParamReads::None),
             ("context has link_name", true, ParamReads::None),
             ("context has unknown", false, ParamReads::None),
             ("context.transport == \"nats\"", false, ParamReads::None),

@@ -97,14 +97,9 @@ fn function(record: &ActionRecord) -> Value {
     context.insert("transport".to_owned(), json!({ "type": "String", "required": true }));
     context.insert("link_name".to_owned(), json!({ "type": "String", "required": false }));
     if let Some(params) = record.params() {
-        let attributes: Map<String, Value> = params
-            .into_iter()
-            .filter_map(|(name, kind)| attribute(kind).map(|attribute| (name, attribute)))
-            .collect();
-        context.insert(
-            "params".to_owned(),
-            json!({ "type": "Record", "attributes": attributes, "required": true }),
-        );
+        let attributes: Map<String, Value> =
+            params.into_iter().filter_map(|(name, kind)| attribute(kind).map(|attribute| (name, attribute))).collect();
+        context.insert("params".to_owned(), json!({ "type": "Record", "attributes": attributes, "required": true }));
     }
     let mut action = member_of(record.groups.first().map(String::as_str));
     if let Some(action) = action.as_object_mut() {

@@ -61,23 +61,10 @@ impl PolicySet {
         let mut drafts = Vec::new();
         let mut file_names = BTreeSet::new();
         for (index, (file, source)) in files.iter().zip(&sources).enumerate() {
-            let page = Page {
-                index,
-                name: &file.name,
-                source,
-            };
+            let page = Page { index, name: &file.name, source };
             if !file_names.insert(&file.name) {
                 let message = format!("file `{}` is there twice", file.name);
-                findings.add(
-                    &page,
-                    0,
-                    Finding {
-                        severity: Severity::Mistake,
-                        policy: None,
-                        message,
-                        hint: None,
-                    },
-                );
+                findings.add(&page, 0, Finding { severity: Severity::Mistake, policy: None, message, hint: None });
             }
             drafts.extend(draft::read(&page, &mut findings));
         }
@@ -86,10 +73,7 @@ impl PolicySet {
         validation::check(&drafts, &misnamed, schema, &mut findings);
         if findings.mistakes.is_empty() {
             let warnings = findings.warnings.into_values().collect();
-            Ok(Self {
-                members: drafts.into_iter().map(Member::from).collect(),
-                warnings,
-            })
+            Ok(Self { members: drafts.into_iter().map(Member::from).collect(), warnings })
         } else {
             Err(findings.mistakes.into_values().collect())
         }
@@ -100,10 +84,7 @@ impl PolicySet {
     pub fn for_component(&self, lattice: &str, id: &str) -> Slice {
         let component = EntityKind::VirtualComponent.uid(&component_entity_id(lattice, id));
         let lattice = EntityKind::Lattice.uid(lattice);
-        let matching = self
-            .members
-            .iter()
-            .filter(|member| could_match(&member.policy, &component, &lattice));
+        let matching = self.members.iter().filter(|member| could_match(&member.policy, &component, &lattice));
         Slice::from_parts(matching.map(|member| (member.text.clone(), member.policy.clone())))
     }
 
@@ -134,26 +115,13 @@ impl PolicySet {
 fn unchecked(files: &[PolicyFile], error: &std::io::Error) -> Vec<Problem> {
     let file = files.first().map_or_else(String::new, |file| file.name.clone());
     let message = format!("the policies cannot be checked: {error}");
-    vec![Problem {
-        file,
-        line: 1,
-        column: 1,
-        policy: None,
-        message,
-        hint: None,
-    }]
+    vec![Problem { file, line: 1, column: 1, policy: None, message, hint: None }]
 }
 
 impl From<Draft<'_>> for Member {
     fn from(draft: Draft<'_>) -> Self {
         let policy = draft.policy.new_id(PolicyId::new(&draft.id));
-        Self {
-            text: PolicyText {
-                id: draft.id,
-                text: draft.statement.text.to_owned(),
-            },
-            policy,
-        }
+        Self { text: PolicyText { id: draft.id, text: draft.statement.text.to_owned() }, policy }
     }
 }
 
@@ -195,12 +163,7 @@ type Place = (usize, usize, usize, String);
 
 impl Findings {
     fn add(&mut self, page: &Page<'_>, offset: usize, finding: Finding<'_>) {
-        let Finding {
-            severity,
-            policy,
-            message,
-            hint,
-        } = finding;
+        let Finding { severity, policy, message, hint } = finding;
         let position = page.source.position(offset);
         let place = (page.index, position.line, position.column, message.clone());
         let problem = Problem {

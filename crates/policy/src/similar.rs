@@ -14,10 +14,7 @@ pub(crate) fn similar<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(distance, _)| *distance <= allowed)
         .collect();
     near.sort();
-    near.into_iter()
-        .take(PROPOSALS)
-        .map(|(_, candidate)| candidate)
-        .collect()
+    near.into_iter().take(PROPOSALS).map(|(_, candidate)| candidate).collect()
 }
 
 /// Names in backticks, joined for a sentence: "`a`, `b` or `c`".

@@ -53,18 +53,12 @@ impl Slice {
             if !seen.insert(id) {
                 return Err(InvalidSlice::DuplicateId(id.clone()));
             }
-            let invalid = |message: String| InvalidSlice::Policy {
-                id: id.clone(),
-                message,
-            };
+            let invalid = |message: String| InvalidSlice::Policy { id: id.clone(), message };
             check_size(text).map_err(|error| invalid(error.to_string()))?;
             let policy = Policy::parse(Some(PolicyId::new(id)), text).map_err(|errors| invalid(errors.to_string()))?;
             policies.push(policy);
         }
-        Ok(Self {
-            texts: texts.to_vec(),
-            policies,
-        })
+        Ok(Self { texts: texts.to_vec(), policies })
     }
 
     /// The policies for the wire, in the order of the files they come from.

@@ -126,11 +126,7 @@ pub(crate) fn check_size(policy: &str) -> Result<(), TooLarge> {
     if operators > MOST_OPERATORS {
         return Err(TooLarge::Operators);
     }
-    if attributes > MOST_ATTRIBUTES {
-        Err(TooLarge::Attributes)
-    } else {
-        Ok(())
-    }
+    if attributes > MOST_ATTRIBUTES { Err(TooLarge::Attributes) } else { Ok(()) }
 }
 
 impl<'a> Source<'a> {
@@ -138,25 +134,15 @@ impl<'a> Source<'a> {
         let code = without(text, |state| state == State::Comment);
         let ends = states(text).filter(|(_, letter, state)| *letter == ';' && *state == State::Code);
         let ends = ends.map(|(offset, _, _)| offset + 1).collect();
-        let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self {
-            text,
-            code,
-            ends,
-            lines,
-        }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, code, ends, lines }
     }
 
     /// The policies, in order. A last one without its `;` is among them.
     pub(crate) fn statements(&self) -> Vec<Statement<'a>> {
         let ends = self.ends.iter().copied().chain([self.text.len()]);
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(ends)
-            .filter_map(|(from, to)| self.statement(from, to))
-            .collect()
+        starts.zip(ends).filter_map(|(from, to)| self.statement(from, to)).collect()
     }
 
     fn statement(&self, from: usize, to: usize) -> Option<Statement<'a>> {
@@ -166,10 +152,7 @@ impl<'a> Source<'a> {
         if start >= end {
             return None;
         }
-        Some(Statement {
-            text: self.text.get(start..end)?,
-            start,
-        })
+        Some(Statement { text: self.text.get(start..end)?, start })
     }
 
     /// Where `token` first stands in a statement, outside comments.
@@ -183,10 +166,7 @@ impl<'a> Source<'a> {
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let end = self.text.floor_char_boundary(offset.max(start));
         let column = self.text.get(start..end).map_or(0, |before| before.chars().count());
-        Position {
-            line,
-            column: column + 1,
-        }
+        Position { line, column: column + 1 }
     }
 }
 
@@ -195,11 +175,7 @@ mod tests {
     use super::*;
 
     fn texts(file: &str) -> Vec<&str> {
-        Source::new(file)
-            .statements()
-            .into_iter()
-            .map(|statement| statement.text)
-            .collect()
+        Source::new(file).statements().into_iter().map(|statement| statement.text).collect()
     }
 
     #[test]
@@ -218,16 +194,9 @@ mod tests {
     #[test]
     fn positions_count_lines_and_characters_from_one() {
         let source = Source::new("ab\n  größe x\n");
-        for (offset, line, column) in [
-            (0, 1, 1),
-            (1, 1, 2),
-            (3, 2, 1),
-            (5, 2, 3),
-            (12, 2, 8),
-            (8, 2, 5),
-            (15, 3, 1),
-            (99, 3, 1),
-        ] {
+        for (offset, line, column) in
+            [(0, 1, 1), (1, 1, 2), (3, 2, 1), (5, 2, 3), (12, 2, 8), (8, 2, 5), (15, 3, 1), (99, 3, 1)]
+        {
             assert_eq!(source.position(offset), Position { line, column }, "{offset}");
         }
     }
@@ -237,37 +206,20 @@ mod tests {
         let policy = |condition: &str| format!("permit(principal, action, resource) when {{ {condition} }};");
         for (condition, expected) in [
             (format!("{}true{}", "(".repeat(31), ")".repeat(31)), Ok(())),
-            (
-                format!("{}true{}", "(".repeat(32), ")".repeat(32)),
-                Err(TooLarge::Depth),
-            ),
-            (
-                format!("{}1{}", "{a:[".repeat(20), "]}".repeat(20)),
-                Err(TooLarge::Depth),
-            ),
+            (format!("{}true{}", "(".repeat(32), ")".repeat(32)), Err(TooLarge::Depth)),
+            (format!("{}1{}", "{a:[".repeat(20), "]}".repeat(20)), Err(TooLarge::Depth)),
             (format!("true{}", " && true".repeat(127)), Ok(())),
             (format!("true{}", " && true".repeat(128)), Err(TooLarge::Operators)),
-            (
-                format!("{}true", "if true then true else ".repeat(300)),
-                Err(TooLarge::Operators),
-            ),
+            (format!("{}true", "if true then true else ".repeat(300)), Err(TooLarge::Operators)),
             (format!("1{} > 2", "+1".repeat(300)), Err(TooLarge::Operators)),
             (format!("context{}", ".a".repeat(513)), Err(TooLarge::Attributes)),
             (format!("context{}", "[\"a\"]".repeat(513)), Err(TooLarge::Attributes)),
             (format!("\"{}\" == \"\"", "(.[".repeat(300)), Ok(())),
-            (
-                format!("[{}].contains(\"x\")", "\"spiffe://a.b/c\",".repeat(3000)),
-                Ok(()),
-            ),
+            (format!("[{}].contains(\"x\")", "\"spiffe://a.b/c\",".repeat(3000)), Ok(())),
             (format!("// {}\ntrue", "(".repeat(300)), Ok(())),
             (format!("\"{}\" == \"\"", "x".repeat(MOST_BYTES)), Err(TooLarge::Bytes)),
         ] {
-            assert_eq!(
-                check_size(&policy(&condition)),
-                expected,
-                "{}",
-                condition.get(..40).unwrap_or(&condition)
-            );
+            assert_eq!(check_size(&policy(&condition)), expected, "{}", condition.get(..40).unwrap_or(&condition));
         }
         let conditions = format!("permit(principal, action, resource) {};", "when { true }".repeat(129));
         assert_eq!(check_size(&conditions), Err(TooLarge::Operators));

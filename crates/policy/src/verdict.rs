@@ -72,11 +72,7 @@ impl Verdict {
     }
 
     pub(crate) fn denied(reasons: Vec<PolicyRef>, errors: Vec<EvaluationError>, dry_run: Vec<DryRun>) -> Self {
-        Self::Denied(Denied {
-            reasons,
-            errors,
-            dry_run,
-        })
+        Self::Denied(Denied { reasons, errors, dry_run })
     }
 
     /// Leave to forward one call, where the verdict allows it.
@@ -139,10 +135,7 @@ impl fmt::Display for Verdict {
 
 impl PolicyRef {
     pub(crate) fn new(id: &str, advice: Option<&str>) -> Self {
-        Self {
-            id: id.into(),
-            advice: advice.map(Into::into),
-        }
+        Self { id: id.into(), advice: advice.map(Into::into) }
     }
 
     /// The policy's id.
@@ -160,10 +153,7 @@ impl PolicyRef {
 
 impl EvaluationError {
     pub(crate) fn of_policy(policy: &PolicyRef, message: String) -> Self {
-        Self {
-            policy: Some(Arc::clone(&policy.id)),
-            message,
-        }
+        Self { policy: Some(Arc::clone(&policy.id)), message }
     }
 
     pub(crate) fn of_call(message: String) -> Self {
@@ -215,11 +205,7 @@ fn listed(reasons: &[PolicyRef]) -> String {
 }
 
 fn failed(errors: &[EvaluationError]) -> String {
-    let mut policies: Vec<_> = errors
-        .iter()
-        .filter_map(EvaluationError::policy)
-        .map(|id| format!("`{id}`"))
-        .collect();
+    let mut policies: Vec<_> = errors.iter().filter_map(EvaluationError::policy).map(|id| format!("`{id}`")).collect();
     policies.sort();
     policies.dedup();
     match policies.as_slice() {

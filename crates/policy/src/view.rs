@@ -28,20 +28,9 @@ pub struct PeerView {
 
 impl PeerView {
     pub(crate) fn new(engine: Engine, principal: Principal) -> Self {
-        let entities = engine
-            .core
-            .entities
-            .clone()
-            .add_entities([principal.entity().clone()], None)
-            .ok();
+        let entities = engine.core.entities.clone().add_entities([principal.entity().clone()], None).ok();
         let verdicts = engine.core.actions().map(|_| Default::default()).collect();
-        Self {
-            engine,
-            principal,
-            entities,
-            verdicts,
-            may_call_any: Default::default(),
-        }
+        Self { engine, principal, entities, verdicts, may_call_any: Default::default() }
     }
 
     /// The engine that decides.
@@ -66,9 +55,7 @@ impl PeerView {
     #[must_use]
     pub fn decide(&self, action: ActionIndex, call: &CallContext<'_>) -> Arc<Verdict> {
         let Some((index, found)) = self.engine.core.find(action) else {
-            return Arc::new(denied_call(
-                "the function belongs to another version of the policies".to_owned(),
-            ));
+            return Arc::new(denied_call("the function belongs to another version of the policies".to_owned()));
         };
         let rules = found.rules(self.principal.kind());
         let evaluate = || Arc::new(self.evaluate(found, rules, call));
@@ -86,20 +73,12 @@ impl PeerView {
     #[must_use]
     pub fn may_call_any(&self, transport: Transport) -> bool {
         let call = CallContext::over(transport);
-        let find = || {
-            self.engine
-                .core
-                .actions()
-                .any(|action| self.decide(action, &call).is_allowed())
-        };
+        let find = || self.engine.core.actions().any(|action| self.decide(action, &call).is_allowed());
         *slot(&self.may_call_any, transport).get_or_init(find)
     }
 
     fn rules(&self, action: ActionIndex) -> Option<&Rules> {
-        self.engine
-            .core
-            .find(action)
-            .map(|(_, action)| action.rules(self.principal.kind()))
+        self.engine.core.find(action).map(|(_, action)| action.rules(self.principal.kind()))
     }
 
     fn evaluate(&self, action: &Action, rules: &Rules, call: &CallContext<'_>) -> Verdict {
@@ -118,9 +97,7 @@ impl PeerView {
         };
         let ask = |policies: &PolicySet| core.authorizer.is_authorized(&request, policies, entities);
         let trials = rules.on_trial.iter();
-        let dry_run = trials
-            .filter_map(|trial| self.trial(trial, &ask(&trial.alone)))
-            .collect();
+        let dry_run = trials.filter_map(|trial| self.trial(trial, &ask(&trial.alone))).collect();
         self.verdict(&ask(&rules.in_force), dry_run)
     }
 
@@ -138,11 +115,7 @@ impl PeerView {
     }
 
     fn trial(&self, trial: &Trial, response: &Response) -> Option<DryRun> {
-        let failed = response
-            .diagnostics()
-            .errors()
-            .next()
-            .map(|error| self.error(error).message().to_owned());
+        let failed = response.diagnostics().errors().next().map(|error| self.error(error).message().to_owned());
         let applies = response.diagnostics().reason().next().is_some();
         let outcome = match (failed, trial.effect) {
             (Some(message), _) => DryRunOutcome::WouldFail(message),
@@ -150,10 +123,7 @@ impl PeerView {
             (None, Effect::Permit) => DryRunOutcome::WouldPermit,
             (None, Effect::Forbid) => DryRunOutcome::WouldForbid,
         };
-        Some(DryRun {
-            policy: trial.policy.clone(),
-            outcome,
-        })
+        Some(DryRun { policy: trial.policy.clone(), outcome })
     }
 
     fn error(&self, error: &AuthorizationError) -> EvaluationError {
@@ -165,12 +135,7 @@ impl PeerView {
     }
 
     fn reference(&self, id: &PolicyId) -> PolicyRef {
-        self.engine
-            .core
-            .policies
-            .get(id)
-            .cloned()
-            .unwrap_or_else(|| PolicyRef::new(id.as_ref(), None))
+        self.engine.core.policies.get(id).cloned().unwrap_or_else(|| PolicyRef::new(id.as_ref(), None))
     }
 }
 

@@ -19,14 +19,8 @@ pub(crate) enum EntityKind {
 }
 
 impl EntityKind {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Workload,
-        Self::HostedComponent,
-        Self::TrustDomain,
-        Self::VirtualComponent,
-        Self::Lattice,
-        Self::Action,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Workload, Self::HostedComponent, Self::TrustDomain, Self::VirtualComponent, Self::Lattice, Self::Action];
 
     /// The type's name in a policy.
     pub(crate) fn name(self) -> &'static str {
@@ -68,10 +62,7 @@ impl EntityKind {
     }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "each name is a literal of `EntityKind::name` and a Cedar identifier"
-)]
+#[expect(clippy::expect_used, reason = "each name is a literal of `EntityKind::name` and a Cedar identifier")]
 fn parsed(kind: EntityKind) -> EntityTypeName {
     kind.name().parse().expect("an identifier is an entity type name")
 }
@@ -84,10 +75,7 @@ pub(crate) fn component_entity_id(lattice: &str, id: &str) -> String {
 /// The entities of a component, by its entity's id, and of its lattice.
 pub(crate) fn component_uids(entity_id: &str) -> (EntityUid, EntityUid) {
     let lattice = entity_id.split_once('/').map_or(entity_id, |(lattice, _)| lattice);
-    (
-        EntityKind::VirtualComponent.uid(entity_id),
-        EntityKind::Lattice.uid(lattice),
-    )
+    (EntityKind::VirtualComponent.uid(entity_id), EntityKind::Lattice.uid(lattice))
 }
 
 /// The id of a function's action.

@@ -10,26 +10,19 @@ use crate::{Function, Interface, ParamType, ParamValue};
 
 impl From<&portcullis_value::Interface> for Interface {
     fn from(interface: &portcullis_value::Interface) -> Self {
-        Self {
-            name: interface.name.clone(),
-            functions: interface.functions.iter().map(Function::from).collect(),
-        }
+        Self { name: interface.name.clone(), functions: interface.functions.iter().map(Function::from).collect() }
     }
 }
 
 impl From<&portcullis_value::Function> for Function {
     fn from(function: &portcullis_value::Function) -> Self {
         let params = match &function.kind {
-            FunctionKind::Typed(FunctionType { params, .. }) => params
-                .iter()
-                .map(|(name, ty)| (name.clone(), ParamType::from(ty)))
-                .collect(),
+            FunctionKind::Typed(FunctionType { params, .. }) => {
+                params.iter().map(|(name, ty)| (name.clone(), ParamType::from(ty))).collect()
+            }
             FunctionKind::Opaque(_) => Vec::new(),
         };
-        Self {
-            name: function.name.clone(),
-            params,
-        }
+        Self { name: function.name.clone(), params }
     }
 }
 
@@ -64,11 +57,7 @@ impl From<&Type> for ParamType {
 /// The parameters of a call as a policy can read them: by their WIT names, in order.
 #[must_use]
 pub fn readable_params<'a>(ty: &'a FunctionType, values: &'a [Value]) -> Vec<(&'a str, ParamValue<'a>)> {
-    ty.params
-        .iter()
-        .zip(values)
-        .map(|((name, ty), value)| (name.as_str(), readable(ty, value)))
-        .collect()
+    ty.params.iter().zip(values).map(|((name, ty), value)| (name.as_str(), readable(ty, value))).collect()
 }
 
 fn readable<'a>(ty: &'a Type, value: &'a Value) -> ParamValue<'a> {
@@ -122,18 +111,13 @@ mod tests {
         assert_eq!(ParamType::from(&option(option(Type::U64))), ParamType::Unreadable);
         assert_eq!(ParamType::from(&Type::Bytes), ParamType::Unreadable);
         let some = |value: Value| Value::Option(Some(Box::new(value)));
-        assert_eq!(
-            readable(&option(Type::U8), &some(Value::U8(3))),
-            ParamValue::Unsigned(3)
-        );
+        assert_eq!(readable(&option(Type::U8), &some(Value::U8(3))), ParamValue::Unsigned(3));
         assert_eq!(readable(&option(Type::U8), &Value::Option(None)), ParamValue::Absent);
     }
 
     #[test]
     fn an_enum_is_read_by_its_name() {
-        let ty = Type::Enum(Arc::new(Enum {
-            cases: vec!["red".to_owned(), "green".to_owned()],
-        }));
+        let ty = Type::Enum(Arc::new(Enum { cases: vec!["red".to_owned(), "green".to_owned()] }));
         assert_eq!(readable(&ty, &Value::Enum(1)), ParamValue::String("green".into()));
         assert_eq!(readable(&ty, &Value::Enum(2)), ParamValue::Unreadable);
     }

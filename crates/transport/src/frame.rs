@@ -28,12 +28,7 @@ impl Default for FrameLimits {
     /// 4 MiB per frame and in all (what `portcullis-value` decodes), paths of 16, 16 384 frames (256 bytes each when
     /// they add up to 4 MiB).
     fn default() -> Self {
-        Self {
-            frame: 4 << 20,
-            path: 16,
-            total: 4 << 20,
-            frames: 16_384,
-        }
+        Self { frame: 4 << 20, path: 16, total: 4 << 20, frames: 16_384 }
     }
 }
 
@@ -111,10 +106,7 @@ enum Payload {
 impl RootFrames {
     /// No frames yet. `limits.path` does not count here: any path is refused.
     pub const fn new(limits: FrameLimits) -> Self {
-        Self {
-            scanner: Scanner::new(FrameLimits { path: 0, ..limits }),
-            payload: Payload::Whole(Bytes::new()),
-        }
+        Self { scanner: Scanner::new(FrameLimits { path: 0, ..limits }), payload: Payload::Whole(Bytes::new()) }
     }
 
     /// Takes the next bytes of the stream.
@@ -169,11 +161,7 @@ impl RootFrames {
     ///
     /// [`FrameError::Truncated`] when it ended inside a frame.
     pub fn finish(self) -> Result<Bytes, FrameError> {
-        if self.at_boundary() {
-            Ok(self.into_payload())
-        } else {
-            Err(FrameError::Truncated)
-        }
+        if self.at_boundary() { Ok(self.into_payload()) } else { Err(FrameError::Truncated) }
     }
 
     fn append(&mut self, part: Bytes) {
@@ -217,12 +205,7 @@ mod tests {
 
     use super::*;
 
-    const SMALL: FrameLimits = FrameLimits {
-        frame: 100,
-        path: 4,
-        total: 150,
-        frames: 3,
-    };
+    const SMALL: FrameLimits = FrameLimits { frame: 100, path: 4, total: 150, frames: 3 };
 
     fn frames(payloads: &[&[u8]]) -> Bytes {
         let mut out = BytesMut::new();
@@ -274,39 +257,19 @@ mod tests {
     fn every_limit_holds_to_the_byte() {
         assert!(pushed(SMALL, frames(&[&[7; 100], &[7; 50]])).is_ok());
         for (wire, error) in [
-            (
-                frames(&[&[7; 101]]),
-                FrameError::FrameTooLarge {
-                    length: 101,
-                    limit: 100,
-                },
-            ),
-            (
-                frames(&[&[7; 100], &[7; 51]]),
-                FrameError::TotalTooLarge {
-                    length: 151,
-                    limit: 150,
-                },
-            ),
+            (frames(&[&[7; 101]]), FrameError::FrameTooLarge { length: 101, limit: 100 }),
+            (frames(&[&[7; 100], &[7; 51]]), FrameError::TotalTooLarge { length: 151, limit: 150 }),
             (frames(&[&[], &[], &[], &[]]), FrameError::TooManyFrames { limit: 3 }),
         ] {
             assert_eq!(pushed(SMALL, wire).unwrap_err(), error);
             assert_eq!(error.refusal(), Refusal::TooLarge);
         }
-        assert_eq!(
-            pushed(SMALL, &[0, 0xff, 0xff, 0xff, 0xff, 0x1f][..]).unwrap_err(),
-            FrameError::Number
-        );
+        assert_eq!(pushed(SMALL, &[0, 0xff, 0xff, 0xff, 0xff, 0x1f][..]).unwrap_err(), FrameError::Number);
     }
 
     #[test]
     fn a_length_announced_in_25_bytes_costs_next_to_nothing() {
-        let unlimited = FrameLimits {
-            frame: u32::MAX,
-            path: 0,
-            total: u64::MAX,
-            frames: u64::MAX,
-        };
+        let unlimited = FrameLimits { frame: u32::MAX, path: 0, total: u64::MAX, frames: u64::MAX };
         // 1 GiB is announced, 19 bytes come, one by one.
         let mut probe = vec![0, 0x80, 0x80, 0x80, 0x80, 0x04];
         probe.extend_from_slice(&[0; 19]);
@@ -314,18 +277,10 @@ mod tests {
         for byte in probe.clone() {
             frames.push(Bytes::copy_from_slice(&[byte])).unwrap();
         }
-        let Payload::Joined(joined) = &frames.payload else {
-            panic!("{frames:?}")
-        };
+        let Payload::Joined(joined) = &frames.payload else { panic!("{frames:?}") };
         assert!(joined.capacity() <= 2 * AHEAD, "{}", joined.capacity());
         let refused = pushed(FrameLimits::default(), probe).unwrap_err();
-        assert_eq!(
-            refused,
-            FrameError::FrameTooLarge {
-                length: 1 << 30,
-                limit: 4 << 20
-            }
-        );
+        assert_eq!(refused, FrameError::FrameTooLarge { length: 1 << 30, limit: 4 << 20 });
     }
 
     proptest! {

@@ -42,10 +42,7 @@ impl HeaderLimits {
 impl Default for HeaderLimits {
     /// 256 bytes of instance and 128 of function: the longest names of the WASI packages take a quarter of that.
     fn default() -> Self {
-        Self {
-            instance: 256,
-            function: 128,
-        }
+        Self { instance: 256, function: 128 }
     }
 }
 
@@ -147,14 +144,8 @@ impl Header {
         if function.is_empty() {
             return Err(InvalidHeader::NoFunction);
         }
-        let header = Self {
-            instance: instance.to_owned(),
-            function: function.to_owned(),
-        };
-        Ok(Parsed::Complete {
-            header,
-            consumed: bytes.len() - rest.len(),
-        })
+        let header = Self { instance: instance.to_owned(), function: function.to_owned() };
+        Ok(Parsed::Complete { header, consumed: bytes.len() - rest.len() })
     }
 
     /// Appends the header's bytes.
@@ -182,18 +173,12 @@ fn split_name(bytes: &[u8], field: Field, limit: u32) -> Result<Option<(&str, &[
     if length > limit {
         return Err(InvalidHeader::TooLong { field, length, limit });
     }
-    let Some((name, rest)) = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.split_at_checked(length))
-    else {
+    let Some((name, rest)) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)) else {
         return Ok(None);
     };
     let name = str::from_utf8(name).map_err(|_| InvalidHeader::NotUtf8(field))?;
     // WIT names are ASCII; other letters are left to exotic servers, but nothing that can forge a line of a log.
-    match name
-        .chars()
-        .find(|c| !c.is_ascii_graphic() && (c.is_ascii() || !c.is_alphanumeric()))
-    {
+    match name.chars().find(|c| !c.is_ascii_graphic() && (c.is_ascii() || !c.is_alphanumeric())) {
         Some(character) => Err(InvalidHeader::Character { field, character }),
         None => Ok(Some((name, rest))),
     }
@@ -205,10 +190,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: HeaderLimits = HeaderLimits {
-        instance: 256,
-        function: 128,
-    };
+    const LIMITS: HeaderLimits = HeaderLimits { instance: 256, function: 128 };
 
     fn bytes(instance: &[u8], function: &[u8]) -> Vec<u8> {
         let mut out = BytesMut::new();
@@ -228,18 +210,9 @@ mod tests {
     fn the_header_of_the_specification_is_read() {
         let mut wire = b"\0\x1bacme:billing/invoices@1.0.0\x03get".to_vec();
         wire.extend_from_slice(b"\0\x02hi");
-        let header = Header {
-            instance: "acme:billing/invoices@1.0.0".into(),
-            function: "get".into(),
-        };
+        let header = Header { instance: "acme:billing/invoices@1.0.0".into(), function: "get".into() };
         assert_eq!(header.to_string(), "acme:billing/invoices@1.0.0#get");
-        assert_eq!(
-            Header::parse(&wire, &LIMITS),
-            Ok(Parsed::Complete {
-                header,
-                consumed: wire.len() - 4
-            })
-        );
+        assert_eq!(Header::parse(&wire, &LIMITS), Ok(Parsed::Complete { header, consumed: wire.len() - 4 }));
     }
 
     #[test]
@@ -257,63 +230,35 @@ mod tests {
         assert!(longest.len() <= LIMITS.bytes());
         assert_eq!(
             refused(&bytes(&[b'a'; 257], b"f")),
-            InvalidHeader::TooLong {
-                field: Field::Instance,
-                length: 257,
-                limit: 256
-            }
+            InvalidHeader::TooLong { field: Field::Instance, length: 257, limit: 256 }
         );
         assert_eq!(
             refused(&bytes(b"a:b/c", &[b'f'; 129])),
-            InvalidHeader::TooLong {
-                field: Field::Function,
-                length: 129,
-                limit: 128
-            }
+            InvalidHeader::TooLong { field: Field::Function, length: 129, limit: 128 }
         );
     }
 
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_bytes_come() {
-        assert!(matches!(
-            refused(&[0, 0x80, 0x80, 0x80, 0x80, 0x04]),
-            InvalidHeader::TooLong { .. }
-        ));
-        assert_eq!(
-            refused(&[0, 0x80, 0x80, 0x80, 0x80, 0x10]),
-            InvalidHeader::Length(Field::Instance)
-        );
+        assert!(matches!(refused(&[0, 0x80, 0x80, 0x80, 0x80, 0x04]), InvalidHeader::TooLong { .. }));
+        assert_eq!(refused(&[0, 0x80, 0x80, 0x80, 0x80, 0x10]), InvalidHeader::Length(Field::Instance));
     }
 
     #[test]
     fn malformed_headers_are_refused() {
         assert_eq!(refused(&[1]), InvalidHeader::Version(1));
         assert_eq!(refused(&bytes(b"a:b/c", b"")), InvalidHeader::NoFunction);
-        assert_eq!(
-            refused(&bytes(b"a:b/\xff", b"f")),
-            InvalidHeader::NotUtf8(Field::Instance)
-        );
+        assert_eq!(refused(&bytes(b"a:b/\xff", b"f")), InvalidHeader::NotUtf8(Field::Instance));
         for bad in ["a\n", "a\0b", "a b", "a\u{202e}b", "a\u{200b}b", "\u{7f}", "a\u{85}"] {
             let error = refused(&bytes(b"a:b/c", bad.as_bytes()));
-            assert!(
-                matches!(
-                    error,
-                    InvalidHeader::Character {
-                        field: Field::Function,
-                        ..
-                    }
-                ),
-                "{bad:?}: {error}"
-            );
+            assert!(matches!(error, InvalidHeader::Character { field: Field::Function, .. }), "{bad:?}: {error}");
             assert!(!error.to_string().contains(bad));
         }
     }
 
     #[test]
     fn a_function_at_the_root_of_a_world_has_an_empty_instance() {
-        let Ok(Parsed::Complete { header, .. }) = Header::parse(&bytes(b"", b"run"), &LIMITS) else {
-            panic!()
-        };
+        let Ok(Parsed::Complete { header, .. }) = Header::parse(&bytes(b"", b"run"), &LIMITS) else { panic!() };
         assert_eq!(header.to_string(), "#run");
     }
 

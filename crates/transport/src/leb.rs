@@ -76,10 +76,7 @@ mod tests {
 
     #[test]
     fn numbers_above_32_bits_are_refused() {
-        assert_eq!(
-            split_leb(&[0xff, 0xff, 0xff, 0xff, 0x0f]),
-            Ok(Some((u32::MAX, &[][..])))
-        );
+        assert_eq!(split_leb(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok(Some((u32::MAX, &[][..]))));
         for bytes in [&[0xff, 0xff, 0xff, 0xff, 0x10], &[0x80, 0x80, 0x80, 0x80, 0x80]] {
             assert_eq!(split_leb(bytes), Err(Overflow), "{bytes:x?}");
         }

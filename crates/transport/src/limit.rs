@@ -45,23 +45,12 @@ enum Broken {
 impl<R> LimitedReader<R> {
     /// For a stream that begins with frames: the reading half of a client, or of a server whose header is read.
     pub const fn frames(inner: R, limits: FrameLimits) -> Self {
-        Self {
-            inner,
-            guard: Guard::Frames,
-            frames: Scanner::new(limits),
-        }
+        Self { inner, guard: Guard::Frames, frames: Scanner::new(limits) }
     }
 
     /// For a stream that begins with a header: the reading half of a server.
     pub const fn invocation(inner: R, header: HeaderLimits, frames: FrameLimits) -> Self {
-        Self {
-            inner,
-            guard: Guard::Header {
-                limits: header,
-                passed: Vec::new(),
-            },
-            frames: Scanner::new(frames),
-        }
+        Self { inner, guard: Guard::Header { limits: header, passed: Vec::new() }, frames: Scanner::new(frames) }
     }
 
     /// Whether what has passed ends with a whole frame, or nothing has passed: false at the end of a stream that was cut.
@@ -148,16 +137,8 @@ mod tests {
     use super::*;
     use crate::frame::encode_root_frame;
 
-    const LIMITS: FrameLimits = FrameLimits {
-        frame: 100,
-        path: 4,
-        total: 150,
-        frames: 5,
-    };
-    const NAMES: HeaderLimits = HeaderLimits {
-        instance: 16,
-        function: 8,
-    };
+    const LIMITS: FrameLimits = FrameLimits { frame: 100, path: 4, total: 150, frames: 5 };
+    const NAMES: HeaderLimits = HeaderLimits { instance: 16, function: 8 };
 
     /// Yields its bytes in pieces of the given lengths, over and over.
     struct Pieces {
@@ -168,9 +149,7 @@ mod tests {
 
     impl AsyncRead for Pieces {
         fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            let cut = self.cuts[self.next % self.cuts.len()]
-                .min(self.bytes.len())
-                .min(buf.remaining());
+            let cut = self.cuts[self.next % self.cuts.len()].min(self.bytes.len()).min(buf.remaining());
             self.next += 1;
             buf.put_slice(&self.bytes.drain(..cut).collect::<Vec<_>>());
             Poll::Ready(Ok(()))
@@ -181,10 +160,7 @@ mod tests {
         let mut out = Vec::new();
         let error = reader.read_to_end(&mut out).await.err();
         if error.is_some() {
-            assert!(
-                reader.read(&mut [0; 8]).await.is_err(),
-                "a failed reader must stay failed"
-            );
+            assert!(reader.read(&mut [0; 8]).await.is_err(), "a failed reader must stay failed");
         }
         (out, error)
     }
@@ -197,13 +173,7 @@ mod tests {
     async fn the_last_byte_of_a_number_over_its_limit_never_passes() {
         let good = b"\x02\x05\x07\x03abc\0\x02de";
         for (bad, error) in [
-            (
-                &b"\0\x80\x80\x80\x80\x04"[..],
-                FrameError::FrameTooLarge {
-                    length: 1 << 30,
-                    limit: 100,
-                },
-            ),
+            (&b"\0\x80\x80\x80\x80\x04"[..], FrameError::FrameTooLarge { length: 1 << 30, limit: 100 }),
             (b"\0\x80\x80\x80\x80\x80", FrameError::Number),
             (b"\x85\x80\x80\x80\x00", FrameError::PathTooLong { length: 5, limit: 4 }),
             (b"\x01\x80\x80\x80\x80\x10", FrameError::Number),
@@ -218,19 +188,11 @@ mod tests {
     #[tokio::test]
     async fn totals_and_counts_are_limited() {
         for (payloads, error) in [
-            (
-                vec![100, 51],
-                FrameError::TotalTooLarge {
-                    length: 151,
-                    limit: 150,
-                },
-            ),
+            (vec![100, 51], FrameError::TotalTooLarge { length: 151, limit: 150 }),
             (vec![0; 6], FrameError::TooManyFrames { limit: 5 }),
         ] {
             let mut wire = BytesMut::new();
-            payloads
-                .iter()
-                .for_each(|length| encode_root_frame(&vec![7; *length], &mut wire));
+            payloads.iter().for_each(|length| encode_root_frame(&vec![7; *length], &mut wire));
             let (_, failed) = read(LimitedReader::frames(&wire[..], LIMITS)).await;
             assert_eq!(frame_error(failed.as_ref()), Some(error));
         }
@@ -241,20 +203,8 @@ mod tests {
         let wire = b"\0\x11acme:billing/longer\x03get\0\0";
         let (passed, failed) = read(LimitedReader::invocation(&wire[..], NAMES, LIMITS)).await;
         assert_eq!(passed, b"");
-        let error = failed
-            .as_ref()
-            .and_then(|error| error.get_ref()?.downcast_ref::<InvalidHeader>());
-        assert!(
-            matches!(
-                error,
-                Some(InvalidHeader::TooLong {
-                    length: 17,
-                    limit: 16,
-                    ..
-                })
-            ),
-            "{failed:?}"
-        );
+        let error = failed.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<InvalidHeader>());
+        assert!(matches!(error, Some(InvalidHeader::TooLong { length: 17, limit: 16, .. })), "{failed:?}");
     }
 
     proptest! {

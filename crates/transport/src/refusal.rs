@@ -128,13 +128,8 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of its code.
-    pub const ALL: [Self; 5] = [
-        Self::TrustWithdrawn,
-        Self::CertificateExpired,
-        Self::Draining,
-        Self::TooManyConnections,
-        Self::NotReady,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::TrustWithdrawn, Self::CertificateExpired, Self::Draining, Self::TooManyConnections, Self::NotReady];
 
     /// The QUIC application error code.
     pub const fn code(self) -> u32 {

@@ -42,13 +42,7 @@ mod tests {
     use crate::Type;
 
     fn function(params: &[(&str, Type)], result: Option<Type>) -> FunctionType {
-        FunctionType {
-            params: params
-                .iter()
-                .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
-                .collect(),
-            result,
-        }
+        FunctionType { params: params.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect(), result }
     }
 
     #[test]
@@ -67,11 +61,7 @@ mod tests {
                 function(&[("id", Type::U8), ("order", order(Type::U64))], outcome(None)),
                 "parameter `order`: field `lines`: list element: field `price`: expected `u32`, found `u64`",
             ),
-            (
-                &base,
-                function(&[("id", Type::U8)], outcome(None)),
-                "parameter `order` is missing",
-            ),
+            (&base, function(&[("id", Type::U8)], outcome(None)), "parameter `order` is missing"),
             (
                 &base,
                 function(&[("nr", Type::U8), ("order", order(Type::U32))], outcome(None)),
@@ -79,10 +69,7 @@ mod tests {
             ),
             (
                 &base,
-                function(
-                    &[("id", Type::U8), ("order", order(Type::U32)), ("x", Type::U8)],
-                    outcome(None),
-                ),
+                function(&[("id", Type::U8), ("order", order(Type::U32)), ("x", Type::U8)], outcome(None)),
                 "unexpected parameter `x`",
             ),
             (
@@ -92,10 +79,7 @@ mod tests {
             ),
             (
                 &base,
-                function(
-                    &[("id", Type::U8), ("order", order(Type::U32))],
-                    outcome(Some(Type::String)),
-                ),
+                function(&[("id", Type::U8), ("order", order(Type::U32))], outcome(Some(Type::String))),
                 "result: `err`: expected nothing, found `string`",
             ),
             (
@@ -103,11 +87,7 @@ mod tests {
                 shape(&[("a", None), ("b", Some(Type::U16))]),
                 "parameter `s`: case `b`: expected `u8`, found `u16`",
             ),
-            (
-                &shape(&[("a", None)]),
-                shape(&[("a", None), ("b", None)]),
-                "parameter `s`: unexpected case `b`",
-            ),
+            (&shape(&[("a", None)]), shape(&[("a", None), ("b", None)]), "parameter `s`: unexpected case `b`"),
         ] {
             assert_eq!(expected.difference(&found).as_deref(), Some(words));
         }

@@ -94,31 +94,19 @@ pub enum JsonError {
 }
 
 fn place_or_whole(pointer: &str) -> String {
-    if pointer.is_empty() {
-        "the value".to_owned()
-    } else {
-        format!("`{pointer}`")
-    }
+    if pointer.is_empty() { "the value".to_owned() } else { format!("`{pointer}`") }
 }
 
 impl JsonError {
     fn mismatch(wit: &impl fmt::Display, found: impl Into<String>) -> Self {
-        Self::Mismatch {
-            pointer: String::new(),
-            wit: Shortened(wit).to_string(),
-            found: found.into(),
-        }
+        Self::Mismatch { pointer: String::new(), wit: Shortened(wit).to_string(), found: found.into() }
     }
 
     fn syntax(text: &[u8], at: usize, problem: impl Into<String>) -> Self {
         let before = text.get(..at).unwrap_or(text);
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        Self::Syntax {
-            line,
-            column,
-            problem: problem.into(),
-        }
+        Self::Syntax { line, column, problem: problem.into() }
     }
 
     /// The error is in the element at `position` of something larger.
@@ -132,11 +120,7 @@ impl JsonError {
             Self::Mismatch { pointer, wit, found } => {
                 let mut place = Place::from_pointer(pointer);
                 place.enter(name);
-                Self::Mismatch {
-                    pointer: place.into_pointer(),
-                    wit,
-                    found,
-                }
+                Self::Mismatch { pointer: place.into_pointer(), wit, found }
             }
             error @ (Self::Syntax { .. } | Self::TooLarge(_)) => error,
         }
@@ -195,51 +179,21 @@ mod tests {
             (Type::Bool, Value::Bool(true), "true", &[]),
             (Type::U8, Value::U8(255), "255", &[" 255\n"]),
             (Type::S32, Value::S32(i32::MIN), "-2147483648", &[]),
-            (
-                Type::U64,
-                Value::U64(u64::MAX),
-                "18446744073709551615",
-                &["\"18446744073709551615\""],
-            ),
-            (
-                Type::S64,
-                Value::S64(i64::MIN),
-                "-9223372036854775808",
-                &["\"-9223372036854775808\""],
-            ),
+            (Type::U64, Value::U64(u64::MAX), "18446744073709551615", &["\"18446744073709551615\""]),
+            (Type::S64, Value::S64(i64::MIN), "-9223372036854775808", &["\"-9223372036854775808\""]),
             (Type::S64, Value::S64(0), "0", &["\"0\""]),
             (Type::F32, Value::F32(0.1), "0.1", &["0.10000000149011612", "1e-1"]),
             (Type::F32, Value::F32(-0.0), "-0.0", &["-0", "-0e7"]),
-            (
-                Type::F64,
-                Value::F64(0.1),
-                "0.1",
-                &["0.1000000000000000055511151231257827"],
-            ),
+            (Type::F64, Value::F64(0.1), "0.1", &["0.1000000000000000055511151231257827"]),
             (Type::F64, Value::F64(5.0), "5.0", &["5", "5e0", "500E-2"]),
             (Type::F64, Value::F64(f64::INFINITY), "\"Infinity\"", &[]),
             (Type::F64, Value::F64(f64::NEG_INFINITY), "\"-Infinity\"", &[]),
             (Type::Char, Value::Char('é'), "\"é\"", &["\"\\u00e9\""]),
             (Type::Char, Value::Char('😀'), "\"😀\"", &["\"\\ud83d\\uDE00\""]),
-            (
-                Type::String,
-                text("a\"\n\u{1}"),
-                r#""a\"\n\u0001""#,
-                &[r#""\u0061\u0022\u000A\u0001""#],
-            ),
-            (
-                Type::Bytes,
-                Value::Bytes(Bytes::from_static(b"hi!!")),
-                "\"aGkhIQ==\"",
-                &["[104, 105, 33, 33]"],
-            ),
+            (Type::String, text("a\"\n\u{1}"), r#""a\"\n\u0001""#, &[r#""\u0061\u0022\u000A\u0001""#]),
+            (Type::Bytes, Value::Bytes(Bytes::from_static(b"hi!!")), "\"aGkhIQ==\"", &["[104, 105, 33, 33]"]),
             (Type::Bytes, Value::Bytes(Bytes::new()), "\"\"", &["[]"]),
-            (
-                Type::list(Type::U16),
-                Value::List(vec![Value::U16(1), Value::U16(500)]),
-                "[1,500]",
-                &[" [ 1 , 500 ] "],
-            ),
+            (Type::list(Type::U16), Value::List(vec![Value::U16(1), Value::U16(500)]), "[1,500]", &[" [ 1 , 500 ] "]),
             (Type::list(Type::U16), Value::List(vec![]), "[]", &[]),
             (
                 Type::tuple([Type::U8, Type::Bool]),
@@ -261,12 +215,7 @@ mod tests {
                 &[r#"{"x":1,"the-label":null}"#],
             ),
             (Type::record::<&str>([]), Value::Record(vec![]), "{}", &[]),
-            (
-                shape(),
-                Value::Variant(0, None),
-                r#"{"tag":"nothing"}"#,
-                &[r#"{"val":null,"tag":"nothing"}"#],
-            ),
+            (shape(), Value::Variant(0, None), r#"{"tag":"nothing"}"#, &[r#"{"val":null,"tag":"nothing"}"#]),
             (
                 shape(),
                 Value::Variant(1, boxed(Value::Record(vec![Value::S32(1), Value::none()]))),
@@ -291,39 +240,22 @@ mod tests {
             (twice.clone(), Value::none(), "null", &[]),
             (twice.clone(), Value::some(Value::none()), r#"{"val":null}"#, &[]),
             (twice, Value::some(Value::some(Value::U8(7))), r#"{"val":7}"#, &[]),
-            (
-                outcome.clone(),
-                Value::Result(Ok(boxed(Value::U8(1)))),
-                r#"{"ok":1}"#,
-                &[],
-            ),
+            (outcome.clone(), Value::Result(Ok(boxed(Value::U8(1)))), r#"{"ok":1}"#, &[]),
             (outcome, Value::Result(Err(None)), r#"{"err":null}"#, &[]),
-            (
-                flags.clone(),
-                Value::Flags(vec![true, false, true]),
-                r#"["read","run"]"#,
-                &[r#"["run","read"]"#],
-            ),
+            (flags.clone(), Value::Flags(vec![true, false, true]), r#"["read","run"]"#, &[r#"["run","read"]"#]),
             (flags, Value::Flags(vec![false; 3]), "[]", &[]),
         ];
         for (ty, value, form, others) in table {
             assert_eq!(written(value, ty, &NUMBERS), *form, "{ty}");
             for form in [*form].iter().chain(*others) {
-                assert_eq!(
-                    read(form, ty).as_ref().map(|read| format!("{read:?}")),
-                    Ok(format!("{value:?}")),
-                    "{form}"
-                );
+                assert_eq!(read(form, ty).as_ref().map(|read| format!("{read:?}")), Ok(format!("{value:?}")), "{form}");
             }
         }
     }
 
     #[test]
     fn int64_is_a_string_where_the_rule_says_so() {
-        assert_eq!(
-            written(&Value::U64(u64::MAX), &Type::U64, &STRINGS),
-            "\"18446744073709551615\""
-        );
+        assert_eq!(written(&Value::U64(u64::MAX), &Type::U64, &STRINGS), "\"18446744073709551615\"");
         assert_eq!(written(&Value::S64(-1), &Type::S64, &STRINGS), "\"-1\"");
         assert_eq!(written(&Value::U32(1), &Type::U32, &STRINGS), "1");
     }
@@ -350,11 +282,7 @@ mod tests {
             (Type::U64, "\"01\"", "the value: the string `01`, expected `u64`"),
             (Type::U64, "\"+1\"", "the value: the string `+1`, expected `u64`"),
             (Type::S64, "\"-0\"", "the value: the string `-0`, expected `s64`"),
-            (
-                Type::S64,
-                "\"9223372036854775808\"",
-                "the value: the string `9223372036854775808`, expected `s64`",
-            ),
+            (Type::S64, "\"9223372036854775808\"", "the value: the string `9223372036854775808`, expected `s64`"),
             (Type::F32, "3.5e38", "the value: the number `3.5e38`, expected `f32`"),
             (Type::F64, "\"inf\"", "the value: the string `inf`, expected `f64`"),
             (Type::F64, "1e400", "the value: the number `1e400`, expected `f64`"),
@@ -362,68 +290,32 @@ mod tests {
             (Type::Char, "\"\"", "the value: the string ``, expected `char`"),
             (Type::Char, "\"ab\"", "the value: the string `ab`, expected `char`"),
             (Type::String, "null", "the value: null, expected `string`"),
-            (
-                Type::Bytes,
-                "\"aGk\"",
-                "the value: a string that is not base64 (invalid padding), expected `list<u8>`",
-            ),
+            (Type::Bytes, "\"aGk\"", "the value: a string that is not base64 (invalid padding), expected `list<u8>`"),
             (Type::Bytes, "[1, 256]", "`/1`: the number `256`, expected `u8`"),
-            (
-                Type::enumeration(["a", "b"]),
-                "\"c\"",
-                "the value: the string `c`, expected `enum { a, b }`",
-            ),
-            (
-                Type::tuple([Type::U8]),
-                "[1, 2]",
-                "the value: an array of more than 1, expected `tuple<u8>`",
-            ),
-            (
-                order.clone(),
-                r#"{"lines":[{"x":1},{"x":true}]}"#,
-                "`/lines/1/x`: `true`, expected `s32`",
-            ),
+            (Type::enumeration(["a", "b"]), "\"c\"", "the value: the string `c`, expected `enum { a, b }`"),
+            (Type::tuple([Type::U8]), "[1, 2]", "the value: an array of more than 1, expected `tuple<u8>`"),
+            (order.clone(), r#"{"lines":[{"x":1},{"x":true}]}"#, "`/lines/1/x`: `true`, expected `s32`"),
             (order, r#"{"lines":[{}]}"#, "`/lines/0/x`: nothing, expected `s32`"),
             (
                 point(),
                 r#"{"x":1,"y":2}"#,
                 "the value: the unknown name `y`, expected `record { x: s32, the-label: option<string> }`",
             ),
-            (
-                point(),
-                r#"{"x":1,"x":2}"#,
-                "not JSON at line 1 column 8: the key `x` is repeated",
-            ),
+            (point(), r#"{"x":1,"x":2}"#, "not JSON at line 1 column 8: the key `x` is repeated"),
             (
                 Type::variant([("a", None), ("b", Some(Type::U8))]),
                 r#"{"tag":"c"}"#,
                 "`/tag`: the string `c`, expected `variant { a, b(u8) }`",
             ),
-            (
-                Type::variant([("a", Some(Type::U8))]),
-                r#"{"tag":"a"}"#,
-                "`/val`: nothing, expected `u8`",
-            ),
-            (
-                Type::variant([("a", None)]),
-                r#"{"tag":"a","val":1}"#,
-                "`/val`: the number `1`, expected `null`",
-            ),
-            (
-                Type::variant([("a", None)]),
-                r#"{"val":1}"#,
-                "`/tag`: nothing, expected `variant { a }`",
-            ),
+            (Type::variant([("a", Some(Type::U8))]), r#"{"tag":"a"}"#, "`/val`: nothing, expected `u8`"),
+            (Type::variant([("a", None)]), r#"{"tag":"a","val":1}"#, "`/val`: the number `1`, expected `null`"),
+            (Type::variant([("a", None)]), r#"{"val":1}"#, "`/tag`: nothing, expected `variant { a }`"),
             (
                 Type::variant([("a", None)]),
                 r#"{"tag":"a","value":1}"#,
                 "the value: the unknown name `value`, expected `variant { a }`",
             ),
-            (
-                flags.clone(),
-                r#"["run"]"#,
-                "`/0`: the string `run`, expected `flags { read, write }`",
-            ),
+            (flags.clone(), r#"["run"]"#, "`/0`: the string `run`, expected `flags { read, write }`"),
             (
                 flags,
                 r#"["read","read"]"#,
@@ -446,11 +338,7 @@ mod tests {
                 "7",
                 r#"the value: the number `7` where null or {"val": ..} should be, expected `option<option<u8>>`"#,
             ),
-            (
-                twice,
-                "{}",
-                r#"the value: an object where null or {"val": ..} should be, expected `option<option<u8>>`"#,
-            ),
+            (twice, "{}", r#"the value: an object where null or {"val": ..} should be, expected `option<option<u8>>`"#),
         ] {
             assert_eq!(read(text, &ty), Err(message.to_owned()), "{text}");
         }
@@ -473,10 +361,7 @@ mod tests {
             (r#""\u+123""#, "line 1 column 4: expected four hexadecimal digits"),
             ("nul", "line 1 column 1: expected a value"),
             ("NaN", "line 1 column 1: expected a value"),
-            (
-                "{\"a\":1,\"b\":2,\"\\u0061\":3}",
-                "line 1 column 14: the key `a` is repeated",
-            ),
+            ("{\"a\":1,\"b\":2,\"\\u0061\":3}", "line 1 column 14: the key `a` is repeated"),
         ] {
             let error = parse_json(text.as_bytes(), &Limits::default()).unwrap_err();
             assert_eq!(error.to_string(), format!("not JSON at {place}"), "{text}");
@@ -493,28 +378,18 @@ mod tests {
         }
         let error = parse_json(b"[\n\"\xc3\x28\"]", &Limits::default()).unwrap_err();
         assert_eq!(error.to_string(), "not JSON at line 2 column 2: the text is not UTF-8");
-        assert!(
-            parse_json(b"\xef\xbb\xbf1", &Limits::default()).is_err(),
-            "a byte order mark is no JSON"
-        );
+        assert!(parse_json(b"\xef\xbb\xbf1", &Limits::default()).is_err(), "a byte order mark is no JSON");
     }
 
     #[test]
     fn json_ends_at_the_limits() {
-        let limits = Limits {
-            bytes: 20_000,
-            depth: 4,
-            items: 10,
-        };
+        let limits = Limits { bytes: 20_000, depth: 4, items: 10 };
         assert!(parse_json(b"[[[[[0]]]]]", &limits).is_ok());
         let refused = |text: &[u8]| parse_json(text, &limits).unwrap_err().to_string();
         assert_eq!(refused(b"[[[[[[0]]]]]]"), "the value nests deeper than 4 levels");
         assert_eq!(refused(&[b'['; 19_000]), "the value nests deeper than 4 levels");
         assert_eq!(refused(&[b' '; 20_001]), "the value is larger than 20000 bytes");
-        assert_eq!(
-            refused(b"[0,0,0,0,0,0,0,0,0,0,0]"),
-            "the value holds more than 10 items"
-        );
+        assert_eq!(refused(b"[0,0,0,0,0,0,0,0,0,0,0]"), "the value holds more than 10 items");
 
         let json = serde_json::json!([[[[0]]]]);
         let deep = Type::list(Type::list(Type::list(Type::list(Type::U16))));
@@ -527,15 +402,8 @@ mod tests {
 
     #[test]
     fn text_after_the_value_is_refused() {
-        for (text, ty) in [
-            ("1 2", Type::U8),
-            ("[] x", Type::list(Type::U16)),
-            ("null,", Type::option(Type::U8)),
-        ] {
-            assert!(
-                read(text, &ty).unwrap_err().ends_with("text follows the value"),
-                "{text}"
-            );
+        for (text, ty) in [("1 2", Type::U8), ("[] x", Type::list(Type::U16)), ("null,", Type::option(Type::U8))] {
+            assert!(read(text, &ty).unwrap_err().ends_with("text follows the value"), "{text}");
         }
     }
 
@@ -543,70 +411,32 @@ mod tests {
     fn a_payload_before_its_tag_is_read_when_the_tag_is_known() {
         let inner = Type::variant([("n", Some(Type::list(Type::U16)))]);
         let outer = Type::variant([("none", None), ("some", Some(inner))]);
-        let expected = Value::Variant(
-            1,
-            boxed(Value::Variant(
-                0,
-                boxed(Value::List(vec![Value::U16(1), Value::U16(2)])),
-            )),
-        );
-        assert_eq!(
-            read(r#"{"val":{"val":[1,2],"tag":"n"},"tag":"some"}"#, &outer),
-            Ok(expected)
-        );
+        let expected =
+            Value::Variant(1, boxed(Value::Variant(0, boxed(Value::List(vec![Value::U16(1), Value::U16(2)])))));
+        assert_eq!(read(r#"{"val":{"val":[1,2],"tag":"n"},"tag":"some"}"#, &outer), Ok(expected));
         for (text, message) in [
-            (
-                r#"{"val":{"val":[1,"x"],"tag":"n"},"tag":"some"}"#,
-                "`/val/val/1`: the string `x`, expected `u16`",
-            ),
-            (
-                r#"{"val":[1 2],"tag":"some"}"#,
-                "not JSON at line 1 column 11: expected `,` or `]`",
-            ),
-            (
-                r#"{"val":{"a":1,"a":2},"tag":"none"}"#,
-                "`/val`: an object, expected `null`",
-            ),
-            (
-                r#"{"tag":"none","tag":"none"}"#,
-                "not JSON at line 1 column 15: the key `tag` is repeated",
-            ),
-            (
-                r#"{"val":null,"val":null,"tag":"none"}"#,
-                "not JSON at line 1 column 13: the key `val` is repeated",
-            ),
+            (r#"{"val":{"val":[1,"x"],"tag":"n"},"tag":"some"}"#, "`/val/val/1`: the string `x`, expected `u16`"),
+            (r#"{"val":[1 2],"tag":"some"}"#, "not JSON at line 1 column 11: expected `,` or `]`"),
+            (r#"{"val":{"a":1,"a":2},"tag":"none"}"#, "`/val`: an object, expected `null`"),
+            (r#"{"tag":"none","tag":"none"}"#, "not JSON at line 1 column 15: the key `tag` is repeated"),
+            (r#"{"val":null,"val":null,"tag":"none"}"#, "not JSON at line 1 column 13: the key `val` is repeated"),
         ] {
             assert_eq!(read(text, &outer), Err(message.to_owned()), "{text}");
         }
         let blob = Type::variant([("b", Some(Type::Bytes))]);
         for text in [r#"{"tag":"b","val":[1]}"#, r#"{"val":[1],"tag":"b"}"#] {
             assert!(
-                from_json_text(
-                    text.as_bytes(),
-                    &blob,
-                    &NUMBERS,
-                    &Limits {
-                        depth: 2,
-                        ..Limits::default()
-                    }
-                )
-                .is_ok()
+                from_json_text(text.as_bytes(), &blob, &NUMBERS, &Limits { depth: 2, ..Limits::default() }).is_ok()
             );
         }
         let deep = format!("{{\"val\":{}", "[".repeat(100_000));
-        assert_eq!(
-            read(&deep, &outer),
-            Err("the value nests deeper than 64 levels".to_owned())
-        );
+        assert_eq!(read(&deep, &outer), Err("the value nests deeper than 64 levels".to_owned()));
     }
 
     #[test]
     fn parameters_are_an_object_and_a_missing_result_is_null() {
         let function = FunctionType {
-            params: vec![
-                ("id".to_owned(), Type::U8),
-                ("note".to_owned(), Type::option(Type::String)),
-            ],
+            params: vec![("id".to_owned(), Type::U8), ("note".to_owned(), Type::option(Type::String))],
             result: None,
         };
         let limits = Limits::default();
@@ -619,41 +449,23 @@ mod tests {
             assert_eq!(text, params_from_json(&function, &json, &NUMBERS, &limits));
             text.map_err(|error| error.to_string())
         };
-        assert_eq!(
-            read(serde_json::json!({"id": 1})),
-            Ok(vec![Value::U8(1), Value::none()])
-        );
-        assert_eq!(
-            read(serde_json::json!([1, null])),
-            Ok(vec![Value::U8(1), Value::none()])
-        );
+        assert_eq!(read(serde_json::json!({"id": 1})), Ok(vec![Value::U8(1), Value::none()]));
+        assert_eq!(read(serde_json::json!([1, null])), Ok(vec![Value::U8(1), Value::none()]));
         let signature = "func(id: u8, note: option<string>)";
-        assert_eq!(
-            read(serde_json::json!([1])),
-            Err(format!("the value: an array of 1, expected `{signature}`"))
-        );
+        assert_eq!(read(serde_json::json!([1])), Err(format!("the value: an array of 1, expected `{signature}`")));
         assert_eq!(
             read(serde_json::json!([1, null, 2])),
             Err(format!("the value: an array of more than 2, expected `{signature}`"))
         );
-        assert_eq!(
-            read(serde_json::json!(1)),
-            Err(format!("the value: the number `1`, expected `{signature}`"))
-        );
+        assert_eq!(read(serde_json::json!(1)), Err(format!("the value: the number `1`, expected `{signature}`")));
         assert_eq!(
             read(serde_json::json!({"id": 1, "x": 1})),
             Err(format!("the value: the unknown name `x`, expected `{signature}`"))
         );
-        assert_eq!(
-            result_from_json(&function, &serde_json::Value::Null, &NUMBERS, &limits),
-            Ok(None)
-        );
+        assert_eq!(result_from_json(&function, &serde_json::Value::Null, &NUMBERS, &limits), Ok(None));
         assert!(result_from_json(&function, &serde_json::json!(1), &NUMBERS, &limits).is_err());
         let error = params_to_json(&function, &[Value::U8(1), Value::U8(1)], &NUMBERS, &mut out).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`/note`: a value of kind `u8`, expected `option<string>`"
-        );
+        assert_eq!(error.to_string(), "`/note`: a value of kind `u8`, expected `option<string>`");
         assert_eq!(out, br#"{"id":1}null"#);
     }
 }

@@ -18,11 +18,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 4 << 20,
-            depth: 64,
-            items: 1_000_000,
-        }
+        Self { bytes: 4 << 20, depth: 64, items: 1_000_000 }
     }
 }
 
@@ -65,36 +61,24 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            limits: *limits,
-            items: limits.items,
-        }
+        Self { limits: *limits, items: limits.items }
     }
 
     /// Pays for `count` values before any of them is read, so that claimed lengths cannot reserve memory twice.
     pub(crate) fn charge(&mut self, count: usize) -> Result<(), Exceeded> {
-        self.items = self.items.checked_sub(count).ok_or(Exceeded {
-            bound: Bound::Items,
-            limit: self.limits.items,
-        })?;
+        self.items = self.items.checked_sub(count).ok_or(Exceeded { bound: Bound::Items, limit: self.limits.items })?;
         Ok(())
     }
 
     /// The levels that remain below a value that is `levels` above the floor.
     pub(crate) fn descend(&self, levels: usize) -> Result<usize, Exceeded> {
-        levels.checked_sub(1).ok_or(Exceeded {
-            bound: Bound::Depth,
-            limit: self.limits.depth,
-        })
+        levels.checked_sub(1).ok_or(Exceeded { bound: Bound::Depth, limit: self.limits.depth })
     }
 
     /// Checks that `end` bytes of input are within the limit.
     pub(crate) fn reach(&self, end: usize) -> Result<(), Exceeded> {
         if end > self.limits.bytes {
-            return Err(Exceeded {
-                bound: Bound::Bytes,
-                limit: self.limits.bytes,
-            });
+            return Err(Exceeded { bound: Bound::Bytes, limit: self.limits.bytes });
         }
         Ok(())
     }

@@ -25,11 +25,7 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " at `{}`", self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { write!(f, " at `{}`", self.0) }
     }
 }
 
@@ -40,10 +36,7 @@ pub(crate) struct Shortened<'a, T>(pub(crate) &'a T);
 impl<T: fmt::Display> fmt::Display for Shortened<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 120; // characters
-        let mut text = Prefix {
-            text: String::new(),
-            room: LONGEST,
-        };
+        let mut text = Prefix { text: String::new(), room: LONGEST };
         if write!(text, "{}", self.0).is_err() {
             text.text.push('…');
         }

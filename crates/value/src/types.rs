@@ -93,11 +93,7 @@ impl Type {
     /// `list<element>`: [`Type::Bytes`] where the element is `u8`.
     #[must_use]
     pub fn list(element: Self) -> Self {
-        if element == Self::U8 {
-            Self::Bytes
-        } else {
-            Self::List(Arc::new(element))
-        }
+        if element == Self::U8 { Self::Bytes } else { Self::List(Arc::new(element)) }
     }
 
     /// `option<payload>`.
@@ -122,19 +118,14 @@ impl Type {
     /// `variant { .. }`.
     #[must_use]
     pub fn variant<N: Into<String>>(cases: impl IntoIterator<Item = (N, Option<Self>)>) -> Self {
-        let cases = cases
-            .into_iter()
-            .map(|(name, payload)| (name.into(), payload))
-            .collect();
+        let cases = cases.into_iter().map(|(name, payload)| (name.into(), payload)).collect();
         Self::Variant(Arc::new(Variant { cases }))
     }
 
     /// `enum { .. }`.
     #[must_use]
     pub fn enumeration<N: Into<String>>(cases: impl IntoIterator<Item = N>) -> Self {
-        Self::Enum(Arc::new(Enum {
-            cases: cases.into_iter().map(Into::into).collect(),
-        }))
+        Self::Enum(Arc::new(Enum { cases: cases.into_iter().map(Into::into).collect() }))
     }
 
     /// `result<ok, err>`.
@@ -146,9 +137,7 @@ impl Type {
     /// `flags { .. }`.
     #[must_use]
     pub fn flags<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
-        Self::Flags(Arc::new(Flags {
-            names: names.into_iter().map(Into::into).collect(),
-        }))
+        Self::Flags(Arc::new(Flags { names: names.into_iter().map(Into::into).collect() }))
     }
 
     /// Whether the type is an `option`.
@@ -163,10 +152,7 @@ impl Type {
         if self == other {
             return None;
         }
-        Some(
-            self.nearest_difference(other)
-                .unwrap_or_else(|| format!("expected `{self}`, found `{other}`")),
-        )
+        Some(self.nearest_difference(other).unwrap_or_else(|| format!("expected `{self}`, found `{other}`")))
     }
 
     /// A difference inside two types of the same kind; `None` when they differ as a whole.
@@ -180,9 +166,9 @@ impl Type {
                 .enumerate()
                 .find_map(|(position, (a, b))| within(&format!("tuple element {position}"), a.difference(b))),
             (Self::Record(a), Self::Record(b)) => named_difference("field", &a.fields, &b.fields, Self::difference),
-            (Self::Variant(a), Self::Variant(b)) => named_difference("case", &a.cases, &b.cases, |a, b| {
-                optional_difference(a.as_ref(), b.as_ref())
-            }),
+            (Self::Variant(a), Self::Variant(b)) => {
+                named_difference("case", &a.cases, &b.cases, |a, b| optional_difference(a.as_ref(), b.as_ref()))
+            }
             (Self::Result(a), Self::Result(b)) => within("`ok`", optional_difference(a.ok.as_ref(), b.ok.as_ref()))
                 .or_else(|| within("`err`", optional_difference(a.err.as_ref(), b.err.as_ref()))),
             (_, _) => None,
@@ -216,17 +202,13 @@ pub(crate) fn named_difference<T>(
             return Some(format!("{noun} `{name}` is missing"));
         };
         if name != other_name {
-            return Some(format!(
-                "expected {noun} `{name}` at position {position}, found `{other_name}`"
-            ));
+            return Some(format!("expected {noun} `{name}` at position {position}, found `{other_name}`"));
         }
         if let Some(difference) = difference(ty, other) {
             return Some(format!("{noun} `{name}`: {difference}"));
         }
     }
-    found
-        .get(expected.len())
-        .map(|(name, _)| format!("unexpected {noun} `{name}`"))
+    found.get(expected.len()).map(|(name, _)| format!("unexpected {noun} `{name}`"))
 }
 
 impl fmt::Display for Type {

@@ -34,20 +34,12 @@ pub struct InvalidWit {
 }
 
 fn location(file: &str, line: usize) -> String {
-    if line == 0 {
-        file.to_owned()
-    } else {
-        format!("{file}:{line}")
-    }
+    if line == 0 { file.to_owned() } else { format!("{file}:{line}") }
 }
 
 impl InvalidWit {
     fn whole(file: &str, message: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: 0,
-            message: message.into(),
-        }
+        Self { file: file.to_owned(), line: 0, message: message.into() }
     }
 
     fn spanned(sources: &SourceMap, span: Span, message: impl Into<String>) -> Self {
@@ -55,11 +47,7 @@ impl InvalidWit {
         let mut parts = place.rsplitn(3, ':');
         let _column = parts.next();
         let line = parts.next().and_then(|line| line.parse().ok()).unwrap_or(0);
-        Self {
-            file: parts.next().unwrap_or(".").to_owned(),
-            line,
-            message: message.into(),
-        }
+        Self { file: parts.next().unwrap_or(".").to_owned(), line, message: message.into() }
     }
 }
 
@@ -131,34 +119,21 @@ impl Wit {
     pub fn parse(sources: &[WitSource]) -> Result<Self, InvalidWit> {
         let groups = Groups::sort(sources)?;
         let main = parse_group(&groups.main)?;
-        let deps = groups
-            .deps
-            .iter()
-            .map(|(_, files)| parse_group(files))
-            .collect::<Result<Vec<_>, _>>()?;
+        let deps = groups.deps.iter().map(|(_, files)| parse_group(files)).collect::<Result<Vec<_>, _>>()?;
         let mut resolve = Resolve::new();
         let package = resolve
             .push_groups(main, deps)
             .map_err(|error| InvalidWit::spanned(&resolve.source_map, error.kind().span(), error.to_string()))?;
-        Ok(Self::index(
-            compile::package_name(&resolve, package),
-            compile::interfaces(&resolve, package),
-        ))
+        Ok(Self::index(compile::package_name(&resolve, package), compile::interfaces(&resolve, package)))
     }
 
     fn index(package: String, interfaces: Vec<Interface>) -> Self {
         let index = interfaces.iter().enumerate().map(|(position, interface)| {
             let functions = interface.functions.iter().enumerate();
-            let functions = functions
-                .map(|(position, function)| (function.name.clone(), position))
-                .collect();
+            let functions = functions.map(|(position, function)| (function.name.clone(), position)).collect();
             (interface.name.clone(), (position, functions))
         });
-        Self {
-            package,
-            index: index.collect(),
-            interfaces,
-        }
+        Self { package, index: index.collect(), interfaces }
     }
 
     /// The name of the package: `ns:pkg@version`.
@@ -175,9 +150,7 @@ impl Wit {
     /// An interface by its wRPC instance name.
     #[must_use]
     pub fn interface(&self, name: &str) -> Option<&Interface> {
-        self.index
-            .get(name)
-            .and_then(|(position, _)| self.interfaces.get(*position))
+        self.index.get(name).and_then(|(position, _)| self.interfaces.get(*position))
     }
 
     /// A function by its wRPC instance and function name.
@@ -198,15 +171,9 @@ impl<'s> Groups<'s> {
     fn sort(sources: &'s [WitSource]) -> Result<Self, InvalidWit> {
         const LARGEST: usize = 16 << 20; // bytes: the parser counts positions in 32 bits
         if sources.iter().map(|source| source.text.len()).sum::<usize>() > LARGEST {
-            return Err(InvalidWit::whole(
-                ".",
-                format!("the files are larger than {LARGEST} bytes together"),
-            ));
+            return Err(InvalidWit::whole(".", format!("the files are larger than {LARGEST} bytes together")));
         }
-        let mut groups = Self {
-            main: Vec::new(),
-            deps: Vec::new(),
-        };
+        let mut groups = Self { main: Vec::new(), deps: Vec::new() };
         for source in sources {
             groups.add(source)?;
         }
@@ -242,8 +209,7 @@ fn parse_group(files: &[&WitSource]) -> Result<UnresolvedPackageGroup, InvalidWi
     for file in files {
         map.push_str(&file.path, file.text.as_str());
     }
-    map.parse()
-        .map_err(|(map, error)| InvalidWit::spanned(&map, error.kind().span(), error.to_string()))
+    map.parse().map_err(|(map, error)| InvalidWit::spanned(&map, error.kind().span(), error.to_string()))
 }
 
 #[cfg(test)]
@@ -252,13 +218,7 @@ mod tests {
     use crate::Type;
 
     fn sources(files: &[(&str, &str)]) -> Vec<WitSource> {
-        files
-            .iter()
-            .map(|(path, text)| WitSource {
-                path: (*path).to_owned(),
-                text: (*text).to_owned(),
-            })
-            .collect()
+        files.iter().map(|(path, text)| WitSource { path: (*path).to_owned(), text: (*text).to_owned() }).collect()
     }
 
     fn parse(files: &[(&str, &str)]) -> Wit {
@@ -275,10 +235,7 @@ mod tests {
 
     fn kind(body: &str, name: &str) -> FunctionKind {
         let wit = parse(&[("i.wit", &format!("package a:b; interface i {{ {body} }}"))]);
-        wit.function("a:b/i", name)
-            .unwrap_or_else(|| panic!("no `{name}`"))
-            .kind
-            .clone()
+        wit.function("a:b/i", name).unwrap_or_else(|| panic!("no `{name}`")).kind.clone()
     }
 
     fn shown(body: &str, name: &str) -> String {
@@ -332,20 +289,14 @@ mod tests {
             ("deps/money/more.wit", "package money:types@0.2.0; interface more {}"),
             ("./billing.wit", BILLING),
             ("deps/money/types.wit", MONEY),
-            (
-                "extra.wit",
-                "package acme:billing@1.0.0; interface extra { f: func(); } world w { export extra; }",
-            ),
+            ("extra.wit", "package acme:billing@1.0.0; interface extra { f: func(); } world w { export extra; }"),
         ]);
         assert_eq!(names(&wit).len(), 2);
     }
 
     #[test]
     fn without_an_exporting_world_every_interface_counts() {
-        let wit = parse(&[(
-            "i.wit",
-            "package a:b; interface x { f: func(); } interface y { g: func(); }",
-        )]);
+        let wit = parse(&[("i.wit", "package a:b; interface x { f: func(); } interface y { g: func(); }")]);
         assert_eq!(names(&wit), ["a:b/x", "a:b/y"]);
         let wit = parse(&[("i.wit", "package a:b; interface x { f: func(); } world w { import x; }")]);
         assert_eq!(names(&wit), ["a:b/x"]);
@@ -360,9 +311,7 @@ mod tests {
         let wit = parse(&[("w.wit", text)]);
         assert_eq!(names(&wit), ["", "inner"]);
         assert!(wit.function("", "run").unwrap().typed().is_some());
-        let FunctionKind::Opaque(reason) = &wit.function("", "stop").unwrap().kind else {
-            panic!("typed")
-        };
+        let FunctionKind::Opaque(reason) = &wit.function("", "stop").unwrap().kind else { panic!("typed") };
         assert_eq!(reason, "two worlds export it with different types");
     }
 
@@ -421,15 +370,8 @@ mod tests {
         assert_eq!((error.file.as_str(), error.line), ("a.wit", 3));
         let error = refusal(&[("b.wit", BILLING)]);
         assert_eq!((error.file.as_str(), error.line), ("b.wit", 6));
-        assert!(
-            error.message.starts_with("package 'money:types@0.2.0' not found"),
-            "{error}"
-        );
-        let error = refusal(&[
-            ("b.wit", BILLING),
-            ("deps/m/a.wit", MONEY),
-            ("deps/m/b.wit", "package x:y;\n!"),
-        ]);
+        assert!(error.message.starts_with("package 'money:types@0.2.0' not found"), "{error}");
+        let error = refusal(&[("b.wit", BILLING), ("deps/m/a.wit", MONEY), ("deps/m/b.wit", "package x:y;\n!")]);
         assert_eq!((error.file.as_str(), error.line), ("deps/m/b.wit", 2));
         let other = "package money:types@0.2.0;\ninterface money {}";
         let error = refusal(&[("b.wit", BILLING), ("deps/m.wit", other)]);
@@ -438,37 +380,19 @@ mod tests {
 
     #[test]
     fn a_file_that_belongs_nowhere_is_refused() {
-        for path in [
-            "../a.wit",
-            "/a.wit",
-            "sub/a.wit",
-            "deps/a/b/c.wit",
-            "a.txt",
-            "deps/.wit",
-            "deps//a.wit",
-            "",
-        ] {
+        for path in ["../a.wit", "/a.wit", "sub/a.wit", "deps/a/b/c.wit", "a.txt", "deps/.wit", "deps//a.wit", ""] {
             let error = refusal(&[("ok.wit", "package a:b;"), (path, "package a:b;")]);
             assert_eq!((error.file.as_str(), error.line), (path, 0), "{path}");
         }
-        assert_eq!(
-            refusal(&[]).to_string(),
-            ".: no `.wit` file stands in the folder itself"
-        );
+        assert_eq!(refusal(&[]).to_string(), ".: no `.wit` file stands in the folder itself");
         assert_eq!(refusal(&[("deps/a.wit", "package a:b;")]).line, 0);
     }
 
     #[test]
     fn a_type_that_doubles_at_each_line_is_opaque() {
         let lines = (1..60).map(|line| format!("type t{line} = tuple<t{}, t{}>;", line - 1, line - 1));
-        let body = format!(
-            "type t0 = tuple<u8, u8>; {} f: func(x: t59); g: func(x: t5);",
-            lines.collect::<String>()
-        );
-        assert_eq!(
-            shown(&body, "f"),
-            "opaque: parameter `x` is or holds a type of more than 10000 parts"
-        );
+        let body = format!("type t0 = tuple<u8, u8>; {} f: func(x: t59); g: func(x: t5);", lines.collect::<String>());
+        assert_eq!(shown(&body, "f"), "opaque: parameter `x` is or holds a type of more than 10000 parts");
         assert!(shown(&body, "g").starts_with("func(x: tuple<"));
     }
 
@@ -476,10 +400,7 @@ mod tests {
     fn a_type_that_nests_at_each_line_is_opaque() {
         let lines = (1..1_000).map(|line| format!("record r{line} {{ f: r{} }}", line - 1));
         let body = format!("record r0 {{ f: u8 }} {} f: func(x: r999);", lines.collect::<String>());
-        assert_eq!(
-            shown(&body, "f"),
-            "opaque: parameter `x` is or holds a type nested deeper than 100 levels"
-        );
+        assert_eq!(shown(&body, "f"), "opaque: parameter `x` is or holds a type nested deeper than 100 levels");
     }
 
     #[test]

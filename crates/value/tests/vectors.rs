@@ -34,17 +34,10 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&ours, ty, &mut bytes).unwrap();
         assert_eq!(bytes, expected, "{shown}");
-        assert_eq!(
-            decode([ty], &expected, &Limits::default()).as_deref(),
-            Ok(&[ours][..]),
-            "{shown}"
-        );
+        assert_eq!(decode([ty], &expected, &Limits::default()).as_deref(), Ok(&[ours][..]), "{shown}");
 
         let mut rest = BytesMut::from(bytes.as_slice());
-        let read = <T as Decode<Incoming>>::Decoder::default()
-            .decode(&mut rest)
-            .unwrap()
-            .unwrap();
+        let read = <T as Decode<Incoming>>::Decoder::default().decode(&mut rest).unwrap().unwrap();
         assert_eq!(format!("{read:?}"), shown);
         assert!(rest.is_empty(), "{shown}");
     }
@@ -69,15 +62,7 @@ mod tests {
 
     #[test]
     fn floats_agree() {
-        for value in [
-            0.0,
-            -0.0,
-            1.5,
-            f64::MIN_POSITIVE,
-            f64::MAX,
-            f64::INFINITY,
-            f64::NEG_INFINITY,
-        ] {
+        for value in [0.0, -0.0, 1.5, f64::MIN_POSITIVE, f64::MAX, f64::INFINITY, f64::NEG_INFINITY] {
             agree(value, &Type::F64, Value::F64(value));
             agree(value as f32, &Type::F32, Value::F32(value as f32));
         }
@@ -106,17 +91,7 @@ mod tests {
         for value in [true, false] {
             agree(value, &Type::Bool, Value::Bool(value));
         }
-        for value in [
-            '\0',
-            'a',
-            'ß',
-            '\u{7ff}',
-            '\u{800}',
-            '€',
-            '\u{ffff}',
-            '\u{10000}',
-            '\u{10ffff}',
-        ] {
+        for value in ['\0', 'a', 'ß', '\u{7ff}', '\u{800}', '€', '\u{ffff}', '\u{10000}', '\u{10ffff}'] {
             agree(value, &Type::Char, Value::Char(value));
         }
         for length in [0, 1, 127, 128, 300, 20_000] {
@@ -146,11 +121,7 @@ mod tests {
         agree(Some(None::<u32>), &twice, Value::some(Value::none()));
         agree(Some(Some(7u32)), &twice, Value::some(Value::some(Value::U32(7))));
         let outcome = Type::result(Some(Type::U16), Some(Type::String));
-        agree(
-            Ok::<u16, String>(500),
-            &outcome,
-            Value::Result(Ok(Some(Box::new(Value::U16(500))))),
-        );
+        agree(Ok::<u16, String>(500), &outcome, Value::Result(Ok(Some(Box::new(Value::U16(500))))));
         let refusal = Value::Result(Err(Some(Box::new(Value::String("no".to_owned())))));
         agree(Err::<u16, String>("no".to_owned()), &outcome, refusal);
         let plain = Type::result(None, None);
@@ -159,12 +130,7 @@ mod tests {
         agree(
             (1u8, 'x', -5i32, vec![true]),
             &Type::tuple([Type::U8, Type::Char, Type::S32, Type::list(Type::Bool)]),
-            Value::Tuple(vec![
-                Value::U8(1),
-                Value::Char('x'),
-                Value::S32(-5),
-                Value::List(vec![Value::Bool(true)]),
-            ]),
+            Value::Tuple(vec![Value::U8(1), Value::Char('x'), Value::S32(-5), Value::List(vec![Value::Bool(true)])]),
         );
     }
 
@@ -200,32 +166,15 @@ mod tests {
 
     /// The type of a parameter in the WIT that the bindings were generated from.
     fn ty(function: &str, parameter: &str) -> Type {
-        let source = WitSource {
-            path: "shapes.wit".to_owned(),
-            text: include_str!("shapes.wit").to_owned(),
-        };
+        let source = WitSource { path: "shapes.wit".to_owned(), text: include_str!("shapes.wit").to_owned() };
         let wit = Wit::parse(&[source]).unwrap();
-        let function = wit
-            .function("acme:shapes/shapes@1.0.0", function)
-            .unwrap()
-            .typed()
-            .unwrap();
-        function
-            .params
-            .iter()
-            .find(|(name, _)| name == parameter)
-            .unwrap()
-            .1
-            .clone()
+        let function = wit.function("acme:shapes/shapes@1.0.0", function).unwrap().typed().unwrap();
+        function.params.iter().find(|(name, _)| name == parameter).unwrap().1.clone()
     }
 
     fn point(x: i32) -> (generated::Point, Value) {
-        let theirs = generated::Point {
-            x,
-            y: Some(0.25),
-            label: "here".to_owned(),
-            blob: Bytes::from_static(&[1, 2, 3]),
-        };
+        let theirs =
+            generated::Point { x, y: Some(0.25), label: "here".to_owned(), blob: Bytes::from_static(&[1, 2, 3]) };
         let ours = Value::Record(vec![
             Value::S32(x),
             Value::some(Value::F64(0.25)),
@@ -242,10 +191,7 @@ mod tests {
         let (first, ours_first) = point(1);
         let (second, ours_second) = point(i32::MIN);
         agree(
-            generated::Nested {
-                points: vec![first, second],
-                at: (9, '€', true),
-            },
+            generated::Nested { points: vec![first, second], at: (9, '€', true) },
             &ty("points", "nested"),
             Value::Record(vec![
                 Value::List(vec![ours_first, ours_second]),
@@ -267,17 +213,9 @@ mod tests {
         let ours = Value::List(vec![Value::Enum(0), Value::Enum(2)]);
         agree(Shape::Many(names), &ty_shape, Value::Variant(2, boxed(ours)));
         agree(Shape::Maybe(None), &ty_shape, Value::Variant(3, boxed(Value::none())));
-        agree(
-            Shape::Maybe(Some(700)),
-            &ty_shape,
-            Value::Variant(3, boxed(Value::some(Value::U16(700)))),
-        );
+        agree(Shape::Maybe(Some(700)), &ty_shape, Value::Variant(3, boxed(Value::some(Value::U16(700)))));
         let ours = Value::Result(Err(boxed(Value::String("no".to_owned()))));
-        agree(
-            Shape::Outcome(Err("no".to_owned())),
-            &ty_shape,
-            Value::Variant(4, boxed(ours)),
-        );
+        agree(Shape::Outcome(Err("no".to_owned())), &ty_shape, Value::Variant(4, boxed(ours)));
         agree(Color::Green, &ty("shapes", "color"), Value::Enum(1));
     }
 
@@ -288,39 +226,19 @@ mod tests {
     #[test]
     fn flags_agree() {
         for number in [0, 1, 4, 7] {
-            agree(
-                generated::Three::from_bits(number as u8).unwrap(),
-                &ty("bits", "three"),
-                bits(3, number),
-            );
+            agree(generated::Three::from_bits(number as u8).unwrap(), &ty("bits", "three"), bits(3, number));
         }
         for number in [0, 1, 0x80, 0xff] {
-            agree(
-                generated::Eight::from_bits(number as u8).unwrap(),
-                &ty("bits", "eight"),
-                bits(8, number),
-            );
+            agree(generated::Eight::from_bits(number as u8).unwrap(), &ty("bits", "eight"), bits(8, number));
         }
         for number in [0, 1, 0x80, 0x1ff] {
-            agree(
-                generated::Nine::from_bits(number as u16).unwrap(),
-                &ty("bits", "nine"),
-                bits(9, number),
-            );
+            agree(generated::Nine::from_bits(number as u16).unwrap(), &ty("bits", "nine"), bits(9, number));
         }
         for number in [0, 0x8000, 0xffff] {
-            agree(
-                generated::Sixteen::from_bits(number as u16).unwrap(),
-                &ty("bits", "sixteen"),
-                bits(16, number),
-            );
+            agree(generated::Sixteen::from_bits(number as u16).unwrap(), &ty("bits", "sixteen"), bits(16, number));
         }
         for number in [0, 1, 0x8000_0000, u32::MAX] {
-            agree(
-                generated::ThirtyTwo::from_bits(number).unwrap(),
-                &ty("bits", "thirty-two"),
-                bits(32, number),
-            );
+            agree(generated::ThirtyTwo::from_bits(number).unwrap(), &ty("bits", "thirty-two"), bits(32, number));
         }
     }
 
@@ -330,17 +248,11 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&bits(17, 0x1_0203), &ty("bits", "seventeen"), &mut bytes).unwrap();
         let mut rest = BytesMut::from(bytes.as_slice());
-        let read = <generated::Seventeen as Decode<Incoming>>::Decoder::default()
-            .decode(&mut rest)
-            .unwrap();
+        let read = <generated::Seventeen as Decode<Incoming>>::Decoder::default().decode(&mut rest).unwrap();
         assert_eq!(read.map(|flags| flags.bits()), Some(0x1_0203));
         assert!(rest.is_empty());
         let mut theirs = BytesMut::new();
         Encode::<Outgoing>::encode(read.unwrap(), &mut Default::default(), &mut theirs).unwrap();
-        assert_eq!(
-            theirs.len(),
-            4,
-            "the generated code has been mended: compare it in `flags_agree`"
-        );
+        assert_eq!(theirs.len(), 4, "the generated code has been mended: compare it in `flags_agree`");
     }
 }

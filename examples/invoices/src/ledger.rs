@@ -22,9 +22,7 @@ pub enum Status {
 impl Status {
     /// The status by its name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Open, Self::Paid, Self::Void]
-            .into_iter()
-            .find(|status| status.name() == name)
+        [Self::Open, Self::Paid, Self::Void].into_iter().find(|status| status.name() == name)
     }
 
     fn name(self) -> &'static str {
@@ -173,11 +171,7 @@ impl Ledger {
                 id: invoice_id(number),
                 customer: customer.to_owned(),
                 status,
-                lines: vec![Line {
-                    item: item.to_owned(),
-                    quantity,
-                    price,
-                }],
+                lines: vec![Line { item: item.to_owned(), quantity, price }],
                 total: u64::from(quantity) * price,
                 due: Some("2026-12-31".to_owned()),
                 note: None,
@@ -192,9 +186,7 @@ impl Ledger {
     /// # Errors
     /// [`Objection::NotFound`].
     pub fn get(&self, id: &str) -> Result<&Invoice, Objection> {
-        number(id)
-            .and_then(|number| self.invoices.get(&number))
-            .ok_or_else(|| Objection::NotFound(id.to_owned()))
+        number(id).and_then(|number| self.invoices.get(&number)).ok_or_else(|| Objection::NotFound(id.to_owned()))
     }
 
     /// The invoices that match, oldest first.
@@ -202,19 +194,11 @@ impl Ledger {
         let matching = || {
             self.invoices
                 .values()
-                .filter(|invoice| {
-                    search
-                        .customer
-                        .as_ref()
-                        .is_none_or(|customer| invoice.customer == *customer)
-                })
+                .filter(|invoice| search.customer.as_ref().is_none_or(|customer| invoice.customer == *customer))
                 .filter(|invoice| search.status.is_none_or(|status| invoice.status == status))
         };
         let limit = search.limit.min(SEARCH_LIMIT);
-        Page {
-            invoices: matching().take(limit).cloned().collect(),
-            matched: matching().count(),
-        }
+        Page { invoices: matching().take(limit).cloned().collect(), matched: matching().count() }
     }
 
     /// A new invoice, open.
@@ -230,30 +214,15 @@ impl Ledger {
             return Err(Objection::Invalid("an invoice needs a line".to_owned()));
         }
         if let Some(due) = due.as_ref().filter(|due| !is_date(due)) {
-            return Err(Objection::Invalid(format!(
-                "`{due}` is no date: write it as YYYY-MM-DD"
-            )));
+            return Err(Objection::Invalid(format!("`{due}` is no date: write it as YYYY-MM-DD")));
         }
         let total = lines
             .iter()
-            .try_fold(0_u64, |sum, line| {
-                sum.checked_add(line.price.checked_mul(u64::from(line.quantity))?)
-            })
+            .try_fold(0_u64, |sum, line| sum.checked_add(line.price.checked_mul(u64::from(line.quantity))?))
             .ok_or_else(|| Objection::Invalid("the total is too large".to_owned()))?;
-        let number = self
-            .invoices
-            .last_key_value()
-            .map_or(Self::FIRST, |(last, _)| last.saturating_add(1));
+        let number = self.invoices.last_key_value().map_or(Self::FIRST, |(last, _)| last.saturating_add(1));
         let id = invoice_id(number);
-        let invoice = Invoice {
-            id,
-            customer,
-            status: Status::Open,
-            lines,
-            total,
-            due,
-            note: None,
-        };
+        let invoice = Invoice { id, customer, status: Status::Open, lines, total, due, note: None };
         Ok(self.invoices.entry(number).or_insert(invoice))
     }
 
@@ -271,11 +240,7 @@ impl Ledger {
             )));
         }
         invoice.status = Status::Paid;
-        let receipt = Receipt {
-            number: format!("REC-{receipts}"),
-            invoice: id.to_owned(),
-            amount: payment.amount,
-        };
+        let receipt = Receipt { number: format!("REC-{receipts}"), invoice: id.to_owned(), amount: payment.amount };
         self.receipts = receipts;
         Ok(receipt)
     }
@@ -297,10 +262,9 @@ impl Ledger {
             .ok_or_else(|| Objection::NotFound(id.to_owned()))?;
         match invoice.status {
             Status::Open => Ok(invoice),
-            Status::Paid | Status::Void => Err(Objection::Refused(format!(
-                "invoice `{id}` is {}",
-                invoice.status.name()
-            ))),
+            Status::Paid | Status::Void => {
+                Err(Objection::Refused(format!("invoice `{id}` is {}", invoice.status.name())))
+            }
         }
     }
 }
@@ -326,24 +290,12 @@ mod tests {
     use super::*;
 
     fn search(customer: Option<&str>, status: Option<Status>, limit: usize) -> Search {
-        Search {
-            customer: customer.map(str::to_owned),
-            status,
-            limit,
-        }
+        Search { customer: customer.map(str::to_owned), status, limit }
     }
 
     fn draft() -> Draft {
-        let line = Line {
-            item: "tnt".to_owned(),
-            quantity: 3,
-            price: 700,
-        };
-        Draft {
-            customer: "acme".to_owned(),
-            lines: vec![line],
-            due: None,
-        }
+        let line = Line { item: "tnt".to_owned(), quantity: 3, price: 700 };
+        Draft { customer: "acme".to_owned(), lines: vec![line], due: None }
     }
 
     #[test]
@@ -360,38 +312,19 @@ mod tests {
     fn a_new_invoice_is_open_and_has_the_next_number() {
         let mut ledger = Ledger::with_history();
         let invoice = ledger.create(draft()).unwrap().clone();
-        assert_eq!(
-            (invoice.id.as_str(), invoice.total, invoice.status),
-            ("INV-1005", 2_100, Status::Open)
-        );
+        assert_eq!((invoice.id.as_str(), invoice.total, invoice.status), ("INV-1005", 2_100, Status::Open));
         assert_eq!(ledger.get("INV-1005"), Ok(&invoice));
     }
 
     #[test]
     fn a_draft_that_makes_no_sense_is_refused() {
         let mut ledger = Ledger::new();
-        let huge = Line {
-            item: "sun".to_owned(),
-            quantity: 2,
-            price: u64::MAX,
-        };
+        let huge = Line { item: "sun".to_owned(), quantity: 2, price: u64::MAX };
         for nonsense in [
-            Draft {
-                customer: String::new(),
-                ..draft()
-            },
-            Draft {
-                lines: Vec::new(),
-                ..draft()
-            },
-            Draft {
-                due: Some("tomorrow".to_owned()),
-                ..draft()
-            },
-            Draft {
-                lines: vec![huge],
-                ..draft()
-            },
+            Draft { customer: String::new(), ..draft() },
+            Draft { lines: Vec::new(), ..draft() },
+            Draft { due: Some("tomorrow".to_owned()), ..draft() },
+            Draft { lines: vec![huge], ..draft() },
         ] {
             assert!(matches!(ledger.create(nonsense), Err(Objection::Invalid(_))));
         }
@@ -401,10 +334,7 @@ mod tests {
     #[test]
     fn an_invoice_is_paid_once_and_in_full() {
         let mut ledger = Ledger::with_history();
-        let pay = |amount| Payment {
-            amount,
-            method: Method::Card,
-        };
+        let pay = |amount| Payment { amount, method: Method::Card };
         assert!(matches!(ledger.pay("INV-1001", pay(1)), Err(Objection::Refused(_))));
         assert_eq!(ledger.pay("INV-1001", pay(9_000)).unwrap().number, "REC-1");
         assert!(matches!(ledger.pay("INV-1001", pay(9_000)), Err(Objection::Refused(_))));
@@ -414,14 +344,8 @@ mod tests {
     #[test]
     fn a_void_invoice_stays_void() {
         let mut ledger = Ledger::with_history();
-        assert_eq!(
-            ledger.void("INV-1001", "a mistake".to_owned()).unwrap().note.as_deref(),
-            Some("a mistake")
-        );
-        assert!(matches!(
-            ledger.void("INV-1001", String::new()),
-            Err(Objection::Refused(_))
-        ));
+        assert_eq!(ledger.void("INV-1001", "a mistake".to_owned()).unwrap().note.as_deref(), Some("a mistake"));
+        assert!(matches!(ledger.void("INV-1001", String::new()), Err(Objection::Refused(_))));
     }
 
     #[test]

@@ -46,10 +46,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.ready_file {
         invoices::write_ready_file(path, address, std::process::id())?;
     }
-    std::io::Write::write_fmt(
-        &mut std::io::stderr(),
-        format_args!("invoices: listening on http://{address}\n"),
-    )?;
+    std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("invoices: listening on http://{address}\n"))?;
     tokio::join!(invoices::serve(listener, shutdown.clone()), signalled);
     Ok(())
 }

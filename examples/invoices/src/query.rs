@@ -14,10 +14,7 @@ fn pair(pair: &str) -> Option<(String, String)> {
 
 fn decoded(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
-    percent_decode(spaced.as_bytes())
-        .decode_utf8()
-        .ok()
-        .map(std::borrow::Cow::into_owned)
+    percent_decode(spaced.as_bytes()).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]

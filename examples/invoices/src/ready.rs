@@ -7,9 +7,7 @@ use std::{fs, io, net::SocketAddr, path::Path};
 /// # Errors
 /// What the file system says.
 pub fn write(path: &Path, address: SocketAddr, pid: u32) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut unfinished = name.to_owned();
     unfinished.push(format!(".{pid}"));
     let unfinished = path.with_file_name(unfinished);

@@ -21,19 +21,13 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Self {
         let body = json!({ "error": { "code": code, "message": message } });
-        Self {
-            status,
-            body: body.to_string().into(),
-        }
+        Self { status, body: body.to_string().into() }
     }
 
     fn json(status: StatusCode, value: &impl Serialize) -> Self {
         serde_json::to_vec(value).map_or_else(
             |error| Self::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
-            |body| Self {
-                status,
-                body: body.into(),
-            },
+            |body| Self { status, body: body.into() },
         )
     }
 }
@@ -89,21 +83,13 @@ fn segments(path: &str) -> Result<Vec<String>, Answer> {
     path.strip_prefix('/')
         .unwrap_or(path)
         .split('/')
-        .map(|segment| {
-            percent_decode_str(segment)
-                .decode_utf8()
-                .map(std::borrow::Cow::into_owned)
-        })
+        .map(|segment| percent_decode_str(segment).decode_utf8().map(std::borrow::Cow::into_owned))
         .collect::<Result<_, _>>()
         .map_err(|_| invalid("the path is not UTF-8"))
 }
 
 fn search(text: &str) -> Result<Search, Answer> {
-    let mut search = Search {
-        customer: None,
-        status: None,
-        limit: SEARCH_LIMIT,
-    };
+    let mut search = Search { customer: None, status: None, limit: SEARCH_LIMIT };
     for (name, value) in query::pairs(text).ok_or_else(|| invalid("the query is not UTF-8"))? {
         match name.as_str() {
             "customer" => search.customer = Some(value),
@@ -124,28 +110,18 @@ fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
 
 /// Why an invoice is made void. Over ten years clients have come to send it in three ways.
 fn reason(request: &Parts, body: &[u8]) -> Result<String, Answer> {
-    let media = request
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let media = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let text = str::from_utf8(body).map_err(|_| invalid("the reason is not UTF-8"))?;
     match media.split(';').next().unwrap_or_default().trim() {
         "application/json" => {
             let value: serde_json::Value = parsed(body)?;
             let reason = value.get("reason").unwrap_or(&value).as_str();
-            reason
-                .map(str::to_owned)
-                .ok_or_else(|| invalid("the body has no `reason`"))
+            reason.map(str::to_owned).ok_or_else(|| invalid("the body has no `reason`"))
         }
         "application/x-www-form-urlencoded" => {
-            let mut pairs = query::pairs(text)
-                .ok_or_else(|| invalid("the reason is not UTF-8"))?
-                .into_iter();
+            let mut pairs = query::pairs(text).ok_or_else(|| invalid("the reason is not UTF-8"))?.into_iter();
             let reason = pairs.find(|(name, _)| name == "reason");
-            reason
-                .map(|(_, reason)| reason)
-                .ok_or_else(|| invalid("the form has no `reason`"))
+            reason.map(|(_, reason)| reason).ok_or_else(|| invalid("the form has no `reason`"))
         }
         _ => Ok(text.to_owned()),
     }
@@ -163,12 +139,7 @@ mod tests {
     }
 
     fn ask_as(ledger: &mut Ledger, (method, path): (&str, &str), media: &str, body: &str) -> (u16, Value) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(CONTENT_TYPE, media)
-            .body(())
-            .unwrap();
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(()).unwrap();
         let answer = answer(ledger, &request.into_parts().0, body.as_bytes());
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap())
     }
@@ -182,39 +153,20 @@ mod tests {
             "id": "INV-1005", "customer": "initech", "status": "open", "total": 1999, "due": "2027-01-31",
             "lines": [{ "item": "stapler", "quantity": 1, "price": 1999 }],
         });
-        assert_eq!(
-            ask(&mut ledger, "POST", "/api/v1/invoices", draft),
-            (201, invoice.clone())
-        );
+        assert_eq!(ask(&mut ledger, "POST", "/api/v1/invoices", draft), (201, invoice.clone()));
         assert_eq!(ask(&mut ledger, "GET", "/api/v1/invoices/INV-1005", ""), (200, invoice));
         let payment = r#"{"amount":1999,"method":"transfer"}"#;
         let receipt = json!({ "number": "REC-1", "invoice": "INV-1005", "amount": 1999 });
-        assert_eq!(
-            ask(&mut ledger, "POST", "/api/v1/invoices/INV-1005/payments", payment),
-            (201, receipt)
-        );
-        let (status, body) = ask(
-            &mut ledger,
-            "POST",
-            "/api/v1/invoices/INV-1005/void",
-            r#"{"reason":"late"}"#,
-        );
+        assert_eq!(ask(&mut ledger, "POST", "/api/v1/invoices/INV-1005/payments", payment), (201, receipt));
+        let (status, body) = ask(&mut ledger, "POST", "/api/v1/invoices/INV-1005/void", r#"{"reason":"late"}"#);
         assert_eq!((status, &body["error"]["code"]), (409, &json!("refused")));
     }
 
     #[test]
     fn a_search_reads_its_query() {
         let mut ledger = Ledger::with_history();
-        let (status, page) = ask(
-            &mut ledger,
-            "GET",
-            "/api/v1/invoices?customer=acme&status=open&limit=1",
-            "",
-        );
-        assert_eq!(
-            (status, &page["matched"], &page["invoices"][0]["id"]),
-            (200, &json!(2), &json!("INV-1001"))
-        );
+        let (status, page) = ask(&mut ledger, "GET", "/api/v1/invoices?customer=acme&status=open&limit=1", "");
+        assert_eq!((status, &page["matched"], &page["invoices"][0]["id"]), (200, &json!(2), &json!("INV-1001")));
     }
 
     #[test]
@@ -227,10 +179,7 @@ mod tests {
         ] {
             let mut ledger = Ledger::with_history();
             let (status, invoice) = ask_as(&mut ledger, ("POST", "/api/v1/invoices/INV-1001/void"), media, body);
-            assert_eq!(
-                (status, &invoice["status"], &invoice["note"]),
-                (200, &json!("void"), &json!("too late"))
-            );
+            assert_eq!((status, &invoice["status"], &invoice["note"]), (200, &json!("void"), &json!("too late")));
         }
     }
 
@@ -253,11 +202,7 @@ mod tests {
             ("POST", "/api/v1/invoices/INV-1003/void", r#""x""#, 409, "refused"),
         ] {
             let (got, answer) = ask(&mut ledger, method, path, body);
-            assert_eq!(
-                (got, answer["error"]["code"].as_str()),
-                (status, Some(code)),
-                "{method} {path}"
-            );
+            assert_eq!((got, answer["error"]["code"].as_str()), (status, Some(code)), "{method} {path}");
         }
     }
 }

@@ -75,31 +75,15 @@ async fn respond(request: Request<Incoming>, ledger: Arc<Mutex<Ledger>>) -> Resu
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
             routes::answer(&mut ledger, &parts, &body.to_bytes())
         }
-        Err(_) => Answer::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "the body is longer than 64 KiB",
-        ),
+        Err(_) => Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is longer than 64 KiB"),
     };
-    let caller = parts
-        .headers
-        .get("x-caller")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("-");
-    let line = format!(
-        "{} {} {} caller={caller}\n",
-        parts.method,
-        parts.uri,
-        answer.status.as_u16()
-    );
+    let caller = parts.headers.get("x-caller").and_then(|value| value.to_str().ok()).unwrap_or("-");
+    let line = format!("{} {} {} caller={caller}\n", parts.method, parts.uri, answer.status.as_u16());
     // Without a stderr there is nobody to tell.
     let _ = io::stderr().write_all(line.as_bytes());
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -127,17 +111,12 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = "GET /api/v1/invoices/INV-1001 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         let answer = exchange(&mut stream, request).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains(r#""id":"INV-1001""#),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains(r#""id":"INV-1001""#), "{answer}");
 
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = "x".repeat(BODY_LIMIT + 1);
-        let request = format!(
-            "POST /api/v1/invoices HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request =
+            format!("POST /api/v1/invoices HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut status = [0; 12];
         stream.read_exact(&mut status).await.unwrap();

@@ -37,13 +37,8 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut daemon = Self {
-            child,
-            ready: serde_json::Value::Null,
-        };
-        daemon.ready = daemon
-            .wait_ready(&ready, &log)
-            .with_context(|| format!("{name} does not come up"))?;
+        let mut daemon = Self { child, ready: serde_json::Value::Null };
+        daemon.ready = daemon.wait_ready(&ready, &log).with_context(|| format!("{name} does not come up"))?;
         Ok(daemon)
     }
 
@@ -63,10 +58,7 @@ impl Daemon {
 
     /// A string of the ready file.
     pub(crate) fn told(&self, key: &str) -> anyhow::Result<&str> {
-        self.ready
-            .get(key)
-            .and_then(serde_json::Value::as_str)
-            .with_context(|| format!("the ready file lacks `{key}`"))
+        self.ready.get(key).and_then(serde_json::Value::as_str).with_context(|| format!("the ready file lacks `{key}`"))
     }
 }
 

@@ -49,14 +49,7 @@ fn build() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
     let status = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--workspace",
-            "--bins",
-            "--manifest-path",
-            manifest,
-        ])
+        .args(["build", "--release", "--workspace", "--bins", "--manifest-path", manifest])
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "the build failed");

@@ -60,60 +60,35 @@ impl Scene {
             "127.0.0.1:0".as_ref(),
         ];
         let broker = Daemon::start(&binaries.join("portcullis-broker"), folder, "broker", &arguments)?;
-        say(&format!(
-            "   broker     {} issues identities for spiffe://{TRUST_DOMAIN}",
-            broker.told("control")?
-        ))?;
+        say(&format!("   broker     {} issues identities for spiffe://{TRUST_DOMAIN}", broker.told("control")?))?;
         let listen: [&OsStr; 2] = ["--listen".as_ref(), "127.0.0.1:0".as_ref()];
         let invoices = Daemon::start(&binaries.join("invoices"), folder, "invoices", &listen)?;
-        say(&format!(
-            "   invoices   http://{} knows nothing of wasm",
-            invoices.told("address")?
-        ))?;
-        let operator = Operator {
-            program: binaries.join("portcullis-broker"),
-            socket: data.join("operator.sock"),
-        };
+        say(&format!("   invoices   http://{} knows nothing of wasm", invoices.told("address")?))?;
+        let operator = Operator { program: binaries.join("portcullis-broker"), socket: data.join("operator.sock") };
         std::fs::copy(assets.join("policy.cedar"), folder.join("policy.cedar"))?;
         std::fs::copy(assets.join("mapping.toml"), folder.join("mapping.toml"))?;
         operator.register(folder, &wit, &wasm)?;
         let config = sidecar_config(folder, invoices.told("address")?)?;
         let run: [&OsStr; 3] = ["run".as_ref(), "--config".as_ref(), config.as_ref()];
         let sidecar = Daemon::start(&binaries.join("portcullis-sidecar"), folder, "sidecar", &run)?;
-        say(&format!(
-            "   sidecar    {} (quic) is virtual component demo/billing",
-            sidecar.told("quic")?
-        ))?;
+        say(&format!("   sidecar    {} (quic) is virtual component demo/billing", sidecar.told("quic")?))?;
         let host = Host::start(&binaries.join("portcullis-host"), folder, &wasm)?;
         say("   component  demo/checkout imports acme:billing/invoices and has no network of its own")?;
         let (binaries, folder) = (binaries.to_owned(), folder.to_owned());
-        Ok(Self {
-            binaries,
-            folder,
-            host: host.into(),
-            sidecar,
-            invoices,
-            broker,
-        })
+        Ok(Self { binaries, folder, host: host.into(), sidecar, invoices, broker })
     }
 
     /// Calls, is refused, changes a policy, waits for a renewal.
     pub(crate) fn play(&self) -> anyhow::Result<()> {
         say("\n2. the component calls the service through its WIT interface")?;
         let owed = self.call("total", &json!(["acme"]))?;
-        let cents = owed
-            .pointer("/ok/ok")
-            .and_then(Value::as_u64)
-            .with_context(|| format!("no total in {owed}"))?;
+        let cents = owed.pointer("/ok/ok").and_then(Value::as_u64).with_context(|| format!("no total in {owed}"))?;
         say(&format!("   total(\"acme\") = {}.{:02}", cents / 100, cents % 100))?;
 
         say("\n3. a call that policy forbids")?;
         let refused = self.call("cancel", &json!(["INV-1002"]))?;
         let text = |value: &Value, pointer: &str| value.pointer(pointer).map(plain).unwrap_or_default();
-        ensure!(
-            text(&refused, "/refusal/code") == "denied",
-            "this call was to be denied: {refused}"
-        );
+        ensure!(text(&refused, "/refusal/code") == "denied", "this call was to be denied: {refused}");
         say("   cancel(\"INV-1002\") is refused")?;
         say(&format!("   reason: {}", text(&refused, "/refusal/reason")))?;
         say(&format!("   policy: {}", text(&refused, "/refusal/policies/0/id")))?;
@@ -121,30 +96,16 @@ impl Scene {
         say("\n4. the operator changes the policy; the connection stays as it is")?;
         let relaxed = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/policy-relaxed.cedar");
         std::fs::copy(relaxed, self.folder.join("policy.cedar"))?;
-        self.operator().run(&[
-            "policy".as_ref(),
-            "put".as_ref(),
-            self.folder.join("policy.cedar").as_ref(),
-        ])?;
+        self.operator().run(&["policy".as_ref(), "put".as_ref(), self.folder.join("policy.cedar").as_ref()])?;
         let cancelled = self.until_allowed()?;
         say(&format!("   cancel(\"INV-1002\") = {}", text(&cancelled, "/ok/ok")))?;
         let other = self.call("cancel", &json!(["INV-1001"]))?;
-        ensure!(
-            text(&other, "/refusal/code") == "denied",
-            "this call was to be denied: {other}"
-        );
-        say(&format!(
-            "   cancel(\"INV-1001\") is still refused: {}",
-            text(&other, "/refusal/reason")
-        ))?;
+        ensure!(text(&other, "/refusal/code") == "denied", "this call was to be denied: {other}");
+        say(&format!("   cancel(\"INV-1001\") is still refused: {}", text(&other, "/refusal/reason")))?;
 
-        say(&format!(
-            "\n5. SVIDs live {SVID_LIFETIME} here and are renewed at half of it, under load"
-        ))?;
+        say(&format!("\n5. SVIDs live {SVID_LIFETIME} here and are renewed at half of it, under load"))?;
         let (calls, renewed) = self.until_renewed()?;
-        say(&format!(
-            "   {calls} calls while the sidecar's certificate was renewed ({renewed}): none failed"
-        ))
+        say(&format!("   {calls} calls while the sidecar's certificate was renewed ({renewed}): none failed"))
     }
 
     /// Prints what to try and waits for Ctrl-C.
@@ -165,10 +126,7 @@ impl Scene {
     }
 
     fn operator(&self) -> Operator {
-        Operator {
-            program: self.binaries.join("portcullis-broker"),
-            socket: self.folder.join("broker/operator.sock"),
-        }
+        Operator { program: self.binaries.join("portcullis-broker"), socket: self.folder.join("broker/operator.sock") }
     }
 
     fn call(&self, function: &str, arguments: &Value) -> anyhow::Result<Value> {
@@ -208,16 +166,9 @@ impl Scene {
         let output = Command::new(self.binaries.join("portcullis-sidecar"))
             .args(["status", "--json", "--admin", self.sidecar.told("admin")?])
             .output()?;
-        ensure!(
-            output.status.success(),
-            "status: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        ensure!(output.status.success(), "status: {}", String::from_utf8_lossy(&output.stderr));
         let status: Value = serde_json::from_slice(&output.stdout)?;
-        status
-            .get("svid_not_after")
-            .and_then(Value::as_u64)
-            .context("the status lacks the certificate's end")
+        status.get("svid_not_after").and_then(Value::as_u64).context("the status lacks the certificate's end")
     }
 }
 
@@ -230,11 +181,7 @@ struct Operator {
 
 impl Operator {
     fn run(&self, arguments: &[&OsStr]) -> anyhow::Result<String> {
-        let output = Command::new(&self.program)
-            .args(arguments)
-            .arg("--socket")
-            .arg(&self.socket)
-            .output()?;
+        let output = Command::new(&self.program).args(arguments).arg("--socket").arg(&self.socket).output()?;
         let told = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "portcullis-broker {arguments:?}: {told}");
         Ok(String::from_utf8(output.stdout)?)
@@ -247,12 +194,7 @@ impl Operator {
         component.extend::<[&OsStr; 4]>(["--ttl".as_ref(), SVID_LIFETIME.as_ref(), "--wit".as_ref(), wit.as_ref()]);
         self.run(&component)?;
         let mut entry = words("entry create --node runner --component demo/checkout");
-        entry.extend::<[&OsStr; 4]>([
-            "--ttl".as_ref(),
-            SVID_LIFETIME.as_ref(),
-            "--digest-of".as_ref(),
-            wasm.as_ref(),
-        ]);
+        entry.extend::<[&OsStr; 4]>(["--ttl".as_ref(), SVID_LIFETIME.as_ref(), "--digest-of".as_ref(), wasm.as_ref()]);
         self.run(&entry)?;
         self.run(&["policy".as_ref(), "put".as_ref(), folder.join("policy.cedar").as_ref()])?;
         for (node, file) in [("billing-sidecar", "sidecar.token"), ("runner", "runner.token")] {

@@ -51,17 +51,12 @@ pub struct Refused {
 impl CallFailure {
     /// A failure that is no refusal.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            refused: None,
-        }
+        Self { message: message.into(), refused: None }
     }
 
     /// Whether policy said no.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        self.refused
-            .as_ref()
-            .is_some_and(|refused| refused.refusal == Refusal::Denied)
+        self.refused.as_ref().is_some_and(|refused| refused.refusal == Refusal::Denied)
     }
 }

@@ -98,15 +98,10 @@ impl Config {
     /// # Errors
     /// The first mistake in it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, InvalidConfig> {
-        let invalid = |message: String| InvalidConfig {
-            file: path.display().to_string(),
-            message,
-        };
+        let invalid = |message: String| InvalidConfig { file: path.display().to_string(), message };
         let document: Document =
             toml::from_str(text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
-        document
-            .into_config(path.parent().unwrap_or_else(|| Path::new("")))
-            .map_err(invalid)
+        document.into_config(path.parent().unwrap_or_else(|| Path::new(""))).map_err(invalid)
     }
 }
 
@@ -149,27 +144,10 @@ struct WireLimits {
 
 impl Document {
     fn into_config(self, folder: &Path) -> Result<Config, String> {
-        let Self {
-            node,
-            component,
-            imports,
-            limits,
-        } = self;
-        let Node {
-            state,
-            join_token_file,
-            broker,
-            wait,
-        } = node;
+        let Self { node, component, imports, limits } = self;
+        let Node { state, join_token_file, broker, wait } = node;
         let Component { file, lattice, id } = component;
-        let WireLimits {
-            call_timeout,
-            import_timeout,
-            memory_bytes,
-            value_bytes,
-            value_depth,
-            value_items,
-        } = limits;
+        let WireLimits { call_timeout, import_timeout, memory_bytes, value_bytes, value_depth, value_items } = limits;
         let beside = |path: PathBuf| folder.join(path);
         let lattice = lattice.map(|name| name.parse().map_err(|error| format!("`component.lattice`: {error}")));
         let id = id.map(|name| name.parse().map_err(|error| format!("`component.id`: {error}")));
@@ -181,10 +159,7 @@ impl Document {
             file: file.map(beside),
             lattice: lattice.transpose()?,
             id: id.transpose()?,
-            imports: imports
-                .iter()
-                .map(|(name, target)| import(name, target))
-                .collect::<Result<_, _>>()?,
+            imports: imports.iter().map(|(name, target)| import(name, target)).collect::<Result<_, _>>()?,
             limits: LimitsSection {
                 call_timeout: duration("limits.call_timeout", call_timeout)?,
                 import_timeout: duration("limits.import_timeout", import_timeout)?,
@@ -248,15 +223,9 @@ mod tests {
         assert_eq!(config.join_token_file, Some("/run/token".into()));
         assert_eq!(config.patience, Some(Duration::from_secs(60)));
         assert_eq!(config.file, Some("/etc/checkout.wasm".into()));
-        assert_eq!(
-            config.imports["acme:billing/invoices@1.0.0"],
-            "demo/billing".parse().unwrap()
-        );
+        assert_eq!(config.imports["acme:billing/invoices@1.0.0"], "demo/billing".parse().unwrap());
         let limits = config.limits.limits();
-        assert_eq!(
-            (limits.call_timeout, limits.memory_bytes),
-            (Duration::from_secs(2), 1 << 20)
-        );
+        assert_eq!((limits.call_timeout, limits.memory_bytes), (Duration::from_secs(2), 1 << 20));
         assert_eq!(limits.import_timeout, HostLimits::default().import_timeout);
     }
 
@@ -272,10 +241,7 @@ mod tests {
             ("[node]\nstat = \"x\"", "line 2"),
             ("[component]\nlattice = \"a/b\"", "`component.lattice`"),
             ("[node]\nwait = \"soon\"", "`node.wait`"),
-            (
-                "[imports]\nbilling = \"demo/billing\"",
-                "`billing` is not an interface name",
-            ),
+            ("[imports]\nbilling = \"demo/billing\"", "`billing` is not an interface name"),
             ("[imports]\n\"a:b/c\" = \"billing\"", "`a:b/c`"),
             ("[limits]\nmemory_bytes = -1", "line 2"),
             ("[", "line 1"),

@@ -22,10 +22,7 @@ pub(crate) fn check(import: &Import, binding: &Binding, wit: &Wit) -> Result<(),
         .functions
         .iter()
         .filter_map(|function| {
-            let difference = match wit
-                .function(&binding.instance, &function.name)
-                .map(|function| &function.kind)
-            {
+            let difference = match wit.function(&binding.instance, &function.name).map(|function| &function.kind) {
                 None => Some("the callee does not have it".to_owned()),
                 Some(FunctionKind::Typed(offered)) => function.ty.difference(offered),
                 // With `wrpc:rpc/error` in its result, the function is written alike on both sides and nothing of the resource travels.
@@ -38,11 +35,7 @@ pub(crate) fn check(import: &Import, binding: &Binding, wit: &Wit) -> Result<(),
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Misfit {
-        target: binding.target.to_string(),
-        import: import.name.to_string(),
-        differences,
-    })
+    Err(Misfit { target: binding.target.to_string(), import: import.name.to_string(), differences })
 }
 
 #[cfg(test)]
@@ -52,19 +45,9 @@ mod tests {
     use portcullis_value::{FunctionType, Type, WitSource};
 
     fn import(function: &str, result: Type, on_failure: OnFailure) -> Import {
-        let ty = FunctionType {
-            params: vec![("id".to_owned(), Type::String)],
-            result: Some(result),
-        };
-        let function = ImportedFunction {
-            name: function.to_owned(),
-            ty,
-            on_failure,
-        };
-        Import {
-            name: "a:b/c@1.0.0".parse().unwrap(),
-            functions: vec![function],
-        }
+        let ty = FunctionType { params: vec![("id".to_owned(), Type::String)], result: Some(result) };
+        let function = ImportedFunction { name: function.to_owned(), ty, on_failure };
+        Import { name: "a:b/c@1.0.0".parse().unwrap(), functions: vec![function] }
     }
 
     fn checked(import: &Import) -> Result<(), String> {
@@ -75,15 +58,8 @@ mod tests {
                 grasp: func(id: string) -> result<u32, r>;
             }"
         .to_owned();
-        let wit = Wit::parse(&[WitSource {
-            path: "b.wit".to_owned(),
-            text,
-        }])
-        .unwrap();
-        let binding = Binding {
-            target: "l/x".parse().unwrap(),
-            instance: "a:b/c@1.2.0".to_owned(),
-        };
+        let wit = Wit::parse(&[WitSource { path: "b.wit".to_owned(), text }]).unwrap();
+        let binding = Binding { target: "l/x".parse().unwrap(), instance: "a:b/c@1.2.0".to_owned() };
         check(import, &binding, &wit).map_err(|misfit| misfit.to_string())
     }
 
@@ -101,10 +77,7 @@ mod tests {
             ("grasp", Type::U32, "`grasp`: the callee's is not one of values"),
         ] {
             let error = checked(&import(function, result, OnFailure::Trap)).unwrap_err();
-            assert!(
-                error.starts_with("`l/x` does not fit the import `a:b/c@1.0.0`: "),
-                "{error}"
-            );
+            assert!(error.starts_with("`l/x` does not fit the import `a:b/c@1.0.0`: "), "{error}");
             assert!(error.contains(said), "{error}");
         }
     }

@@ -107,13 +107,7 @@ impl Guest {
             Component::from_binary(engine, bytes).map_err(|error| InvalidGuest::NotAComponent(format!("{error:#}")))?;
         let (imports, rpc_error) = imports::read(engine, &component)?;
         let exports = exports(engine, &component);
-        Ok(Self {
-            component,
-            rpc_error,
-            digest: digest(bytes),
-            imports,
-            exports,
-        })
+        Ok(Self { component, rpc_error, digest: digest(bytes), imports, exports })
     }
 
     /// The digest of the file, `sha256:HEX`: what an entry binds an identity to.
@@ -141,45 +135,28 @@ impl Guest {
     /// When there is none, more than one, or one that does not take and give values.
     pub fn entrance(&self, name: Option<&str>) -> Result<Entrance<'_>, UnknownExport> {
         let wanted = name.unwrap_or("run");
-        let mut candidates: Vec<&Export> = self
-            .exports
-            .iter()
-            .filter(|export| export.to_string() == wanted || export.function == wanted)
-            .collect();
+        let mut candidates: Vec<&Export> =
+            self.exports.iter().filter(|export| export.to_string() == wanted || export.function == wanted).collect();
         if let (None, [only]) = (name, self.exports.as_slice()) {
             candidates = vec![only];
         }
         match (candidates.as_slice(), name) {
             ([export], _) => match &export.kind {
-                FunctionKind::Typed(ty) => Ok(Entrance {
-                    ty,
-                    index: export.index,
-                }),
-                FunctionKind::Opaque(why) => Err(UnknownExport::Opaque {
-                    name: export.to_string(),
-                    why: why.clone(),
-                }),
+                FunctionKind::Typed(ty) => Ok(Entrance { ty, index: export.index }),
+                FunctionKind::Opaque(why) => Err(UnknownExport::Opaque { name: export.to_string(), why: why.clone() }),
             },
             ([], None) => Err(UnknownExport::Unnamed(listed(&self.exports))),
-            ([], Some(name)) => Err(UnknownExport::None {
-                name: name.to_owned(),
-                exports: listed(&self.exports),
-            }),
-            ([_, _, ..], _) => Err(UnknownExport::Ambiguous {
-                name: wanted.to_owned(),
-                candidates: listed(candidates),
-            }),
+            ([], Some(name)) => Err(UnknownExport::None { name: name.to_owned(), exports: listed(&self.exports) }),
+            ([_, _, ..], _) => {
+                Err(UnknownExport::Ambiguous { name: wanted.to_owned(), candidates: listed(candidates) })
+            }
         }
     }
 }
 
 fn listed<'e>(exports: impl IntoIterator<Item = &'e Export>) -> String {
     let names: Vec<String> = exports.into_iter().map(|export| format!("`{export}`")).collect();
-    if names.is_empty() {
-        "no function".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "no function".to_owned() } else { names.join(", ") }
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -228,10 +205,5 @@ fn export(
         return None;
     };
     let kind = function_type(ty).map_or_else(FunctionKind::Opaque, FunctionKind::Typed);
-    Some(Export {
-        interface: interface.map(str::to_owned),
-        function: function.to_owned(),
-        kind,
-        index: index?,
-    })
+    Some(Export { interface: interface.map(str::to_owned), function: function.to_owned(), kind, index: index? })
 }

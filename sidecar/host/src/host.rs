@@ -209,36 +209,23 @@ fn bindings(
         .values()
         .flat_map(|record| {
             let interfaces = record.interfaces.iter().filter_map(|name| name.parse().ok());
-            interfaces.map(|interface| Offer {
-                target: record.target.clone(),
-                interface,
-            })
+            interfaces.map(|interface| Offer { target: record.target.clone(), interface })
         })
         .collect();
-    let own: Vec<Offer> = all
-        .iter()
-        .filter(|offer| lattice.is_none_or(|lattice| offer.target.lattice == *lattice))
-        .cloned()
-        .collect();
+    let own: Vec<Offer> =
+        all.iter().filter(|offer| lattice.is_none_or(|lattice| offer.target.lattice == *lattice)).cloned().collect();
     let mut bindings = Vec::new();
     let mut unresolved = Vec::new();
     for import in imports {
         let chosen = chosen.get(&import.name.to_string());
         match resolve(&import.name, if chosen.is_some() { &all } else { &own }, chosen) {
             Ok(Offer { target, interface }) => {
-                bindings.push(Binding {
-                    target: target.clone(),
-                    instance: interface.to_string(),
-                });
+                bindings.push(Binding { target: target.clone(), instance: interface.to_string() });
             }
             Err(error) => unresolved.push(error),
         }
     }
-    if unresolved.is_empty() {
-        Ok(bindings)
-    } else {
-        Err(unresolved)
-    }
+    if unresolved.is_empty() { Ok(bindings) } else { Err(unresolved) }
 }
 
 /// Holds every callee's WIT against what the component was built against.
@@ -248,14 +235,8 @@ async fn check(node: &Node, guest: &Guest, bindings: &[Binding], cache: &WitCach
         let target = &binding.target;
         if !described.contains_key(target) {
             let sources = describe(node, target, cache).await;
-            let sources = sources.map_err(|cause| HostError::Describe {
-                target: target.to_string(),
-                cause,
-            })?;
-            let wit = Wit::parse(&sources).map_err(|cause| HostError::Wit {
-                target: target.to_string(),
-                cause,
-            })?;
+            let sources = sources.map_err(|cause| HostError::Describe { target: target.to_string(), cause })?;
+            let wit = Wit::parse(&sources).map_err(|cause| HostError::Wit { target: target.to_string(), cause })?;
             described.insert(target, wit);
         }
         if let Some(wit) = described.get(target) {
@@ -296,10 +277,7 @@ fn call_limits(limits: &HostLimits) -> CallLimits {
         total: u64::try_from(bytes).unwrap_or(u64::MAX),
         ..FrameLimits::default()
     };
-    CallLimits {
-        answer,
-        ..CallLimits::default()
-    }
+    CallLimits { answer, ..CallLimits::default() }
 }
 
 #[cfg(test)]
@@ -325,19 +303,10 @@ mod tests {
             record("demo/other", &["a:b/d@1.0.0"]),
             record("prod/billing", &["a:b/c@1.1.0"]),
         ];
-        let state = NodeState {
-            components: components.into(),
-            ..NodeState::default()
-        };
-        let imports = [Import {
-            name: import.parse().unwrap(),
-            functions: Vec::new(),
-        }];
+        let state = NodeState { components: components.into(), ..NodeState::default() };
+        let imports = [Import { name: import.parse().unwrap(), functions: Vec::new() }];
         let lattice = lattice.map(|lattice| lattice.parse().unwrap());
-        let chosen = chosen
-            .iter()
-            .map(|(name, target)| ((*name).to_owned(), target.parse().unwrap()))
-            .collect();
+        let chosen = chosen.iter().map(|(name, target)| ((*name).to_owned(), target.parse().unwrap())).collect();
         match bindings(&state, &imports, lattice.as_ref(), &chosen) {
             Ok(bindings) => Ok(format!("{} {}", bindings[0].target, bindings[0].instance)),
             Err(unresolved) => Err(unresolved.len()),
@@ -346,17 +315,11 @@ mod tests {
 
     #[test]
     fn an_import_is_served_within_the_component_s_lattice_unless_chosen_otherwise() {
-        assert_eq!(
-            bound("a:b/c@1.0.0", Some("demo"), &[]),
-            Ok("demo/billing a:b/c@1.1.0".to_owned())
-        );
+        assert_eq!(bound("a:b/c@1.0.0", Some("demo"), &[]), Ok("demo/billing a:b/c@1.1.0".to_owned()));
         assert_eq!(bound("a:b/d@1.0.0", Some("prod"), &[]), Err(1));
         assert_eq!(bound("a:b/c@1.0.0", None, &[]), Err(1));
         let chosen = [("a:b/c@1.0.0", "prod/billing")];
-        assert_eq!(
-            bound("a:b/c@1.0.0", Some("demo"), &chosen),
-            Ok("prod/billing a:b/c@1.1.0".to_owned())
-        );
+        assert_eq!(bound("a:b/c@1.0.0", Some("demo"), &chosen), Ok("prod/billing a:b/c@1.1.0".to_owned()));
     }
 
     #[tokio::test]
@@ -373,18 +336,12 @@ mod tests {
         let told = async {
             tokio::task::yield_now().await;
             let components = [record("demo/x", &[])].into();
-            states.send_replace(Arc::new(NodeState {
-                components,
-                ..NodeState::default()
-            }));
+            states.send_replace(Arc::new(NodeState { components, ..NodeState::default() }));
         };
         let (settled_as, ()) = tokio::join!(settled(&mut state, waiting.as_mut(), found), told);
         assert_eq!(settled_as, Ok("one"));
         let components = [record("demo/x", &[]), record("demo/y", &[])].into();
-        states.send_replace(Arc::new(NodeState {
-            components,
-            ..NodeState::default()
-        }));
+        states.send_replace(Arc::new(NodeState { components, ..NodeState::default() }));
         assert_eq!(settled(&mut state, waiting, found).await, Err("too many"));
     }
 }

@@ -63,10 +63,7 @@ impl FromStr for InterfaceName {
         if ![namespace, package, interface].into_iter().all(is_name) {
             return Err(invalid());
         }
-        Ok(Self {
-            path: path.to_owned(),
-            version,
-        })
+        Ok(Self { path: path.to_owned(), version })
     }
 }
 
@@ -119,9 +116,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for text in [
-            "", "a", "a/b", "a:b", "a:b/c@", "a:b/c@1", "a:b/c/d", ":b/c", "a:/c", "a:b/", "a b:c/d", "a:b/c#d",
-        ] {
+        for text in
+            ["", "a", "a/b", "a:b", "a:b/c@", "a:b/c@1", "a:b/c/d", ":b/c", "a:/c", "a:b/", "a b:c/d", "a:b/c#d"]
+        {
             assert!(text.parse::<InterfaceName>().is_err(), "{text}");
         }
     }

@@ -41,10 +41,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(limits: &HostLimits) -> Self {
-        Self {
-            memory_left: limits.memory_bytes,
-            table_left: TABLE_ENTRIES,
-        }
+        Self { memory_left: limits.memory_bytes, table_left: TABLE_ENTRIES }
     }
 }
 
@@ -75,10 +72,7 @@ mod tests {
 
     #[test]
     fn two_memories_share_one_limit() {
-        let mut meter = Meter::new(&HostLimits {
-            memory_bytes: 100,
-            ..HostLimits::default()
-        });
+        let mut meter = Meter::new(&HostLimits { memory_bytes: 100, ..HostLimits::default() });
         assert!(meter.memory_growing(0, 60, None).unwrap());
         assert!(!meter.memory_growing(0, 60, None).unwrap());
         assert!(meter.memory_growing(0, 40, None).unwrap());

@@ -74,37 +74,23 @@ fn entry_of(state: &NodeState, claim: &Claim<'_>, id: &SpiffeId) -> Result<Entry
     });
     match (entries.find(|entry| entry.admits(claim.digest)), bound) {
         (Some(entry), _) => Ok(entry.clone()),
-        (None, Some(bound)) => Err(NoEntry::OtherFile {
-            id: id.to_string(),
-            bound,
-            digest: claim.digest.to_owned(),
-        }),
+        (None, Some(bound)) => Err(NoEntry::OtherFile { id: id.to_string(), bound, digest: claim.digest.to_owned() }),
         (None, None) => Err(missing(claim, format!("`{id}`"))),
     }
 }
 
 /// An entry bound to this very file goes before those for any.
 fn only_entry(state: &NodeState, claim: &Claim<'_>) -> Result<Entry, NoEntry> {
-    let admitting: Vec<&Entry> = state
-        .entries
-        .values()
-        .filter(|entry| entry.admits(claim.digest))
-        .collect();
-    let bound: Vec<&Entry> = admitting
-        .iter()
-        .copied()
-        .filter(|entry| entry.digest != ComponentDigest::DangerAny)
-        .collect();
+    let admitting: Vec<&Entry> = state.entries.values().filter(|entry| entry.admits(claim.digest)).collect();
+    let bound: Vec<&Entry> =
+        admitting.iter().copied().filter(|entry| entry.digest != ComponentDigest::DangerAny).collect();
     let candidates = if bound.is_empty() { admitting } else { bound };
     match candidates.as_slice() {
         [entry] => Ok((*entry).clone()),
         [] => Err(missing(claim, format!("the file {}", claim.digest))),
-        [_, _, ..] => Err(NoEntry::Ambiguous(
-            candidates
-                .iter()
-                .map(|entry| format!("`{}`", entry.spiffe_id))
-                .collect(),
-        )),
+        [_, _, ..] => {
+            Err(NoEntry::Ambiguous(candidates.iter().map(|entry| format!("`{}`", entry.spiffe_id)).collect()))
+        }
     }
 }
 
@@ -112,9 +98,7 @@ fn missing(claim: &Claim<'_>, wanted: String) -> NoEntry {
     NoEntry::Missing {
         node: node_name(claim.node).map_or_else(|| "NAME".to_owned(), |name| name.to_string()),
         wanted,
-        component: claim
-            .target
-            .map_or_else(|| "LATTICE/ID".to_owned(), ToString::to_string),
+        component: claim.target.map_or_else(|| "LATTICE/ID".to_owned(), ToString::to_string),
         digest: claim.digest.to_owned(),
     }
 }
@@ -144,32 +128,17 @@ mod tests {
             spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
             digest: digest.clone(),
         };
-        let entries = entries
-            .iter()
-            .map(entry)
-            .map(|entry| (entry.id.clone(), entry))
-            .collect();
-        NodeState {
-            entries,
-            ..NodeState::default()
-        }
+        let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
+        NodeState { entries, ..NodeState::default() }
     }
 
     fn chosen(state: &NodeState, target: Option<&str>) -> Result<(String, Option<String>), NoEntry> {
         let trust_domain = parse_trust_domain("example.org").unwrap();
         let node = node_id(&trust_domain, &"n1".parse().unwrap());
         let target = target.map(|target| target.parse().unwrap());
-        let claim = Claim {
-            trust_domain: &trust_domain,
-            node: &node,
-            target: target.as_ref(),
-            digest: DIGEST,
-        };
+        let claim = Claim { trust_domain: &trust_domain, node: &node, target: target.as_ref(), digest: DIGEST };
         let entry = entry(state, &claim)?;
-        Ok((
-            entry.id.clone(),
-            lattice(&claim, &entry).map(|lattice| lattice.to_string()),
-        ))
+        Ok((entry.id.clone(), lattice(&claim, &entry).map(|lattice| lattice.to_string())))
     }
 
     fn exactly(digest: &str) -> ComponentDigest {
@@ -178,10 +147,8 @@ mod tests {
 
     #[test]
     fn a_named_component_gets_its_own_entry() {
-        let state = state(&[
-            ("/component/demo/shop", exactly(DIGEST)),
-            ("/component/demo/other", ComponentDigest::DangerAny),
-        ]);
+        let state =
+            state(&[("/component/demo/shop", exactly(DIGEST)), ("/component/demo/other", ComponentDigest::DangerAny)]);
         let found = chosen(&state, Some("demo/shop")).unwrap();
         assert_eq!(found, ("/component/demo/shop".to_owned(), Some("demo".to_owned())));
         assert_eq!(chosen(&state, Some("demo/other")).unwrap().0, "/component/demo/other");
@@ -194,10 +161,7 @@ mod tests {
             ("/component/demo/service", ComponentDigest::NotAComponent),
         ]);
         for target in ["demo/shop", "demo/service"] {
-            assert!(
-                matches!(chosen(&state, Some(target)), Err(NoEntry::OtherFile { .. })),
-                "{target}"
-            );
+            assert!(matches!(chosen(&state, Some(target)), Err(NoEntry::OtherFile { .. })), "{target}");
         }
         let error = chosen(&state, Some("demo/lost")).unwrap_err();
         assert!(error.may_pass());
@@ -221,16 +185,11 @@ mod tests {
 
     #[test]
     fn two_entries_for_the_file_are_an_error_that_lists_them() {
-        let state = state(&[
-            ("/component/a/x", ComponentDigest::DangerAny),
-            ("/component/b/x", ComponentDigest::DangerAny),
-        ]);
+        let state =
+            state(&[("/component/a/x", ComponentDigest::DangerAny), ("/component/b/x", ComponentDigest::DangerAny)]);
         let error = chosen(&state, None).unwrap_err();
         assert!(!error.may_pass());
         let text = error.to_string();
-        assert!(
-            text.contains("/component/a/x") && text.contains("/component/b/x"),
-            "{text}"
-        );
+        assert!(text.contains("/component/a/x") && text.contains("/component/b/x"), "{text}");
     }
 }

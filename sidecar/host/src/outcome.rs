@@ -37,29 +37,17 @@ impl Request {
     pub fn parse(line: &[u8], limits: &Limits) -> Result<Self, JsonError> {
         let json = parse_json(line, limits)?;
         let Json::Object(mut members) = json else {
-            return Ok(Self {
-                function: None,
-                arguments: json,
-            });
+            return Ok(Self { function: None, arguments: json });
         };
         let Some(Json::String(function)) = members.get("call").cloned() else {
-            return Ok(Self {
-                function: None,
-                arguments: Json::Object(members),
-            });
+            return Ok(Self { function: None, arguments: Json::Object(members) });
         };
         let named = members.keys().all(|key| key == "call" || key == "args");
         if !named {
-            return Ok(Self {
-                function: None,
-                arguments: Json::Object(members),
-            });
+            return Ok(Self { function: None, arguments: Json::Object(members) });
         }
         let arguments = members.remove("args").unwrap_or_else(|| json!([]));
-        Ok(Self {
-            function: Some(function),
-            arguments,
-        })
+        Ok(Self { function: Some(function), arguments })
     }
 }
 
@@ -121,23 +109,13 @@ impl Outcome {
 }
 
 fn refusal(trap: &Trap) -> Option<Json> {
-    let Trap::Call(CallFailure {
-        message: _,
-        refused: Some(refused),
-    }) = trap
-    else {
+    let Trap::Call(CallFailure { message: _, refused: Some(refused) }) = trap else {
         return None;
     };
     let Refused { refusal, explanation } = refused;
-    let Explanation {
-        refusal: _,
-        reason,
-        policies,
-    } = explanation.clone().unwrap_or_default();
-    let policies: Vec<Json> = policies
-        .into_iter()
-        .map(|policy| json!({ "id": policy.id, "advice": policy.advice }))
-        .collect();
+    let Explanation { refusal: _, reason, policies } = explanation.clone().unwrap_or_default();
+    let policies: Vec<Json> =
+        policies.into_iter().map(|policy| json!({ "id": policy.id, "advice": policy.advice })).collect();
     Some(json!({ "code": refusal.name(), "reason": reason, "policies": policies }))
 }
 
@@ -158,14 +136,7 @@ mod tests {
             (r#"{"call":7}"#, None, json!({ "call": 7 })),
         ] {
             let request = Request::parse(line.as_bytes(), &Limits::default()).unwrap();
-            assert_eq!(
-                request,
-                Request {
-                    function: function.map(str::to_owned),
-                    arguments
-                },
-                "{line}"
-            );
+            assert_eq!(request, Request { function: function.map(str::to_owned), arguments }, "{line}");
         }
         assert!(Request::parse(b"[", &Limits::default()).is_err());
     }
@@ -179,17 +150,11 @@ mod tests {
         let explanation = Explanation {
             refusal: "denied".to_owned(),
             reason: "no policy permits it".to_owned(),
-            policies: vec![DecidingPolicy {
-                id: "p".to_owned(),
-                advice: None,
-            }],
+            policies: vec![DecidingPolicy { id: "p".to_owned(), advice: None }],
         };
         let failure = CallFailure {
             message: "refused\nby two lines".to_owned(),
-            refused: Some(Refused {
-                refusal: Refusal::Denied,
-                explanation: Some(explanation),
-            }),
+            refused: Some(Refused { refusal: Refusal::Denied, explanation: Some(explanation) }),
         };
         let outcome = Outcome::Trapped(Trap::Call(failure));
         assert!(outcome.is_denied());

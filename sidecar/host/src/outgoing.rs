@@ -46,27 +46,17 @@ impl<C: Call> Outgoing<C> {
     async fn exchange(&self, params: &[Val]) -> Result<Option<Value>, CallFailure> {
         let ty = &self.function.ty;
         let params = params.iter().zip(&ty.params).map(|(val, (_, ty))| from_val(val, ty));
-        let params = params
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CallFailure::new(error.to_string()))?;
+        let params = params.collect::<Result<Vec<_>, _>>().map_err(|error| CallFailure::new(error.to_string()))?;
         let mut bytes = Vec::new();
         encode_params(ty, &params, &mut bytes).map_err(|error| CallFailure::new(error.to_string()))?;
         drop(params);
         let limit = self.limits.values.bytes;
         if bytes.len() > limit {
-            return Err(CallFailure::new(format!(
-                "the parameters are larger than {limit} bytes"
-            )));
+            return Err(CallFailure::new(format!("the parameters are larger than {limit} bytes")));
         }
-        let callee = Callee {
-            target: &self.binding.target,
-            instance: &self.binding.instance,
-            function: &self.function.name,
-        };
-        let answer = self
-            .calls
-            .call(callee, Bytes::from(bytes), self.limits.import_timeout)
-            .await?;
+        let callee =
+            Callee { target: &self.binding.target, instance: &self.binding.instance, function: &self.function.name };
+        let answer = self.calls.call(callee, Bytes::from(bytes), self.limits.import_timeout).await?;
         decode_result(ty, &answer, &self.limits.values)
             .map_err(|error| CallFailure::new(format!("{} answered nonsense: {error}", self.binding.target)))
     }

@@ -75,9 +75,7 @@ pub enum Trap {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Program")
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Program").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -103,11 +101,7 @@ impl Program {
         }
         let instance = linked(guest, bindings, calls, limits).map_err(|error| LinkError(format!("{error:#}")))?;
         let ticker = Ticker::start(guest.component.engine()).map_err(|error| LinkError(error.to_string()))?;
-        Ok(Self {
-            instance,
-            limits,
-            _ticker: ticker,
-        })
+        Ok(Self { instance, limits, _ticker: ticker })
     }
 
     /// What one call may take.
@@ -123,16 +117,9 @@ impl Program {
     pub async fn call(&self, entrance: Entrance<'_>, arguments: Vec<Value>) -> Result<Option<Value>, Trap> {
         let ty = entrance.ty;
         if arguments.len() != ty.params.len() {
-            return Err(Trap::Values(format!(
-                "{} arguments for {} parameters",
-                arguments.len(),
-                ty.params.len()
-            )));
+            return Err(Trap::Values(format!("{} arguments for {} parameters", arguments.len(), ty.params.len())));
         }
-        let arguments = arguments
-            .into_iter()
-            .zip(&ty.params)
-            .map(|(value, (_, ty))| to_val(value, ty));
+        let arguments = arguments.into_iter().zip(&ty.params).map(|(value, (_, ty))| to_val(value, ty));
         let arguments = arguments.collect::<Result<Vec<Val>, _>>()?;
         let after = self.limits.call_timeout;
         let results = tokio::time::timeout(after, self.run(entrance, &arguments))
@@ -146,10 +133,7 @@ impl Program {
     }
 
     async fn run(&self, entrance: Entrance<'_>, arguments: &[Val]) -> wasmtime::Result<Vec<Val>> {
-        let state = State {
-            table: ResourceTable::new(),
-            meter: Meter::new(&self.limits),
-        };
+        let state = State { table: ResourceTable::new(), meter: Meter::new(&self.limits) };
         let mut store = Store::new(self.instance.engine(), state);
         store.limiter(|state| &mut state.meter);
         // What the host copies out of the component counts like the component's own memory.
@@ -179,12 +163,7 @@ fn linked<C: Call>(
         let mut instance = linker.instance(&import.name.to_string())?;
         for function in &import.functions {
             let (calls, binding) = (Arc::clone(calls), binding.clone());
-            let outgoing = Arc::new(Outgoing {
-                calls,
-                binding,
-                function: function.clone(),
-                limits,
-            });
+            let outgoing = Arc::new(Outgoing { calls, binding, function: function.clone(), limits });
             instance.func_new_async(&function.name, move |store, _ty, params, results| {
                 let outgoing = Arc::clone(&outgoing);
                 Box::new(async move { outgoing.call(store, params, results).await })

@@ -61,32 +61,18 @@ pub fn resolve<'o>(
     chosen: Option<&Target>,
 ) -> Result<&'o Offer, Unresolved> {
     let counts = |offer: &&Offer| chosen.is_none_or(|chosen| offer.target == *chosen);
-    let exact: Vec<&Offer> = offers
-        .iter()
-        .filter(counts)
-        .filter(|offer| offer.interface == *import)
-        .collect();
+    let exact: Vec<&Offer> = offers.iter().filter(counts).filter(|offer| offer.interface == *import).collect();
     let candidates = if exact.is_empty() {
-        offers
-            .iter()
-            .filter(counts)
-            .filter(|offer| offer.interface.satisfies(import))
-            .collect()
+        offers.iter().filter(counts).filter(|offer| offer.interface.satisfies(import)).collect()
     } else {
         exact
     };
     match candidates.as_slice() {
         [offer] => Ok(offer),
-        [] => Err(Unresolved::Nobody {
-            import: import.clone(),
-            offers: offers.to_vec(),
-        }),
+        [] => Err(Unresolved::Nobody { import: import.clone(), offers: offers.to_vec() }),
         [_, _, ..] => {
             let candidates = candidates.into_iter().cloned().collect();
-            Err(Unresolved::Ambiguous {
-                import: import.clone(),
-                candidates,
-            })
+            Err(Unresolved::Ambiguous { import: import.clone(), candidates })
         }
     }
 }
@@ -114,49 +100,31 @@ mod tests {
 
     #[test]
     fn the_same_version_is_preferred_to_a_later_one() {
-        let offered = [
-            ("l/new", "a:b/c@1.1.0"),
-            ("l/same", "a:b/c@1.0.0"),
-            ("l/other", "a:b/d@1.0.0"),
-        ];
-        assert_eq!(
-            resolved("a:b/c@1.0.0", &offered, None),
-            Ok("l/same a:b/c@1.0.0".to_owned())
-        );
+        let offered = [("l/new", "a:b/c@1.1.0"), ("l/same", "a:b/c@1.0.0"), ("l/other", "a:b/d@1.0.0")];
+        assert_eq!(resolved("a:b/c@1.0.0", &offered, None), Ok("l/same a:b/c@1.0.0".to_owned()));
     }
 
     #[test]
     fn a_later_compatible_version_is_taken_where_it_is_the_only_one() {
         let offered = [("l/new", "a:b/c@1.1.0"), ("l/old", "a:b/c@0.9.0")];
-        assert_eq!(
-            resolved("a:b/c@1.0.0", &offered, None),
-            Ok("l/new a:b/c@1.1.0".to_owned())
-        );
+        assert_eq!(resolved("a:b/c@1.0.0", &offered, None), Ok("l/new a:b/c@1.1.0".to_owned()));
     }
 
     #[test]
     fn two_candidates_are_an_error_that_lists_them_until_one_is_chosen() {
-        for offered in [
-            [("l/one", "a:b/c@1.0.0"), ("l/two", "a:b/c@1.0.0")],
-            [("l/one", "a:b/c@1.1.0"), ("l/two", "a:b/c@1.2.0")],
-        ] {
+        for offered in
+            [[("l/one", "a:b/c@1.0.0"), ("l/two", "a:b/c@1.0.0")], [("l/one", "a:b/c@1.1.0"), ("l/two", "a:b/c@1.2.0")]]
+        {
             let error = resolved("a:b/c@1.0.0", &offered, None).unwrap_err();
             assert!(error.contains("of `l/one`") && error.contains("of `l/two`"), "{error}");
-            assert!(
-                resolved("a:b/c@1.0.0", &offered, Some("l/two"))
-                    .unwrap()
-                    .starts_with("l/two ")
-            );
+            assert!(resolved("a:b/c@1.0.0", &offered, Some("l/two")).unwrap().starts_with("l/two "));
         }
     }
 
     #[test]
     fn no_candidate_is_an_error_that_lists_what_there_is() {
         let error = resolved("a:b/c@2.0.0", &[("l/one", "a:b/c@1.0.0")], None).unwrap_err();
-        assert_eq!(
-            error,
-            "nobody offers `a:b/c@2.0.0`; the lattice has `a:b/c@1.0.0` of `l/one`"
-        );
+        assert_eq!(error, "nobody offers `a:b/c@2.0.0`; the lattice has `a:b/c@1.0.0` of `l/one`");
         let error = resolved("a:b/c@2.0.0", &[], None).unwrap_err();
         assert_eq!(error, "nobody offers `a:b/c@2.0.0`; the lattice has nothing");
         assert!(resolved("a:b/c@1.0.0", &[("l/one", "a:b/c@1.0.0")], Some("l/two")).is_err());

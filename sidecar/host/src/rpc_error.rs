@@ -27,9 +27,8 @@ pub(crate) fn define(linker: &mut Linker<State>, used: &RpcErrorUse) -> wasmtime
     if let Some(name) = &used.io {
         let mut instance = linker.instance(name)?;
         instance.resource("error", ResourceType::host::<IoError>(), |_, _| Ok(()))?;
-        instance.func_wrap("[method]error.to-debug-string", |_, (_this,): (Resource<IoError>,)| {
-            Ok((String::new(),))
-        })?;
+        instance
+            .func_wrap("[method]error.to-debug-string", |_, (_this,): (Resource<IoError>,)| Ok((String::new(),)))?;
     }
     if let Some(name) = &used.rpc {
         let mut instance = linker.instance(name)?;
@@ -37,13 +36,10 @@ pub(crate) fn define(linker: &mut Linker<State>, used: &RpcErrorUse) -> wasmtime
             table(&mut store).delete(Resource::<RpcError>::new_own(index))?;
             Ok(())
         })?;
-        instance.func_wrap(
-            "[method]error.to-debug-string",
-            |mut store, (this,): (Resource<RpcError>,)| {
-                let RpcError(failure) = table(&mut store).get(&this)?;
-                Ok((failure.to_string(),))
-            },
-        )?;
+        instance.func_wrap("[method]error.to-debug-string", |mut store, (this,): (Resource<RpcError>,)| {
+            let RpcError(failure) = table(&mut store).get(&this)?;
+            Ok((failure.to_string(),))
+        })?;
         instance.func_wrap("[static]error.from-io-error", |_, (error,): (Resource<IoError>,)| {
             let mismatch: Result<Resource<RpcError>, Resource<IoError>> = Err(error);
             Ok((mismatch,))

@@ -70,31 +70,18 @@ fn value_type(ty: &WasmType) -> Result<Type, String> {
         WasmType::Option(option) => Type::option(value_type(&option.ty())?),
         WasmType::Tuple(tuple) => Type::Tuple(tuple.types().map(|ty| value_type(&ty)).collect::<Result<_, _>>()?),
         WasmType::Record(record) => {
-            let fields = record
-                .fields()
-                .map(|field| Ok((field.name.to_owned(), value_type(&field.ty)?)));
-            Type::Record(Arc::new(Record {
-                fields: fields.collect::<Result<_, String>>()?,
-            }))
+            let fields = record.fields().map(|field| Ok((field.name.to_owned(), value_type(&field.ty)?)));
+            Type::Record(Arc::new(Record { fields: fields.collect::<Result<_, String>>()? }))
         }
         WasmType::Variant(variant) => {
-            let cases = variant
-                .cases()
-                .map(|case| Ok((case.name.to_owned(), optional(case.ty)?)));
-            Type::Variant(Arc::new(Variant {
-                cases: cases.collect::<Result<_, String>>()?,
-            }))
+            let cases = variant.cases().map(|case| Ok((case.name.to_owned(), optional(case.ty)?)));
+            Type::Variant(Arc::new(Variant { cases: cases.collect::<Result<_, String>>()? }))
         }
-        WasmType::Enum(cases) => Type::Enum(Arc::new(Enum {
-            cases: cases.names().map(str::to_owned).collect(),
-        })),
-        WasmType::Result(result) => Type::Result(Arc::new(ResultType {
-            ok: optional(result.ok())?,
-            err: optional(result.err())?,
-        })),
-        WasmType::Flags(flags) => Type::Flags(Arc::new(Flags {
-            names: flags.names().map(str::to_owned).collect(),
-        })),
+        WasmType::Enum(cases) => Type::Enum(Arc::new(Enum { cases: cases.names().map(str::to_owned).collect() })),
+        WasmType::Result(result) => {
+            Type::Result(Arc::new(ResultType { ok: optional(result.ok())?, err: optional(result.err())? }))
+        }
+        WasmType::Flags(flags) => Type::Flags(Arc::new(Flags { names: flags.names().map(str::to_owned).collect() })),
         WasmType::Own(_) | WasmType::Borrow(_) => return Err("it has a resource".to_owned()),
         WasmType::Stream(_) => return Err("it has a stream".to_owned()),
         WasmType::Future(_) => return Err("it has a future".to_owned()),

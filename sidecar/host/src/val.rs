@@ -35,23 +35,16 @@ pub(crate) fn from_val(val: &Val, ty: &Type) -> Result<Value, WrongType> {
         (Val::Char(value), Type::Char) => Value::Char(*value),
         (Val::String(value), Type::String) => Value::String(value.clone()),
         (Val::List(elements), Type::Bytes) => Value::Bytes(bytes_of(elements, ty)?),
-        (Val::List(elements), Type::List(element)) => Value::List(
-            elements
-                .iter()
-                .map(|val| from_val(val, element))
-                .collect::<Result<_, _>>()?,
-        ),
+        (Val::List(elements), Type::List(element)) => {
+            Value::List(elements.iter().map(|val| from_val(val, element)).collect::<Result<_, _>>()?)
+        }
         (Val::Tuple(elements), Type::Tuple(types)) if elements.len() == types.len() => {
             let elements = elements.iter().zip(types.iter());
             Value::Tuple(elements.map(|(val, ty)| from_val(val, ty)).collect::<Result<_, _>>()?)
         }
         (Val::Record(fields), Type::Record(record)) if fields.len() == record.fields.len() => {
             let fields = fields.iter().zip(&record.fields);
-            Value::Record(
-                fields
-                    .map(|((_, val), (_, ty))| from_val(val, ty))
-                    .collect::<Result<_, _>>()?,
-            )
+            Value::Record(fields.map(|((_, val), (_, ty))| from_val(val, ty)).collect::<Result<_, _>>()?)
         }
         (Val::Variant(name, payload), Type::Variant(variant)) => {
             let case = variant.cases.iter().position(|(case, _)| case == name);
@@ -120,19 +113,12 @@ pub(crate) fn to_val(value: Value, ty: &Type) -> Result<Val, WrongType> {
         (Value::Char(value), Type::Char) => Val::Char(value),
         (Value::String(value), Type::String) => Val::String(value),
         (Value::Bytes(bytes), Type::Bytes) => Val::List(bytes.iter().map(|byte| Val::U8(*byte)).collect()),
-        (Value::List(elements), Type::List(element)) => Val::List(
-            elements
-                .into_iter()
-                .map(|value| to_val(value, element))
-                .collect::<Result<_, _>>()?,
-        ),
+        (Value::List(elements), Type::List(element)) => {
+            Val::List(elements.into_iter().map(|value| to_val(value, element)).collect::<Result<_, _>>()?)
+        }
         (Value::Tuple(elements), Type::Tuple(types)) if elements.len() == types.len() => {
             let elements = elements.into_iter().zip(types.iter());
-            Val::Tuple(
-                elements
-                    .map(|(value, ty)| to_val(value, ty))
-                    .collect::<Result<_, _>>()?,
-            )
+            Val::Tuple(elements.map(|(value, ty)| to_val(value, ty)).collect::<Result<_, _>>()?)
         }
         (Value::Record(fields), Type::Record(record)) if fields.len() == record.fields.len() => {
             let fields = fields.into_iter().zip(&record.fields);
@@ -197,11 +183,7 @@ mod tests {
             (Type::Char, Val::Char('ß'), Value::Char('ß')),
             (Type::String, Val::String(text("a")), Value::String(text("a"))),
             (Type::Bytes, bytes(), Value::Bytes(Bytes::from_static(&[0, 255]))),
-            (
-                Type::list(Type::U16),
-                Val::List(vec![Val::U16(7)]),
-                Value::List(vec![Value::U16(7)]),
-            ),
+            (Type::list(Type::U16), Val::List(vec![Val::U16(7)]), Value::List(vec![Value::U16(7)])),
             (
                 Type::list(Type::Bytes),
                 Val::List(vec![bytes()]),
@@ -223,27 +205,15 @@ mod tests {
                 Val::Variant(text("circle"), Some(Box::new(Val::Float32(1.0)))),
                 Value::Variant(1, Some(Box::new(Value::F32(1.0)))),
             ),
-            (
-                Type::enumeration(["red", "green"]),
-                Val::Enum(text("green")),
-                Value::Enum(1),
-            ),
-            (
-                Type::option(Type::U8),
-                Val::Option(Some(Box::new(Val::U8(1)))),
-                Value::some(Value::U8(1)),
-            ),
+            (Type::enumeration(["red", "green"]), Val::Enum(text("green")), Value::Enum(1)),
+            (Type::option(Type::U8), Val::Option(Some(Box::new(Val::U8(1)))), Value::some(Value::U8(1))),
             (
                 outcome.clone(),
                 Val::Result(Ok(Some(Box::new(Val::U32(1))))),
                 Value::Result(Ok(Some(Box::new(Value::U32(1))))),
             ),
             (outcome, Val::Result(Err(None)), Value::Result(Err(None))),
-            (
-                access.clone(),
-                Val::Flags(vec![text("read"), text("lock")]),
-                Value::Flags(vec![true, false, true]),
-            ),
+            (access.clone(), Val::Flags(vec![text("read"), text("lock")]), Value::Flags(vec![true, false, true])),
             (access, Val::Flags(Vec::new()), Value::Flags(vec![false; 3])),
         ]
     }
@@ -275,11 +245,8 @@ mod tests {
         for val in [Val::Variant(text("square"), None), Val::Variant(text("circle"), None)] {
             assert!(from_val(&val, &shape).is_err());
         }
-        for value in [
-            Value::Variant(2, None),
-            Value::Variant(1, None),
-            Value::Variant(0, Some(Box::new(Value::U8(1)))),
-        ] {
+        for value in [Value::Variant(2, None), Value::Variant(1, None), Value::Variant(0, Some(Box::new(Value::U8(1))))]
+        {
             assert!(to_val(value, &shape).is_err());
         }
         assert!(from_val(&Val::Enum(text("blue")), &Type::enumeration(["red"])).is_err());

@@ -25,28 +25,18 @@ pub(crate) struct WitCache {
 impl WitCache {
     /// In the state folder of the node.
     pub(crate) fn new(state: &Path) -> Self {
-        Self {
-            folder: state.join("wit"),
-        }
+        Self { folder: state.join("wit") }
     }
 
     /// What was last kept of a callee; nothing where that cannot be read.
     pub(crate) fn load(&self, target: &Target) -> Option<Vec<WitSource>> {
         let files: Vec<File> = serde_json::from_slice(&fs::read(self.path(target)).ok()?).ok()?;
-        Some(
-            files
-                .into_iter()
-                .map(|File { path, text }| WitSource { path, text })
-                .collect(),
-        )
+        Some(files.into_iter().map(|File { path, text }| WitSource { path, text }).collect())
     }
 
     /// Keeps the WIT of a callee, in one step.
     pub(crate) fn store(&self, target: &Target, sources: &[WitSource]) -> io::Result<()> {
-        let file = |WitSource { path, text }: &WitSource| File {
-            path: path.clone(),
-            text: text.clone(),
-        };
+        let file = |WitSource { path, text }: &WitSource| File { path: path.clone(), text: text.clone() };
         let files: Vec<File> = sources.iter().map(file).collect();
         let path = self.path(target);
         if let Some(folder) = path.parent() {
@@ -59,9 +49,7 @@ impl WitCache {
 
     /// Lattices and ids are path-safe by their types.
     fn path(&self, target: &Target) -> PathBuf {
-        self.folder
-            .join(target.lattice.as_str())
-            .join(format!("{}.json", target.id))
+        self.folder.join(target.lattice.as_str()).join(format!("{}.json", target.id))
     }
 }
 
@@ -74,10 +62,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = WitCache::new(folder.path());
         let (one, two) = ("demo/one".parse().unwrap(), "demo/two".parse().unwrap());
-        let sources = vec![WitSource {
-            path: "a.wit".to_owned(),
-            text: "package a:b;".to_owned(),
-        }];
+        let sources = vec![WitSource { path: "a.wit".to_owned(), text: "package a:b;".to_owned() }];
         assert_eq!(cache.load(&one), None);
         cache.store(&one, &sources).unwrap();
         assert_eq!((cache.load(&one), cache.load(&two)), (Some(sources), None));

@@ -57,40 +57,11 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
     for (arguments, said) in [
         (&["run"][..], "which component? name its file"),
         (&["run", "checkout/checkout.wasm"], "name its folder with --state"),
-        (
-            &["run", "--state", state, "--args", "[", "checkout/checkout.wasm"],
-            "--args: not JSON",
-        ),
-        (
-            &["run", "--state", state, "--lattice", "demo", "checkout/checkout.wasm"],
-            "with --lattice goes --id",
-        ),
-        (
-            &[
-                "run",
-                "--state",
-                state,
-                "--import",
-                "x=demo/y",
-                "checkout/checkout.wasm",
-            ],
-            "`x` is not an interface name",
-        ),
-        (
-            &[
-                "run",
-                "--state",
-                state,
-                "--config",
-                "lost.toml",
-                "checkout/checkout.wasm",
-            ],
-            "lost.toml: cannot be read",
-        ),
-        (
-            &["run", "--stdin", "--args", "[]", "checkout/checkout.wasm"],
-            "cannot be used with",
-        ),
+        (&["run", "--state", state, "--args", "[", "checkout/checkout.wasm"], "--args: not JSON"),
+        (&["run", "--state", state, "--lattice", "demo", "checkout/checkout.wasm"], "with --lattice goes --id"),
+        (&["run", "--state", state, "--import", "x=demo/y", "checkout/checkout.wasm"], "`x` is not an interface name"),
+        (&["run", "--state", state, "--config", "lost.toml", "checkout/checkout.wasm"], "lost.toml: cannot be read"),
+        (&["run", "--stdin", "--args", "[]", "checkout/checkout.wasm"], "cannot be used with"),
         (&["dance"], "unrecognized subcommand"),
     ] {
         let output = host(arguments);
@@ -107,21 +78,8 @@ fn what_cannot_be_run_ends_with_1_and_says_why() {
     for (arguments, said) in [
         (&["run", "--state", state, "lost.wasm"][..], "cannot read `lost.wasm`"),
         (&["run", "--state", state, "build.sh"], "not a component"),
-        (
-            &[
-                "run",
-                "--state",
-                state,
-                "--import",
-                "a:b/c=demo/y",
-                "checkout/checkout.wasm",
-            ],
-            "does not import `a:b/c`",
-        ),
-        (
-            &["run", "--state", state, "checkout/checkout.wasm"],
-            "a join token is needed",
-        ),
+        (&["run", "--state", state, "--import", "a:b/c=demo/y", "checkout/checkout.wasm"], "does not import `a:b/c`"),
+        (&["run", "--state", state, "checkout/checkout.wasm"], "a join token is needed"),
         (&["inspect", "build.sh"], "`build.sh`: not a component"),
     ] {
         let output = host(arguments);
@@ -137,14 +95,7 @@ fn a_join_token_that_is_none_is_wrong_usage() {
     let token = folder.path().join("token");
     std::fs::write(&token, "hunter2\n").unwrap();
     let (state, token) = (folder.path().join("state"), token.to_str().unwrap());
-    let arguments = [
-        "run",
-        "--state",
-        state.to_str().unwrap(),
-        "--join-token-file",
-        token,
-        "checkout/checkout.wasm",
-    ];
+    let arguments = ["run", "--state", state.to_str().unwrap(), "--join-token-file", token, "checkout/checkout.wasm"];
     let output = host(&arguments);
     assert_eq!(output.status.code(), Some(2));
     assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));

@@ -26,9 +26,7 @@ pub(super) async fn get(address: &AdminAddress, path: &str) -> anyhow::Result<Ve
                 exchange(stream, path).await
             }
             AdminAddress::Loopback(peer) => {
-                let stream = TcpStream::connect(peer)
-                    .await
-                    .with_context(|| format!("cannot reach {peer}"))?;
+                let stream = TcpStream::connect(peer).await.with_context(|| format!("cannot reach {peer}"))?;
                 exchange(stream, path).await
             }
         }
@@ -48,9 +46,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header("host", "localhost")
-        .body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new())?;
     let answer = async move {
         let response = sender.send_request(request).await?;
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;

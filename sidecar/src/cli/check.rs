@@ -32,10 +32,7 @@ impl Check {
         match check::check(&self.config) {
             Ok(checked) if json => say(&serde_json::json!({ "ok": checked }).to_string()),
             Ok(checked) => {
-                checked
-                    .skipped
-                    .iter()
-                    .for_each(|skipped| complain(&format!("not checked: {skipped}")));
+                checked.skipped.iter().for_each(|skipped| complain(&format!("not checked: {skipped}")));
                 say(&format!(
                     "{}: {} interfaces, {} functions, {} policies: no mistakes",
                     checked.component, checked.interfaces, checked.functions, checked.policies
@@ -55,16 +52,6 @@ impl Check {
 }
 
 fn line(mistake: &Mistake) -> Line<'_> {
-    let Mistake {
-        file,
-        line,
-        message,
-        hint,
-    } = mistake;
-    Line {
-        file,
-        line: *line,
-        message,
-        hint: hint.as_deref(),
-    }
+    let Mistake { file, line, message, hint } = mistake;
+    Line { file, line: *line, message, hint: hint.as_deref() }
 }

@@ -64,11 +64,7 @@ impl Invoke {
         match invoke(invocation).await {
             Ok(result) if json => say(&format!("{{\"result\":{result}}}")),
             Ok(result) => say(&result),
-            Err(InvokeError::Call(CallError::Refused {
-                peer,
-                refusal,
-                explanation,
-            })) if json => {
+            Err(InvokeError::Call(CallError::Refused { peer, refusal, explanation })) if json => {
                 let explanation = explanation.unwrap_or_default();
                 let policies: Vec<_> = explanation.policies.iter().map(|policy| policy.id.as_str()).collect();
                 let told = serde_json::json!({

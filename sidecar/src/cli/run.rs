@@ -73,11 +73,7 @@ impl Run {
 }
 
 fn write_ready(path: &std::path::Path, bound: &Bound) -> std::io::Result<()> {
-    let ready = Ready {
-        quic: bound.quic,
-        admin: &bound.admin,
-        pid: std::process::id(),
-    };
+    let ready = Ready { quic: bound.quic, admin: &bound.admin, pid: std::process::id() };
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, serde_json::to_vec(&ready)?)?;
     std::fs::rename(fresh, path)

@@ -55,22 +55,13 @@ impl New {
         match http.write(&contract, &made) {
             Ok(files) if json => {
                 let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-                say(
-                    &serde_json::json!({ "instance": made.instance, "functions": made.functions, "files": files })
-                        .to_string(),
-                )
+                say(&serde_json::json!({ "instance": made.instance, "functions": made.functions, "files": files })
+                    .to_string())
             }
             Ok(files) => {
-                let files = files
-                    .iter()
-                    .map(|file| format!("  {}", file.display()))
-                    .collect::<Vec<_>>()
-                    .join("\n");
+                let files = files.iter().map(|file| format!("  {}", file.display())).collect::<Vec<_>>().join("\n");
                 let count = made.functions.len();
-                say(&format!(
-                    "{count} functions of {}; read and mend:\n{files}",
-                    made.instance
-                ))
+                say(&format!("{count} functions of {}; read and mend:\n{files}", made.instance))
             }
             Err(error) => broken(&format!("{error:#}")),
         }
@@ -94,11 +85,7 @@ impl Http {
             Some(_) => std::io::read_to_string(std::io::stdin().lock())?,
             None => lines()?,
         };
-        Ok(Contract {
-            package,
-            interface,
-            samples: Sample::parse_all(&text)?,
-        })
+        Ok(Contract { package, interface, samples: Sample::parse_all(&text)? })
     }
 
     fn write(&self, contract: &Contract, made: &Scaffold) -> anyhow::Result<Vec<PathBuf>> {
@@ -118,10 +105,7 @@ impl Http {
         if let Some((taken, _)) = files.iter().find(|(path, _)| path.exists()) {
             anyhow::bail!("`{}` is there already; nothing was written", taken.display());
         }
-        files
-            .into_iter()
-            .map(|(path, text)| fresh(&path, text).map(|()| path))
-            .collect()
+        files.into_iter().map(|(path, text)| fresh(&path, text).map(|()| path)).collect()
     }
 }
 

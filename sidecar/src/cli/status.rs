@@ -49,10 +49,7 @@ impl StatusCommand {
         };
         match admin.strip_prefix("unix:") {
             Some(path) => Ok(AdminAddress::Unix(path.into())),
-            None => admin
-                .parse()
-                .map(AdminAddress::Loopback)
-                .map_err(|error| format!("`{admin}`: {error}")),
+            None => admin.parse().map(AdminAddress::Loopback).map_err(|error| format!("`{admin}`: {error}")),
         }
     }
 }
@@ -60,13 +57,8 @@ impl StatusCommand {
 fn table(status: &Status) -> String {
     let left = |not_after: u64| {
         let end: SystemTime = UNIX_EPOCH + Duration::from_secs(not_after);
-        let left = end
-            .duration_since(clock::now())
-            .map(|left| Duration::from_secs(left.as_secs()));
-        left.map_or_else(
-            |_| "expired".to_owned(),
-            |left| format!("{} left", humantime::format_duration(left)),
-        )
+        let left = end.duration_since(clock::now()).map(|left| Duration::from_secs(left.as_secs()));
+        left.map_or_else(|_| "expired".to_owned(), |left| format!("{} left", humantime::format_duration(left)))
     };
     let ready = match (&status.not_ready, status.draining) {
         (_, true) => "no: draining".to_owned(),
@@ -77,55 +69,18 @@ fn table(status: &Status) -> String {
         None => format!("{} (connected)", status.broker),
         Some(why) => format!("{} (away: {why})", status.broker),
     };
-    let refused = status
-        .refused
-        .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect::<Vec<_>>();
+    let refused = status.refused.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>();
     let rows = [
         ("component", status.component.clone()),
         ("ready", ready),
-        (
-            "identity",
-            format!("{} ({})", status.spiffe_id, left(status.svid_not_after)),
-        ),
+        ("identity", format!("{} ({})", status.spiffe_id, left(status.svid_not_after))),
         ("node", format!("{} ({})", status.node_id, left(status.node_not_after))),
         ("broker", broker),
-        (
-            "policies",
-            format!(
-                "version {}, confirmed {} s ago",
-                status.version, status.state_age_seconds
-            ),
-        ),
+        ("policies", format!("version {}, confirmed {} s ago", status.version, status.state_age_seconds)),
         ("listening", format!("{} (quic)", status.quic)),
-        (
-            "callers",
-            format!(
-                "{} connections, {} calls under way",
-                status.connections, status.calls_underway
-            ),
-        ),
-        (
-            "refused",
-            if refused.is_empty() {
-                "none".to_owned()
-            } else {
-                refused.join(", ")
-            },
-        ),
-        (
-            "cache",
-            if status.unsealed {
-                "unsealed: its keys lie unencrypted (mode 0600)"
-            } else {
-                "sealed"
-            }
-            .to_owned(),
-        ),
+        ("callers", format!("{} connections, {} calls under way", status.connections, status.calls_underway)),
+        ("refused", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") }),
+        ("cache", if status.unsealed { "unsealed: its keys lie unencrypted (mode 0600)" } else { "sealed" }.to_owned()),
     ];
-    rows.iter()
-        .map(|(name, value)| format!("{name:<10} {value}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect::<Vec<_>>().join("\n")
 }

@@ -45,11 +45,7 @@ pub(super) struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
-        Self {
-            file: file.to_owned(),
-            text,
-            mistakes: Vec::new(),
-        }
+        Self { file: file.to_owned(), text, mistakes: Vec::new() }
     }
 
     /// The document's root table; syntax errors become mistakes.
@@ -63,15 +59,8 @@ impl<'t> Reader<'t> {
     }
 
     pub(super) fn mistake(&mut self, at: Option<Range<usize>>, message: String, hint: Option<String>) {
-        let line = at
-            .and_then(|at| self.text.get(..at.start))
-            .map(|before| before.matches('\n').count() + 1);
-        self.mistakes.push(Mistake {
-            file: self.file.clone(),
-            line,
-            message,
-            hint,
-        });
+        let line = at.and_then(|at| self.text.get(..at.start)).map(|before| before.matches('\n').count() + 1);
+        self.mistakes.push(Mistake { file: self.file.clone(), line, message, hint });
     }
 
     pub(super) fn into_mistakes(self) -> Vec<Mistake> {
@@ -97,12 +86,7 @@ pub(super) struct Found<T> {
 
 impl<'d, 't> Section<'d, 't> {
     pub(super) fn root(table: &'d DeTable<'t>) -> Self {
-        Self {
-            name: String::new(),
-            table: Some(table),
-            span: None,
-            known: BTreeSet::new(),
-        }
+        Self { name: String::new(), table: Some(table), span: None, known: BTreeSet::new() }
     }
 
     /// Whether the document has the table at all.
@@ -112,12 +96,7 @@ impl<'d, 't> Section<'d, 't> {
 
     pub(super) fn section(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Self {
         let name = self.path(key);
-        let mut section = Self {
-            name,
-            table: None,
-            span: None,
-            known: BTreeSet::new(),
-        };
+        let mut section = Self { name, table: None, span: None, known: BTreeSet::new() };
         if let Some(value) = self.take(key) {
             section.span = Some(value.span());
             match value.get_ref().as_table() {
@@ -131,10 +110,7 @@ impl<'d, 't> Section<'d, 't> {
     pub(super) fn text(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Found<String>> {
         let value = self.take(key)?;
         match value.get_ref().as_str() {
-            Some(text) => Some(Found {
-                value: text.to_owned(),
-                at: value.span(),
-            }),
+            Some(text) => Some(Found { value: text.to_owned(), at: value.span() }),
             None => self.wrong(key, value, "a string", reader),
         }
     }
@@ -227,10 +203,7 @@ impl<'d, 't> Section<'d, 't> {
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
             match item.get_ref().as_str() {
-                Some(text) => texts.push(Found {
-                    value: text.to_owned(),
-                    at: item.span(),
-                }),
+                Some(text) => texts.push(Found { value: text.to_owned(), at: item.span() }),
                 None => {
                     let _: Option<()> = self.wrong(key, item, "a list of strings", reader);
                 }
@@ -250,10 +223,7 @@ impl<'d, 't> Section<'d, 't> {
         for (name, item) in table {
             match item.get_ref().as_str() {
                 Some(text) => {
-                    let found = Found {
-                        value: text.to_owned(),
-                        at: item.span(),
-                    };
+                    let found = Found { value: text.to_owned(), at: item.span() };
                     pairs.push((name.get_ref().to_string(), found));
                 }
                 None => {
@@ -271,11 +241,7 @@ impl<'d, 't> Section<'d, 't> {
             let name: &str = key.get_ref();
             if !self.known.contains(name) {
                 let hint = self.similar(name).map(|known| format!("did you mean `{known}`?"));
-                reader.mistake(
-                    Some(key.span()),
-                    format!("`{}` is not known here", self.path(name)),
-                    hint,
-                );
+                reader.mistake(Some(key.span()), format!("`{}` is not known here", self.path(name)), hint);
             }
         }
     }
@@ -295,19 +261,11 @@ impl<'d, 't> Section<'d, 't> {
 
     fn wrong<T>(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, reader: &mut Reader<'_>) -> Option<T> {
         let found = value.get_ref().type_str();
-        reader.mistake(
-            Some(value.span()),
-            format!("`{}` is {found}, not {wanted}", self.path(key)),
-            None,
-        );
+        reader.mistake(Some(value.span()), format!("`{}` is {found}, not {wanted}", self.path(key)), None);
         None
     }
 
     fn path(&self, key: &str) -> String {
-        if self.name.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.name)
-        }
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 }

@@ -60,9 +60,6 @@ impl Caller {
 
     /// The version this caller was last judged by, for the record.
     pub(crate) fn epoch(&self) -> u64 {
-        self.outlook
-            .load()
-            .as_ref()
-            .map_or(0, |outlook| outlook.served.version.epoch)
+        self.outlook.load().as_ref().map_or(0, |outlook| outlook.served.version.epoch)
     }
 }

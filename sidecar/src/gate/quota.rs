@@ -33,10 +33,7 @@ impl Counter {
             self.taken.fetch_sub(amount, Ordering::AcqRel);
             return None;
         }
-        Some(Share {
-            counter: Arc::clone(self),
-            amount,
-        })
+        Some(Share { counter: Arc::clone(self), amount })
     }
 }
 
@@ -63,12 +60,7 @@ pub(crate) struct Underway {
 
 impl Quota {
     pub(crate) fn new(limits: LimitsSection) -> Self {
-        Self {
-            limits,
-            calls: Arc::default(),
-            bytes: Arc::default(),
-            peers: Mutex::default(),
-        }
+        Self { limits, calls: Arc::default(), bytes: Arc::default(), peers: Mutex::default() }
     }
 
     /// Calls under way.
@@ -92,35 +84,23 @@ impl Quota {
     /// Lets a call begin.
     pub(crate) fn admit(&self, peer: &Arc<Counter>, function: &Arc<Counter>) -> Result<Underway, Refused> {
         let too_many = |what: &str, limit: usize| {
-            Refused::new(
-                Refusal::TooMany,
-                format!("more than {limit} calls {what} are under way"),
-            )
+            Refused::new(Refusal::TooMany, format!("more than {limit} calls {what} are under way"))
         };
         let limits = &self.limits;
-        let peer = peer
-            .take(1, limits.calls_per_peer)
-            .ok_or_else(|| too_many("of this caller", limits.calls_per_peer))?;
+        let peer =
+            peer.take(1, limits.calls_per_peer).ok_or_else(|| too_many("of this caller", limits.calls_per_peer))?;
         let function = function
             .take(1, limits.calls_per_function)
             .ok_or_else(|| too_many("of this function", limits.calls_per_function))?;
-        let all = self
-            .calls
-            .take(1, limits.calls)
-            .ok_or_else(|| too_many("in all", limits.calls))?;
-        Ok(Underway {
-            _shares: [peer, function, all],
-        })
+        let all = self.calls.take(1, limits.calls).ok_or_else(|| too_many("in all", limits.calls))?;
+        Ok(Underway { _shares: [peer, function, all] })
     }
 
     /// Lets parameters into memory.
     pub(crate) fn hold(&self, bytes: usize) -> Result<Share, Refused> {
         self.bytes.take(bytes, self.limits.bytes_in_flight).ok_or_else(|| {
             let limit = self.limits.bytes_in_flight;
-            Refused::new(
-                Refusal::TooMany,
-                format!("more than {limit} bytes of parameters are under way"),
-            )
+            Refused::new(Refusal::TooMany, format!("more than {limit} bytes of parameters are under way"))
         })
     }
 }
@@ -131,11 +111,7 @@ mod tests {
 
     #[test]
     fn what_is_over_a_limit_is_refused_until_something_ends() {
-        let limits = LimitsSection {
-            calls_per_peer: 2,
-            bytes_in_flight: 10,
-            ..LimitsSection::default()
-        };
+        let limits = LimitsSection { calls_per_peer: 2, bytes_in_flight: 10, ..LimitsSection::default() };
         let quota = Quota::new(limits);
         let (peer, function) = (quota.peer("a"), Arc::new(Counter::default()));
         let first = quota.admit(&peer, &function).unwrap();

@@ -26,12 +26,7 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(refusal: Refusal, reason: impl Into<String>) -> Self {
-        Self {
-            refusal,
-            reason: reason.into(),
-            detail: None,
-            policies: Vec::new(),
-        }
+        Self { refusal, reason: reason.into(), detail: None, policies: Vec::new() }
     }
 
     /// Adds what only the operator reads.
@@ -41,10 +36,10 @@ impl Refused {
     }
 
     pub(crate) fn denied(verdict: &Verdict) -> Self {
-        let policies = verdict.reasons().iter().map(|policy| DecidingPolicy {
-            id: policy.id().to_owned(),
-            advice: policy.advice().map(str::to_owned),
-        });
+        let policies = verdict
+            .reasons()
+            .iter()
+            .map(|policy| DecidingPolicy { id: policy.id().to_owned(), advice: policy.advice().map(str::to_owned) });
         let errors: Vec<_> = verdict.errors().iter().map(ToString::to_string).collect();
         Self {
             refusal: Refusal::Denied,
@@ -62,17 +57,10 @@ impl Refused {
     fn explanation(&self) -> Explanation {
         let mut reason = self.reason.clone();
         if reason.len() > MAX_REASON {
-            let end = (0..=MAX_REASON)
-                .rev()
-                .find(|end| reason.is_char_boundary(*end))
-                .unwrap_or(0);
+            let end = (0..=MAX_REASON).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
             reason.truncate(end);
         }
-        Explanation {
-            refusal: self.refusal.name().to_owned(),
-            reason,
-            policies: self.policies.clone(),
-        }
+        Explanation { refusal: self.refusal.name().to_owned(), reason, policies: self.policies.clone() }
     }
 }
 
@@ -93,10 +81,7 @@ impl Refusals {
 
     pub(crate) fn of(&self, stream: u64) -> Option<Explanation> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter()
-            .rev()
-            .find(|(index, _)| *index == stream)
-            .map(|(_, explanation)| explanation.clone())
+        kept.iter().rev().find(|(index, _)| *index == stream).map(|(_, explanation)| explanation.clone())
     }
 }
 

@@ -72,14 +72,8 @@ impl Served {
         agree(component, upstream)?;
         let wit = Wit::parse(&component.wit)?;
         let registered = &component.record.interfaces;
-        let mapping = upstream
-            .mapping(&wit, registered)
-            .transpose()
-            .map_err(NotServable::Mapping)?;
-        let interfaces: Vec<_> = wit
-            .interfaces()
-            .filter(|interface| registered.contains(&interface.name))
-            .collect();
+        let mapping = upstream.mapping(&wit, registered).transpose().map_err(NotServable::Mapping)?;
+        let interfaces: Vec<_> = wit.interfaces().filter(|interface| registered.contains(&interface.name)).collect();
         let target = &component.record.target;
         let facts = ComponentFacts {
             lattice: target.lattice.to_string(),
@@ -108,18 +102,10 @@ impl Served {
                     meter: meters.function(&interface.name, &function.name),
                     underway: known.map(|known| Arc::clone(&known.underway)).unwrap_or_default(),
                 };
-                functions
-                    .entry(interface.name.clone())
-                    .or_default()
-                    .insert(function.name.clone(), Arc::new(served));
+                functions.entry(interface.name.clone()).or_default().insert(function.name.clone(), Arc::new(served));
             }
         }
-        Ok(Self {
-            version,
-            engine,
-            mapping,
-            functions,
-        })
+        Ok(Self { version, engine, mapping, functions })
     }
 
     pub(crate) fn function(&self, instance: &str, function: &str) -> Option<&Arc<ServedFunction>> {

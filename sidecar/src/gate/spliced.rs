@@ -18,33 +18,17 @@ pub(super) async fn call(
     let frame = u32::try_from(gate.limits.value_bytes).unwrap_or(u32::MAX);
     let (limit, silence, frames) = match &function.ty {
         Some(_) => {
-            let frames = FrameLimits {
-                frame,
-                path: 0,
-                total: frame.into(),
-                ..FrameLimits::default()
-            };
+            let frames = FrameLimits { frame, path: 0, total: frame.into(), ..FrameLimits::default() };
             (Some(gate.limits.call_timeout), gate.limits.call_timeout, frames)
         }
         // Streams may last and carry any amount, frame by frame; silence ends them.
         None => {
-            let frames = FrameLimits {
-                frame,
-                total: u64::MAX,
-                frames: u64::MAX,
-                ..FrameLimits::default()
-            };
+            let frames = FrameLimits { frame, total: u64::MAX, frames: u64::MAX, ..FrameLimits::default() };
             (None, splice.idle_timeout, frames)
         }
     };
     let Call { caller, send, recv, .. } = call;
-    let spliced = Spliced {
-        send: &mut *send,
-        recv,
-        header: invocation.raw,
-        rest: invocation.rest,
-        limits: frames,
-    };
+    let spliced = Spliced { send: &mut *send, recv, header: invocation.raw, rest: invocation.rest, limits: frames };
     let carrying = splice.call(permit, spliced, silence);
     let withdrawn = gate.withdrawn(caller, function);
     let ended = tokio::select! {
@@ -56,10 +40,7 @@ pub(super) async fn call(
     match ended {
         Ended::Answered(0) if expects_result => {
             // A framed server that fails or does not know the function just closes: say so instead of an empty answer.
-            Err(Refused::new(
-                Refusal::UpstreamProtocol,
-                "the service closed the call without an answer",
-            ))
+            Err(Refused::new(Refusal::UpstreamProtocol, "the service closed the call without an answer"))
         }
         Ended::Answered(_) => {
             // Fails only where the caller has stopped the stream.

@@ -68,11 +68,7 @@ async fn answer(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result
     let function = call.function;
     let reads_params = call.outlook.view.reads_params(function.action);
     // What needs no parameters is decided before the first of them is believed.
-    let early = if reads_params {
-        None
-    } else {
-        Some(call.permit(gate, None)?)
-    };
+    let early = if reads_params { None } else { Some(call.permit(gate, None)?) };
     let Some(ty) = &function.ty else {
         let reason = "the function has streams or resources, which this service's sidecar does not carry";
         return Err(Refused::new(Refusal::UnknownFunction, reason).into());
@@ -89,18 +85,8 @@ async fn answer(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result
         .as_ref()
         .and_then(|mapping| mapping.route(&function.instance, &function.name))
         .ok_or_else(|| Refused::new(Refusal::UnknownFunction, "the function has no route"))?;
-    let request = HttpCall {
-        route,
-        caller: Some(call.caller.id()),
-        trace: None,
-        args: &values,
-        deadline: None,
-    };
-    let result = http
-        .client
-        .call(permit, request)
-        .await
-        .map_err(|failure| failed(&failure))?;
+    let request = HttpCall { route, caller: Some(call.caller.id()), trace: None, args: &values, deadline: None };
+    let result = http.client.call(permit, request).await.map_err(|failure| failed(&failure))?;
     let mut payload = Vec::with_capacity(256);
     portcullis_value::encode_result(ty, result.as_ref(), &mut payload)
         .map_err(|error| Refused::new(Refusal::Internal, "the answer cannot be encoded").detailed(error.to_string()))?;
@@ -116,17 +102,9 @@ async fn params(
     ty: &FunctionType,
 ) -> Result<(Vec<Value>, Vec<Share>), Stop> {
     let limits = &gate.limits;
-    let value_limits = Limits {
-        bytes: limits.value_bytes,
-        depth: limits.value_depth,
-        items: limits.value_items,
-    };
+    let value_limits = Limits { bytes: limits.value_bytes, depth: limits.value_depth, items: limits.value_items };
     let total = u32::try_from(limits.value_bytes).unwrap_or(u32::MAX);
-    let mut frames = RootFrames::new(FrameLimits {
-        frame: total,
-        total: total.into(),
-        ..FrameLimits::default()
-    });
+    let mut frames = RootFrames::new(FrameLimits { frame: total, total: total.into(), ..FrameLimits::default() });
     let mut held = vec![gate.quota.hold(rest.len())?];
     frames.push(rest)?;
     let (mut attempts, mut wanted) = (0, 0);
@@ -150,9 +128,7 @@ async fn params(
             None => {
                 let payload = frames.finish()?;
                 let values = portcullis_value::decode_params(ty, &payload, &value_limits);
-                return values
-                    .map(|values| (values, held))
-                    .map_err(|error| malformed(&error).into());
+                return values.map(|values| (values, held)).map_err(|error| malformed(&error).into());
             }
         }
     }
@@ -178,10 +154,8 @@ fn failed(failure: &HttpFailure) -> Refused {
         HttpFailure::DeadlineExceeded(_) => {
             Refused::new(Refusal::DeadlineExceeded, "the service did not answer in time").detailed(detail)
         }
-        HttpFailure::Nonsense(_) | HttpFailure::TooLarge(_) => Refused::new(
-            Refusal::UpstreamProtocol,
-            "the service's answer does not fit its contract",
-        )
-        .detailed(detail),
+        HttpFailure::Nonsense(_) | HttpFailure::TooLarge(_) => {
+            Refused::new(Refusal::UpstreamProtocol, "the service's answer does not fit its contract").detailed(detail)
+        }
     }
 }

@@ -142,11 +142,7 @@ pub enum UpstreamNonsense {
 }
 
 fn of_part(part: &str) -> String {
-    if part.is_empty() {
-        String::new()
-    } else {
-        format!(" at `{part}`")
-    }
+    if part.is_empty() { String::new() } else { format!(" at `{part}`") }
 }
 
 impl Answer {
@@ -171,11 +167,7 @@ impl Answer {
             return Ok(self.succeed(Some(Value::none())));
         }
         if self.ok.contains(status) {
-            let payload = self
-                .success
-                .as_ref()
-                .map(|part| part.read(body, self.unknown))
-                .transpose()?;
+            let payload = self.success.as_ref().map(|part| part.read(body, self.unknown)).transpose()?;
             return Ok(self.succeed(payload));
         }
         if (300..400).contains(&status) {
@@ -266,20 +258,14 @@ mod tests {
     fn success_is_the_result_or_its_ok_arm() {
         assert_eq!(value("() -> u64", "", (200, "7")), Value::U64(7));
         assert_eq!(value("() -> u64", "", (299, "\"7\"")), Value::U64(7));
-        assert_eq!(
-            value("() -> result<u64, string>", "", (201, "7")),
-            ok(Some(Value::U64(7)))
-        );
+        assert_eq!(value("() -> result<u64, string>", "", (201, "7")), ok(Some(Value::U64(7))));
         assert_eq!(value("() -> result<_, string>", "", (204, "")), ok(None));
         assert_eq!(value("() -> result<_, string>", "", (200, "whatever")), ok(None));
         assert_eq!(read("()", "", (204, "")), Ok(None));
         assert_eq!(read("()", "", (200, "<html>")), Ok(None));
         assert_eq!(value("() -> option<u64>", "", (200, "null")), Value::none());
         assert_eq!(value("() -> option<u64>", "", (200, "7")), Value::some(Value::U64(7)));
-        assert_eq!(
-            value("() -> result<option<u64>, string>", "", (204, "")),
-            ok(Some(Value::none()))
-        );
+        assert_eq!(value("() -> result<option<u64>, string>", "", (204, "")), ok(Some(Value::none())));
     }
 
     #[test]
@@ -305,61 +291,33 @@ mod tests {
     fn statuses_without_a_meaning_are_nonsense() {
         assert_eq!(read("() -> u64", "", (404, "7")), Err(UpstreamNonsense::Status(404)));
         assert_eq!(read("()", "", (500, "")), Err(UpstreamNonsense::Status(500)));
-        assert_eq!(
-            read("() -> u64", "ok = [201]", (200, "7")),
-            Err(UpstreamNonsense::Status(200))
-        );
-        assert_eq!(
-            read("() -> result<_, string>", "ok = [201]", (200, "7")),
-            Err(UpstreamNonsense::Status(200))
-        );
+        assert_eq!(read("() -> u64", "ok = [201]", (200, "7")), Err(UpstreamNonsense::Status(200)));
+        assert_eq!(read("() -> result<_, string>", "ok = [201]", (200, "7")), Err(UpstreamNonsense::Status(200)));
         assert_eq!(value("() -> u64", "ok = [404, '2xx']", (404, "7")), Value::U64(7));
     }
 
     #[test]
     fn a_redirection_is_nonsense_unless_it_is_named() {
         for signature in ["() -> u64", "() -> result<u64, string>", "() -> result<u64>"] {
-            assert_eq!(
-                read(signature, "", (302, "x")),
-                Err(UpstreamNonsense::Redirection(302)),
-                "{signature}"
-            );
+            assert_eq!(read(signature, "", (302, "x")), Err(UpstreamNonsense::Redirection(302)), "{signature}");
         }
         let unnamed = "errors = [{}, { pointer = '/a' }]";
         let answer = (302, r#"{"a":1}"#);
-        assert_eq!(
-            read("() -> result<u64, string>", unnamed, answer),
-            Err(UpstreamNonsense::Redirection(302))
-        );
+        assert_eq!(read("() -> result<u64, string>", unnamed, answer), Err(UpstreamNonsense::Redirection(302)));
         let named = "errors = [{ status = 302, value = '/a', value_as = 'text' }]";
-        assert_eq!(
-            value("() -> result<u64, string>", named, answer),
-            err(Some(string("1")))
-        );
-        assert_eq!(
-            value("() -> bool", "cases = [{ status = '3xx', arm = 'false' }]", (304, "")),
-            Value::Bool(false)
-        );
+        assert_eq!(value("() -> result<u64, string>", named, answer), err(Some(string("1"))));
+        assert_eq!(value("() -> bool", "cases = [{ status = '3xx', arm = 'false' }]", (304, "")), Value::Bool(false));
     }
 
     #[test]
     fn failure_is_the_err_arm_by_its_type() {
         let text = "() -> result<u64, string>";
-        assert_eq!(
-            value(text, "", (404, "no such invoice")),
-            err(Some(string("no such invoice")))
-        );
+        assert_eq!(value(text, "", (404, "no such invoice")), err(Some(string("no such invoice"))));
         assert_eq!(value(text, "", (503, " \n")), err(Some(string("HTTP status 503"))));
         assert_eq!(value("() -> result<u64>", "", (500, "x")), err(None));
         assert_eq!(value("() -> result<u64, u8>", "", (400, "3")), err(Some(Value::U8(3))));
-        assert_eq!(
-            value("() -> result<u64, failure>", "", (404, r#"{"tag":"busy"}"#)),
-            err(Some(case(3, None)))
-        );
-        assert_eq!(
-            value("() -> result<u64, state>", "", (409, "\"paid\"")),
-            err(Some(Value::Enum(2)))
-        );
+        assert_eq!(value("() -> result<u64, failure>", "", (404, r#"{"tag":"busy"}"#)), err(Some(case(3, None))));
+        assert_eq!(value("() -> result<u64, state>", "", (409, "\"paid\"")), err(Some(Value::Enum(2))));
         let page = read("() -> result<u64, failure>", "", (502, "<html>"));
         assert!(matches!(page, Err(UpstreamNonsense::Json { .. })), "{page:?}");
     }
@@ -367,15 +325,9 @@ mod tests {
     #[test]
     fn an_error_text_is_bounded_and_always_text() {
         let long = "é".repeat(ERROR_TEXT_BYTES);
-        let Value::Result(Err(Some(text))) = value("() -> result<_, string>", "", (400, &long)) else {
-            panic!()
-        };
+        let Value::Result(Err(Some(text))) = value("() -> result<_, string>", "", (400, &long)) else { panic!() };
         let Value::String(text) = *text else { panic!() };
-        assert!(
-            text.len() <= ERROR_TEXT_BYTES && text.ends_with('…') && text.starts_with("éé"),
-            "{}",
-            text.len()
-        );
+        assert!(text.len() <= ERROR_TEXT_BYTES && text.ends_with('…') && text.starts_with("éé"), "{}", text.len());
         assert!(!text.contains('\u{fffd}'), "{}", text.len());
         let route = route("() -> result<_, string>", "");
         let latin = route.response(400, &HeaderMap::new(), b"caf\xe9", &Limits::default());
@@ -415,31 +367,18 @@ mod tests {
     #[test]
     fn a_rule_can_read_the_whole_err_value() {
         let keys = "errors = [{ status = 400, value = '/code' }, { pointer = '/detail', value = '/detail', value_as = 'text' }]";
-        assert_eq!(
-            value("() -> result<_, string>", keys, (400, r#"{"code":"x"}"#)),
-            err(Some(string("x")))
-        );
+        assert_eq!(value("() -> result<_, string>", keys, (400, r#"{"code":"x"}"#)), err(Some(string("x"))));
         assert_eq!(
             value("() -> result<_, string>", keys, (200, r#"{"detail":{"a":1}}"#)),
             err(Some(string(r#"{"a":1}"#)))
         );
-        assert_eq!(
-            value("() -> result<_, string>", keys, (200, r#"{"detail":null}"#)),
-            ok(None)
-        );
+        assert_eq!(value("() -> result<_, string>", keys, (200, r#"{"detail":null}"#)), ok(None));
         let enumeration = "errors = [{ value = '/code' }]";
         assert_eq!(
             value("() -> result<_, state>", enumeration, (500, r#"{"code":"open"}"#)),
             err(Some(Value::Enum(0)))
         );
-        assert_eq!(
-            value(
-                "() -> result<u8>",
-                "errors = [{ pointer = '/error' }]",
-                (200, r#"{"error":1}"#)
-            ),
-            err(None)
-        );
+        assert_eq!(value("() -> result<u8>", "errors = [{ pointer = '/error' }]", (200, r#"{"error":1}"#)), err(None));
     }
 
     #[test]
@@ -447,25 +386,13 @@ mod tests {
         let keys = "cases = [{ status = 202, arm = 'pending' }, { pointer = '/wait', arm = 'delayed', value = '/wait' }]\nresult = '/v'";
         let signature = "() -> result<progress, string>";
         assert_eq!(value(signature, keys, (202, "")), ok(Some(case(1, None))));
-        assert_eq!(
-            value(signature, keys, (200, r#"{"wait":"1h"}"#)),
-            ok(Some(case(2, Some(string("1h")))))
-        );
-        assert_eq!(
-            value(signature, keys, (200, r#"{"v":{"tag":"pending"}}"#)),
-            ok(Some(case(1, None)))
-        );
-        assert_eq!(
-            value(signature, keys, (500, r#"{"wait":"1h"}"#)),
-            err(Some(string(r#"{"wait":"1h"}"#)))
-        );
+        assert_eq!(value(signature, keys, (200, r#"{"wait":"1h"}"#)), ok(Some(case(2, Some(string("1h"))))));
+        assert_eq!(value(signature, keys, (200, r#"{"v":{"tag":"pending"}}"#)), ok(Some(case(1, None))));
+        assert_eq!(value(signature, keys, (500, r#"{"wait":"1h"}"#)), err(Some(string(r#"{"wait":"1h"}"#))));
         let exists = "method = 'HEAD'\ncases = [{ status = 200, arm = 'true' }, { status = 404, arm = 'false' }]";
         assert_eq!(value("() -> bool", exists, (200, "")), Value::Bool(true));
         assert_eq!(value("() -> bool", exists, (404, "")), Value::Bool(false));
-        assert_eq!(
-            read("() -> bool", exists, (410, "")),
-            Err(UpstreamNonsense::Status(410))
-        );
+        assert_eq!(read("() -> bool", exists, (410, "")), Err(UpstreamNonsense::Status(410)));
         let states = "cases = [{ status = 402, arm = 'past-due' }]";
         assert_eq!(value("() -> state", states, (402, "")), Value::Enum(1));
     }
@@ -475,61 +402,27 @@ mod tests {
         let keys = "none = [404, 410]";
         assert_eq!(value("() -> option<u8>", keys, (404, "gone")), Value::none());
         assert_eq!(value("() -> option<u8>", keys, (200, "1")), Value::some(Value::U8(1)));
-        assert_eq!(
-            value("() -> result<option<u8>, string>", keys, (410, "")),
-            ok(Some(Value::none()))
-        );
-        assert_eq!(
-            read("() -> option<u8>", keys, (400, "")),
-            Err(UpstreamNonsense::Status(400))
-        );
+        assert_eq!(value("() -> result<option<u8>, string>", keys, (410, "")), ok(Some(Value::none())));
+        assert_eq!(read("() -> option<u8>", keys, (400, "")), Err(UpstreamNonsense::Status(400)));
     }
 
     #[test]
     fn a_pointer_selects_the_result() {
-        assert_eq!(
-            value("() -> u8", "result = '/a/0/b~1c'", (200, r#"{"a":[{"b/c":3}]}"#)),
-            Value::U8(3)
-        );
-        assert_eq!(
-            read("() -> u8", "result = '/a'", (200, "{}")),
-            Err(UpstreamNonsense::MissingPart("/a".to_owned()))
-        );
+        assert_eq!(value("() -> u8", "result = '/a/0/b~1c'", (200, r#"{"a":[{"b/c":3}]}"#)), Value::U8(3));
+        assert_eq!(read("() -> u8", "result = '/a'", (200, "{}")), Err(UpstreamNonsense::MissingPart("/a".to_owned())));
         assert_eq!(value("() -> option<u8>", "result = '/a'", (200, "{}")), Value::none());
-        let wrong = read("() -> u8", "result = '/a'", (200, r#"{"a":[]}"#))
-            .unwrap_err()
-            .to_string();
+        let wrong = read("() -> u8", "result = '/a'", (200, r#"{"a":[]}"#)).unwrap_err().to_string();
         assert!(wrong.starts_with("the body at `/a`: "), "{wrong}");
     }
 
     #[test]
     fn a_result_can_be_text_or_bytes() {
-        assert_eq!(
-            value("() -> string", "result_as = 'text'", (200, "<a/>")),
-            string("<a/>")
-        );
+        assert_eq!(value("() -> string", "result_as = 'text'", (200, "<a/>")), string("<a/>"));
         assert_eq!(value("() -> string", "result_as = 'text'", (200, "")), string(""));
-        assert_eq!(
-            value("() -> option<string>", "result_as = 'text'", (200, "")),
-            Value::some(string(""))
-        );
-        assert_eq!(
-            value("() -> option<string>", "result_as = 'text'", (204, "")),
-            Value::none()
-        );
-        assert_eq!(
-            value(
-                "() -> string",
-                "result_as = 'text'\nresult = '/a'",
-                (200, r#"{"a":[1]}"#)
-            ),
-            string("[1]")
-        );
-        let missing = read(
-            "() -> string",
-            "result_as = 'text'\nresult = '/a'",
-            (200, r#"{"a":null}"#),
-        );
+        assert_eq!(value("() -> option<string>", "result_as = 'text'", (200, "")), Value::some(string("")));
+        assert_eq!(value("() -> option<string>", "result_as = 'text'", (204, "")), Value::none());
+        assert_eq!(value("() -> string", "result_as = 'text'\nresult = '/a'", (200, r#"{"a":[1]}"#)), string("[1]"));
+        let missing = read("() -> string", "result_as = 'text'\nresult = '/a'", (200, r#"{"a":null}"#));
         assert_eq!(missing, Err(UpstreamNonsense::MissingPart("/a".to_owned())));
         let keys = "result_as = 'bytes'";
         let bytes = Value::Bytes(bytes::Bytes::from_static(b"\xff"));
@@ -550,10 +443,7 @@ mod tests {
         let deep = format!(r#"[{{"val":[{{"tag":"done","val":{body}}},1]}}]"#);
         let ty = "() -> list<option<option<tuple<progress, u8>>>>";
         let tuple = Value::Tuple(vec![case(0, Some(invoice.clone())), Value::U8(1)]);
-        assert_eq!(
-            value(ty, keys, (200, &deep)),
-            Value::List(vec![Value::some(Value::some(tuple))])
-        );
+        assert_eq!(value(ty, keys, (200, &deep)), Value::List(vec![Value::some(Value::some(tuple))]));
         let arms = format!(r#"{{"err":{body}}}"#);
         assert_eq!(
             value("() -> list<result<u8, invoice>>", keys, (200, &format!("[{arms}]"))),
@@ -570,51 +460,26 @@ mod tests {
         assert_eq!(value("() -> invoice", keys, (200, body)), invoice);
         assert_eq!(value("() -> state", keys, (200, "\"PAST_DUE\"")), Value::Enum(1));
         let by_wit_name = format!("{keys}\nerrors = [{{ status = 404, arm = 'not-found' }}]");
-        assert_eq!(
-            value("() -> result<u8, failure>", &by_wit_name, (404, "")),
-            err(Some(case(0, None)))
-        );
+        assert_eq!(value("() -> result<u8, failure>", &by_wit_name, (404, "")), err(Some(case(0, None))));
     }
 
     #[test]
     fn a_content_coding_is_nonsense_where_the_body_is_read() {
-        let headers: HeaderMap = [(http::header::CONTENT_ENCODING, "gzip".parse().unwrap())]
-            .into_iter()
-            .collect();
+        let headers: HeaderMap = [(http::header::CONTENT_ENCODING, "gzip".parse().unwrap())].into_iter().collect();
         let encoded = route("() -> u8", "").response(200, &headers, b"1", &Limits::default());
         assert_eq!(encoded, Err(UpstreamNonsense::Encoded("gzip".to_owned())));
-        assert_eq!(
-            route("()", "").response(200, &headers, b"1", &Limits::default()),
-            Ok(None)
-        );
-        let identity: HeaderMap = [(http::header::CONTENT_ENCODING, "Identity".parse().unwrap())]
-            .into_iter()
-            .collect();
-        assert_eq!(
-            route("() -> u8", "").response(200, &identity, b"1", &Limits::default()),
-            Ok(Some(Value::U8(1)))
-        );
+        assert_eq!(route("()", "").response(200, &headers, b"1", &Limits::default()), Ok(None));
+        let identity: HeaderMap = [(http::header::CONTENT_ENCODING, "Identity".parse().unwrap())].into_iter().collect();
+        assert_eq!(route("() -> u8", "").response(200, &identity, b"1", &Limits::default()), Ok(Some(Value::U8(1))));
     }
 
     #[test]
     fn the_limits_hold_for_answers() {
         let route = route("() -> list<u16>", "");
-        let limits = Limits {
-            items: 10,
-            ..Limits::default()
-        };
+        let limits = Limits { items: 10, ..Limits::default() };
         let body = format!("[{}0]", "0,".repeat(20));
         let read = route.response(200, &HeaderMap::new(), body.as_bytes(), &limits);
-        assert!(
-            matches!(
-                read,
-                Err(UpstreamNonsense::Json {
-                    error: JsonError::TooLarge(_),
-                    ..
-                })
-            ),
-            "{read:?}"
-        );
+        assert!(matches!(read, Err(UpstreamNonsense::Json { error: JsonError::TooLarge(_), .. })), "{read:?}");
         let deep = "[".repeat(10_000);
         let read = route.response(200, &HeaderMap::new(), deep.as_bytes(), &Limits::default());
         assert!(matches!(read, Err(UpstreamNonsense::Json { .. })), "{read:?}");

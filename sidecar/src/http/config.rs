@@ -76,11 +76,7 @@ pub struct HttpConfigMistake {
 
 impl HttpConfigMistake {
     fn new(key: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            key,
-            message: message.into(),
-            hint: None,
-        }
+        Self { key, message: message.into(), hint: None }
     }
 
     fn hint(mut self, hint: &'static str) -> Self {
@@ -129,19 +125,14 @@ impl Service {
         }
         for (name, value) in noted(credentials(config), &mut mistakes).unwrap_or_default() {
             if headers.keys().any(|other| same(other, &name)) {
-                mistakes.push(HttpConfigMistake::new(
-                    "headers",
-                    format!("header `{name}` is also among the credentials"),
-                ));
+                mistakes
+                    .push(HttpConfigMistake::new("headers", format!("header `{name}` is also among the credentials")));
             }
             headers.insert(name, value);
         }
         let caller_header = config.caller_header.as_deref();
         let caller_header = caller_header.and_then(|name| noted(self::caller_header(name, &headers), &mut mistakes));
-        for (key, limit) in [
-            ("max_response_bytes", config.max_response_bytes),
-            ("max_idle", config.max_idle),
-        ] {
+        for (key, limit) in [("max_response_bytes", config.max_response_bytes), ("max_idle", config.max_idle)] {
             if limit == 0 {
                 mistakes.push(HttpConfigMistake::new(key, "cannot be 0"));
             }
@@ -157,22 +148,12 @@ impl Service {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             headers.insert(header::HOST, host);
         }
-        Ok(Self {
-            scheme,
-            authority,
-            prefix,
-            headers,
-            caller_header,
-            tls,
-        })
+        Ok(Self { scheme, authority, prefix, headers, caller_header, tls })
     }
 
     /// Whether the service's own headers include one of this name, or one that the service could take for it.
     pub(super) fn sets(&self, name: &HeaderName) -> bool {
-        self.headers
-            .keys()
-            .chain(&self.caller_header)
-            .any(|own| same(own, name))
+        self.headers.keys().chain(&self.caller_header).any(|own| same(own, name))
     }
 }
 
@@ -182,13 +163,9 @@ fn noted<T>(result: Result<T, HttpConfigMistake>, mistakes: &mut Vec<HttpConfigM
 
 fn base_url(url: &str) -> Result<(Scheme, Authority, String), HttpConfigMistake> {
     let wrong = |message: String| HttpConfigMistake::new("base_url", message).hint("http://host:port/prefix");
-    let uri: Uri = url
-        .parse()
-        .map_err(|error| wrong(format!("`{url}` is not a URL: {error}")))?;
+    let uri: Uri = url.parse().map_err(|error| wrong(format!("`{url}` is not a URL: {error}")))?;
     let parts = uri.into_parts();
-    let scheme = parts
-        .scheme
-        .filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+    let scheme = parts.scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
     let (Some(scheme), Some(authority)) = (scheme, parts.authority) else {
         return Err(wrong(format!("`{url}` is not an http or https URL")));
     };
@@ -198,10 +175,7 @@ fn base_url(url: &str) -> Result<(Scheme, Authority, String), HttpConfigMistake>
     }
     let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let prefix = path.path().trim_end_matches('/');
-    let proper = prefix
-        .split('/')
-        .skip(1)
-        .all(|segment| !matches!(segment, "" | "." | ".."));
+    let proper = prefix.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | ".."));
     if path.query().is_some() || url.contains('#') || !proper {
         return Err(wrong(format!(
             "`{url}` must end in a plain path, without query, fragment, empty segments and dots"
@@ -228,10 +202,7 @@ fn fixed_header(name: &str, value: &str, others: &HeaderMap) -> Result<(HeaderNa
     }
     let visible = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let value = HeaderValue::from_str(value).ok().filter(|_| visible);
-    Ok((
-        parsed,
-        value.ok_or_else(|| wrong(format!("header `{name}` can only hold visible ASCII and spaces")))?,
-    ))
+    Ok((parsed, value.ok_or_else(|| wrong(format!("header `{name}` can only hold visible ASCII and spaces")))?))
 }
 
 fn credentials(config: &HttpUpstreamConfig) -> Result<Vec<(HeaderName, HeaderValue)>, HttpConfigMistake> {
@@ -255,9 +226,7 @@ fn caller_header(name: &str, others: &HeaderMap) -> Result<HeaderName, HttpConfi
         return Err(wrong(format!("header `{name}` has another meaning")));
     }
     if others.keys().any(|other| same(other, &parsed)) {
-        return Err(wrong(format!(
-            "header `{name}` is already a fixed header or a credential"
-        )));
+        return Err(wrong(format!("header `{name}` is already a fixed header or a credential")));
     }
     Ok(parsed)
 }
@@ -299,11 +268,7 @@ mod tests {
     use crate::http::legacy::testdata;
 
     fn mistakes(config: &HttpUpstreamConfig) -> Vec<String> {
-        Service::open(config)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        Service::open(config).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -315,11 +280,7 @@ mod tests {
             ("https://billing.internal/v1", ("https", "billing.internal", "/v1")),
         ] {
             let (scheme, authority, prefix) = base_url(url).unwrap();
-            assert_eq!(
-                (scheme.as_str(), authority.as_str(), prefix.as_str()),
-                expected,
-                "{url}"
-            );
+            assert_eq!((scheme.as_str(), authority.as_str(), prefix.as_str()), expected, "{url}");
         }
         for (url, expected) in [
             ("localhost:80", "is not an http or https URL"),
@@ -415,10 +376,7 @@ mod tests {
             credentials_file: Some(credentials::tests::file(&folder, "header x_key: 1\n", 0o600)),
             ..HttpUpstreamConfig::new("http://localhost")
         };
-        assert_eq!(
-            mistakes(&config),
-            ["`headers`: header `x_key` is also among the credentials"]
-        );
+        assert_eq!(mistakes(&config), ["`headers`: header `x_key` is also among the credentials"]);
     }
 
     #[test]
@@ -430,26 +388,14 @@ mod tests {
             ("https://localhost", empty, "it holds no certificate"),
             ("https://localhost", testdata("service.key"), "it holds no certificate"),
             ("https://localhost", testdata("absent.pem"), "absent.pem`: "),
-            (
-                "http://localhost",
-                testdata("ca.pem"),
-                "it has no use without an https base URL",
-            ),
+            ("http://localhost", testdata("ca.pem"), "it has no use without an https base URL"),
         ] {
-            let config = HttpUpstreamConfig {
-                ca_file: Some(ca_file),
-                ..HttpUpstreamConfig::new(url)
-            };
+            let config = HttpUpstreamConfig { ca_file: Some(ca_file), ..HttpUpstreamConfig::new(url) };
             let [mistake] = mistakes(&config).try_into().unwrap();
             assert!(mistake.contains(expected), "{mistake}");
         }
-        let config = HttpUpstreamConfig {
-            ca_file: Some(testdata("ca.pem")),
-            ..HttpUpstreamConfig::new("https://localhost")
-        };
-        assert_eq!(
-            Service::open(&config).unwrap().headers.get("host").unwrap(),
-            "localhost"
-        );
+        let config =
+            HttpUpstreamConfig { ca_file: Some(testdata("ca.pem")), ..HttpUpstreamConfig::new("https://localhost") };
+        assert_eq!(Service::open(&config).unwrap().headers.get("host").unwrap(), "localhost");
     }
 }

@@ -30,11 +30,7 @@ pub(super) enum InvalidCredentials {
     #[error("line {0} is not `bearer TOKEN`, `basic USER:PASSWORD` or `header NAME: VALUE`")]
     Malformed(usize),
     #[error("line {line}: header `{name}` cannot be set: {reason}")]
-    Forbidden {
-        line: usize,
-        name: HeaderName,
-        reason: &'static str,
-    },
+    Forbidden { line: usize, name: HeaderName, reason: &'static str },
     #[error("line {line}: header `{name}` is set twice")]
     Twice { line: usize, name: HeaderName },
 }
@@ -90,11 +86,7 @@ fn parse(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidCredential
         value.set_sensitive(true);
         headers.push((name, value));
     }
-    if headers.is_empty() {
-        Err(InvalidCredentials::Empty)
-    } else {
-        Ok(headers)
-    }
+    if headers.is_empty() { Err(InvalidCredentials::Empty) } else { Ok(headers) }
 }
 
 fn parse_line(line: &str) -> Option<(HeaderName, HeaderValue)> {
@@ -146,10 +138,7 @@ pub(super) mod tests {
         let text = "# the billing service\n\n  bearer abc.def \nheader X-Api-Key:  k: 1\n";
         assert_eq!(
             headers(text),
-            [
-                ("authorization".to_owned(), "Bearer abc.def".to_owned()),
-                ("x-api-key".to_owned(), "k: 1".to_owned())
-            ]
+            [("authorization".to_owned(), "Bearer abc.def".to_owned()), ("x-api-key".to_owned(), "k: 1".to_owned())]
         );
         assert_eq!(
             headers("basic user:pass word:x"),
@@ -177,14 +166,8 @@ pub(super) mod tests {
             );
         }
         assert_eq!(told("# nothing\n\n"), "it holds no credentials");
-        assert_eq!(
-            told("bearer a\nbasic b:c"),
-            "line 2: header `authorization` is set twice"
-        );
-        assert_eq!(
-            told("header x-a: 1\nheader x_a: 2"),
-            "line 2: header `x_a` is set twice"
-        );
+        assert_eq!(told("bearer a\nbasic b:c"), "line 2: header `authorization` is set twice");
+        assert_eq!(told("header x-a: 1\nheader x_a: 2"), "line 2: header `x_a` is set twice");
         assert!(
             told("header proxy-authorization: x").starts_with("line 1: header `proxy-authorization` cannot be set: ")
         );
@@ -196,10 +179,7 @@ pub(super) mod tests {
         for mode in [0o604, 0o640, 0o644, 0o620, 0o601, 0o777] {
             let folder = tempfile::tempdir().unwrap();
             let error = read(&file(&folder, "bearer x", mode)).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("its mode is {mode:04o}, so that others can use it")
-            );
+            assert_eq!(error.to_string(), format!("its mode is {mode:04o}, so that others can use it"));
             assert!(error.hint().unwrap().starts_with("chmod 0600"));
         }
         for mode in [0o600, 0o400] {
@@ -212,14 +192,8 @@ pub(super) mod tests {
     fn what_is_not_a_file_of_credentials_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(read(folder.path()), Err(InvalidCredentials::NotAFile)));
-        assert!(matches!(
-            read(&folder.path().join("absent")),
-            Err(InvalidCredentials::Unreadable(_))
-        ));
+        assert!(matches!(read(&folder.path().join("absent")), Err(InvalidCredentials::Unreadable(_))));
         let large = "bearer x\n".repeat(10_000);
-        assert!(matches!(
-            read(&file(&folder, &large, 0o600)),
-            Err(InvalidCredentials::TooLarge)
-        ));
+        assert!(matches!(read(&file(&folder, &large, 0o600)), Err(InvalidCredentials::TooLarge)));
     }
 }

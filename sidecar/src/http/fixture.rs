@@ -20,11 +20,7 @@ const TYPES: &str = "
 /// A WIT package whose interface `api` has the shared types and these functions.
 pub(super) fn wit(functions: &str) -> Wit {
     let text = format!("package acme:billing@1.0.0;\ninterface api {{ {TYPES} {functions} }}\n");
-    Wit::parse(&[WitSource {
-        path: "billing.wit".to_owned(),
-        text,
-    }])
-    .unwrap()
+    Wit::parse(&[WitSource { path: "billing.wit".to_owned(), text }]).unwrap()
 }
 
 pub(super) fn mapping(functions: &str, toml: &str) -> Result<Mapping, Vec<MappingProblem>> {
@@ -47,9 +43,7 @@ pub(super) fn problems(signature: &str, keys: &str) -> String {
 }
 
 pub(super) fn told(problems: &[MappingProblem]) -> String {
-    let lines = problems
-        .iter()
-        .map(|problem| problem.to_string().replace("mapping.toml:", ""));
+    let lines = problems.iter().map(|problem| problem.to_string().replace("mapping.toml:", ""));
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -102,19 +102,12 @@ impl Legacy {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let target = head.uri.to_string();
-            let seen = Seen {
-                method: head.method.to_string(),
-                target,
-                headers: head.headers,
-                body,
-            };
+            let seen = Seen { method: head.method.to_string(), target, headers: head.headers, body };
             let response = (self.answer)(&seen);
             self.seen.lock().unwrap().push(seen);
             Ok::<_, Infallible>(response)
         });
-        let _ = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
     /// What arrived since the last time.
@@ -175,7 +168,5 @@ async fn read_head(stream: &mut TcpStream) -> bool {
 
 /// A file of the folder `testdata`.
 pub(super) fn testdata(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/http/testdata")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/testdata").join(name)
 }

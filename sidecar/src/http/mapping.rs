@@ -76,10 +76,7 @@ impl Mapping {
         if problems.count() > 0 {
             return Err(problems.into_sorted());
         }
-        Ok(Self {
-            file: file.to_owned(),
-            routes,
-        })
+        Ok(Self { file: file.to_owned(), routes })
     }
 
     /// The route of a function by its wRPC instance and function name; `None` where the component does not serve it.
@@ -91,9 +88,7 @@ impl Mapping {
     /// Every instance, function and route, in no order.
     pub fn routes(&self) -> impl Iterator<Item = (&str, &str, &Route)> {
         self.routes.iter().flat_map(|(instance, functions)| {
-            functions
-                .iter()
-                .map(move |(function, route)| (instance.as_str(), function.as_str(), route))
+            functions.iter().map(move |(function, route)| (instance.as_str(), function.as_str(), route))
         })
     }
 
@@ -124,8 +119,7 @@ impl<'w> Builder<'w, '_> {
     fn add(&mut self, entry: &RouteEntry) {
         let Some(name) = &entry.function else {
             let hint = "write function = \"namespace:package/interface@version#function\"";
-            self.problems
-                .report_with_hint(entry.line, "a route must name its function", hint);
+            self.problems.report_with_hint(entry.line, "a route must name its function", hint);
             return;
         };
         let Some((interface, function)) = self.claim(name) else {
@@ -149,8 +143,7 @@ impl<'w> Builder<'w, '_> {
             let Some(interface) = self.wit.interface(name) else {
                 let known: Vec<&str> = self.wit.interfaces().map(|interface| interface.name.as_str()).collect();
                 let hint = format!("interfaces of the WIT: {}", known.join(", "));
-                self.problems
-                    .report_with_hint(None, format!("the WIT has no interface `{name}`"), hint);
+                self.problems.report_with_hint(None, format!("the WIT has no interface `{name}`"), hint);
                 continue;
             };
             for function in &interface.functions {
@@ -172,26 +165,17 @@ impl<'w> Builder<'w, '_> {
     /// Finds the function that the file names; each may be named once.
     fn claim(&mut self, name: &Located<String>) -> Option<(&'w Interface, &'w Function)> {
         let found = name.value.split_once('#').and_then(|(instance, function)| {
-            let interface = self
-                .wit
-                .interface(instance)
-                .filter(|_| self.interfaces.iter().any(|name| name == instance))?;
+            let interface =
+                self.wit.interface(instance).filter(|_| self.interfaces.iter().any(|name| name == instance))?;
             Some((interface, interface.function(function)?))
         });
         let Some(found) = found else {
             let served = self.interfaces.iter().filter_map(|name| self.wit.interface(name));
             let known = served.flat_map(|interface| {
-                interface
-                    .functions
-                    .iter()
-                    .map(|function| format!("{}#{}", interface.name, function.name))
+                interface.functions.iter().map(|function| format!("{}#{}", interface.name, function.name))
             });
             let hint = format!("functions: {}", known.collect::<Vec<_>>().join(", "));
-            self.problems.report_with_hint(
-                name.line,
-                format!("no interface serves function `{}`", name.value),
-                hint,
-            );
+            self.problems.report_with_hint(name.line, format!("no interface serves function `{}`", name.value), hint);
             return None;
         };
         if let Some(first) = self.lines.insert(name.value.clone(), name.line) {
@@ -208,13 +192,9 @@ impl<'w> Builder<'w, '_> {
         let entry = entry.unwrap_or(&default);
         let style = Style::new(&self.style, &entry.style);
         let params = ty.params.iter().map(|(_, ty)| style.naming.rename(ty));
-        if let Some(name) = params
-            .chain(ty.result.iter().map(|ty| style.naming.rename(ty)))
-            .find_map(Result::err)
-        {
+        if let Some(name) = params.chain(ty.result.iter().map(|ty| style.naming.rename(ty))).find_map(Result::err) {
             let message = format!("function `{function}`: {}", shared_name(&name));
-            self.problems
-                .report_with_hint(line, message, "look at field_names, case_names and rename");
+            self.problems.report_with_hint(line, message, "look at field_names, case_names and rename");
             return;
         }
         let Some(path) = default_path(instance, function) else {
@@ -224,15 +204,8 @@ impl<'w> Builder<'w, '_> {
         };
         let service_result = ty.result.as_ref().and_then(|ty| style.naming.rename(ty).ok());
         let params = Params::new(ty, &style.naming);
-        let mut compiler = Compiler {
-            params,
-            problems: self.problems,
-            line,
-        };
-        let defaults = Defaults {
-            path,
-            slashes: style.slashes,
-        };
+        let mut compiler = Compiler { params, problems: self.problems, line };
+        let defaults = Defaults { path, slashes: style.slashes };
         let request = request_plan::compile(&entry.request, defaults, &mut compiler);
         let result = ResultTypes::new(ty.result.as_ref(), service_result.as_ref());
         let reading = (style.unknown, &request.method);
@@ -249,10 +222,7 @@ impl<'w> Builder<'w, '_> {
             answer,
             line,
         };
-        self.routes
-            .entry(instance.to_owned())
-            .or_default()
-            .insert(function.to_owned(), route);
+        self.routes.entry(instance.to_owned()).or_default().insert(function.to_owned(), route);
     }
 }
 
@@ -320,14 +290,8 @@ ok = 99
         let wit = wit("ok: func();\nwatch: func() -> stream<u8>;");
         let interfaces = [INSTANCE.to_owned(), "acme:billing/other@1.0.0".to_owned()];
         let found = told(&Mapping::default_for(&wit, &interfaces).unwrap_err());
-        assert!(
-            found.contains("function `acme:billing/api@1.0.0#watch` cannot be mapped to HTTP"),
-            "{found}"
-        );
-        assert!(
-            found.contains("the WIT has no interface `acme:billing/other@1.0.0`"),
-            "{found}"
-        );
+        assert!(found.contains("function `acme:billing/api@1.0.0#watch` cannot be mapped to HTTP"), "{found}");
+        assert!(found.contains("the WIT has no interface `acme:billing/other@1.0.0`"), "{found}");
         let unserved = "unserved = ['acme:billing/api@1.0.0#watch']";
         let mapping = Mapping::parse("m", unserved, &wit, &interfaces[..1]).unwrap();
         assert!(mapping.route(INSTANCE, "watch").is_none());
@@ -338,11 +302,7 @@ ok = 99
     #[test]
     fn a_function_of_an_interface_that_is_not_served_has_no_route() {
         let text = "package a:b; interface one { f: func(); } interface two { g: func(); }".to_owned();
-        let wit = Wit::parse(&[portcullis_value::WitSource {
-            path: "a.wit".to_owned(),
-            text,
-        }])
-        .unwrap();
+        let wit = Wit::parse(&[portcullis_value::WitSource { path: "a.wit".to_owned(), text }]).unwrap();
         let toml = "[[route]]\nfunction = 'a:b/two#g'\n";
         let found = told(&Mapping::parse("m", toml, &wit, &["a:b/one".to_owned()]).unwrap_err());
         assert!(found.contains("no interface serves function `a:b/two#g`"), "{found}");
@@ -351,26 +311,14 @@ ok = 99
     #[test]
     fn every_parameter_is_used_exactly_once() {
         for (signature, keys, expected) in [
-            (
-                "(id: string)",
-                "method = 'GET'\npath = '/x'",
-                "1: parameter `id` is not used",
-            ),
+            ("(id: string)", "method = 'GET'\npath = '/x'", "1: parameter `id` is not used"),
             (
                 "(id: string)",
                 "method = 'GET'\npath = '/{id}'\nquery = { id = '{id}' }",
                 "5: parameter `id` is used twice",
             ),
-            (
-                "(id: string)",
-                "path = '/{id}'\nbody = 'id'",
-                "4: parameter `id` is used twice",
-            ),
-            (
-                "(id: string)",
-                "path = '/{id}'\nignore = ['id']",
-                "4: parameter `id` is used twice",
-            ),
+            ("(id: string)", "path = '/{id}'\nbody = 'id'", "4: parameter `id` is used twice"),
+            ("(id: string)", "path = '/{id}'\nignore = ['id']", "4: parameter `id` is used twice"),
             (
                 "(page: page)",
                 "method = 'GET'\nquery = { l = '{page.limit}' }",
@@ -381,16 +329,8 @@ ok = 99
                 "query = { l = '{page.limit}' }\nbody = 'page'",
                 "4: parameters `page.limit` and `page` are used, but one is a part of the other",
             ),
-            (
-                "(page: page)",
-                "ignore = ['pages']",
-                "3: the function has no parameter `pages`",
-            ),
-            (
-                "(page: page)",
-                "ignore = ['page.size']",
-                "3: `page.size` does not exist: there is no field `size`",
-            ),
+            ("(page: page)", "ignore = ['pages']", "3: the function has no parameter `pages`"),
+            ("(page: page)", "ignore = ['page.size']", "3: `page.size` does not exist: there is no field `size`"),
             (
                 "(id: string)",
                 "path = '/{id.x}'",
@@ -415,26 +355,10 @@ ok = 99
             ("()", "/é", "a character cannot stand in a path"),
             ("()", "/%4", "`%` must be followed by two hexadecimal digits"),
             ("()", "/{id", "a `{` has no `}`"),
-            (
-                "(id: string)",
-                "/.{id}",
-                "dots alone beside a parameter could become `.` or `..`",
-            ),
-            (
-                "(id: string)",
-                "/{id}%2E",
-                "dots alone beside a parameter could become `.` or `..`",
-            ),
-            (
-                "(id: string, b: string)",
-                "/{id}{b}",
-                "one value is filled by one parameter",
-            ),
-            (
-                "(id: option<string>)",
-                "/{id}",
-                "it is an option, and a segment cannot be left out",
-            ),
+            ("(id: string)", "/.{id}", "dots alone beside a parameter could become `.` or `..`"),
+            ("(id: string)", "/{id}%2E", "dots alone beside a parameter could become `.` or `..`"),
+            ("(id: string, b: string)", "/{id}{b}", "one value is filled by one parameter"),
+            ("(id: option<string>)", "/{id}", "it is an option, and a segment cannot be left out"),
             ("(id: page)", "/{id}", "is not a scalar"),
             ("(id: list<string>)", "/{id}", "is not a scalar"),
             ("(id: scopes)", "/{id}", "is not a scalar"),
@@ -451,11 +375,7 @@ ok = 99
         for (signature, query, expected) in [
             ("(x: page)", "{ q = '{x}' }", "cannot fill query value `q`"),
             ("(x: list<page>)", "{ q = '{x}' }", "cannot fill query value `q`"),
-            (
-                "(x: option<list<option<u8>>>)",
-                "{ q = '{x}' }",
-                "cannot fill query value `q`",
-            ),
+            ("(x: option<list<option<u8>>>)", "{ q = '{x}' }", "cannot fill query value `q`"),
             ("(x: progress)", "{ q = '{x}' }", "cannot fill query value `q`"),
             ("()", "{ '' = 'x' }", "a query key cannot be empty"),
             ("()", "{ q = '{x' }", "query value `q`: a `{` has no `}`"),
@@ -470,10 +390,7 @@ ok = 99
     fn headers_that_only_configuration_may_decide_are_refused() {
         for (header, expected) in [
             ("Connection = 'close'", "header `connection` cannot be set"),
-            (
-                "transfer-encoding = 'chunked'",
-                "header `transfer-encoding` cannot be set",
-            ),
+            ("transfer-encoding = 'chunked'", "header `transfer-encoding` cannot be set"),
             ("content-length = '1'", "header `content-length` cannot be set"),
             ("content_length = '{x}'", "header `content_length` cannot be set"),
             ("host = 'other'", "header `host` cannot be set"),
@@ -482,35 +399,14 @@ ok = 99
             ("trailer = 'x'", "header `trailer` cannot be set"),
             ("expect = '100-continue'", "header `expect` cannot be set"),
             ("keep-alive = '1'", "header `keep-alive` cannot be set"),
-            (
-                "proxy-authorization = '{x}'",
-                "header `proxy-authorization` cannot be set",
-            ),
+            ("proxy-authorization = '{x}'", "header `proxy-authorization` cannot be set"),
             ("traceparent = '{x}'", "header `traceparent` cannot be set"),
-            (
-                "content-type = 'text/xml'",
-                "the content type is not set among the headers",
-            ),
-            (
-                "x-http-method-override = '{x}'",
-                "cannot be filled with a parameter: services take the method from it",
-            ),
-            (
-                "x-original-url = '{x}'",
-                "cannot be filled with a parameter: services take the path from it",
-            ),
-            (
-                "x-forwarded-host = '{x}'",
-                "cannot be filled with a parameter: services take the authority from it",
-            ),
-            (
-                "cookie = 's={x}'",
-                "cannot be filled with a parameter: it is a list of pairs",
-            ),
-            (
-                "authorization = 'Bearer abc'",
-                "a secret does not belong into the mapping",
-            ),
+            ("content-type = 'text/xml'", "the content type is not set among the headers"),
+            ("x-http-method-override = '{x}'", "cannot be filled with a parameter: services take the method from it"),
+            ("x-original-url = '{x}'", "cannot be filled with a parameter: services take the path from it"),
+            ("x-forwarded-host = '{x}'", "cannot be filled with a parameter: services take the authority from it"),
+            ("cookie = 's={x}'", "cannot be filled with a parameter: it is a list of pairs"),
+            ("authorization = 'Bearer abc'", "a secret does not belong into the mapping"),
             ("'x y' = '1'", "`x y` is not a header name"),
             ("x = ''", "header `x` must have a value"),
             ("x = ' a'", "header `x` must have a value"),
@@ -521,14 +417,8 @@ ok = 99
             assert!(found.contains(expected) && found.contains("4: "), "{header}: {found}");
         }
         let found = problems("(x: list<string>)", "headers = { x = '{x}' }");
-        assert!(
-            found.contains("cannot fill header `x`: its type is `list<string>`"),
-            "{found}"
-        );
-        route(
-            "(x: string)",
-            "headers = { x-http-method-override = 'PATCH', cookie = 'a=b', x = '{x}' }",
-        );
+        assert!(found.contains("cannot fill header `x`: its type is `list<string>`"), "{found}");
+        route("(x: string)", "headers = { x-http-method-override = 'PATCH', cookie = 'a=b', x = '{x}' }");
     }
 
     #[test]
@@ -539,37 +429,13 @@ ok = 99
             ("(x: page)", "body = 'x.limit'", "it is made of whole parameters"),
             ("(x: page)", "body = true", "`body` cannot be of type boolean"),
             ("(x: page)", "body = 'x'\nbody_as = 'xml'", "`body_as` cannot be `xml`"),
-            (
-                "(x: page)",
-                "body = 'x'\nbody_as = 'text'",
-                "it must be a scalar or an option of it",
-            ),
-            (
-                "(x: string)",
-                "body = 'x'\nbody_as = 'bytes'",
-                "it must be list<u8> or an option of it",
-            ),
-            (
-                "(x: string)",
-                "body = ['x']\nbody_as = 'text'",
-                "is made of exactly one parameter",
-            ),
+            ("(x: page)", "body = 'x'\nbody_as = 'text'", "it must be a scalar or an option of it"),
+            ("(x: string)", "body = 'x'\nbody_as = 'bytes'", "it must be list<u8> or an option of it"),
+            ("(x: string)", "body = ['x']\nbody_as = 'text'", "is made of exactly one parameter"),
             ("(x: string)", "body = 'x'\nbody_as = 'form'", "it must be a record"),
-            (
-                "(x: progress)",
-                "body = ['x']\nbody_as = 'form'",
-                "cannot be a field of a form",
-            ),
-            (
-                "(x: string)",
-                "body = 'x'\ncontent_type = 'xml'",
-                "`xml` is not a content type",
-            ),
-            (
-                "(x: string)",
-                "path = '/{x}'\nbody_as = 'json'",
-                "the request has no body that this could describe",
-            ),
+            ("(x: progress)", "body = ['x']\nbody_as = 'form'", "cannot be a field of a form"),
+            ("(x: string)", "body = 'x'\ncontent_type = 'xml'", "`xml` is not a content type"),
+            ("(x: string)", "path = '/{x}'\nbody_as = 'json'", "the request has no body that this could describe"),
             (
                 "(a: string, b: string)",
                 "body = '*'\nrename = { a = 'b' }",
@@ -589,11 +455,7 @@ ok = 99
     #[test]
     fn errors_that_the_wit_has_no_place_for_are_told() {
         for (signature, keys, expected) in [
-            (
-                "() -> string",
-                "errors = [{ status = 404 }]",
-                "`errors` needs a function that returns a `result`",
-            ),
+            ("() -> string", "errors = [{ status = 404 }]", "`errors` needs a function that returns a `result`"),
             (
                 "() -> result<string, failure>",
                 "errors = [{ status = 404, arm = 'missing' }]",
@@ -624,26 +486,10 @@ ok = 99
                 "errors = [{ status = 404, value = '/x' }]",
                 "the `err` arm of the function has no value",
             ),
-            (
-                "() -> result<string, string>",
-                "errors = [{ status = 404, arm = 'x' }]",
-                "`string` has no arm `x`",
-            ),
-            (
-                "() -> result<string, string>",
-                "errors = [{ equals = 'x' }]",
-                "`equals` needs a `pointer`",
-            ),
-            (
-                "() -> result<string, string>",
-                "errors = [{ pointer = 'x' }]",
-                "`x` is not a JSON pointer",
-            ),
-            (
-                "() -> result<string, string>",
-                "errors = [{ pointer = '/~2' }]",
-                "`/~2` is not a JSON pointer",
-            ),
+            ("() -> result<string, string>", "errors = [{ status = 404, arm = 'x' }]", "`string` has no arm `x`"),
+            ("() -> result<string, string>", "errors = [{ equals = 'x' }]", "`equals` needs a `pointer`"),
+            ("() -> result<string, string>", "errors = [{ pointer = 'x' }]", "`x` is not a JSON pointer"),
+            ("() -> result<string, string>", "errors = [{ pointer = '/~2' }]", "`/~2` is not a JSON pointer"),
             (
                 "() -> result<string, string>",
                 "errors = [{ pointer = '/a', equals = [1] }]",
@@ -663,53 +509,21 @@ ok = 99
     #[test]
     fn results_that_the_wit_has_no_place_for_are_told() {
         for (signature, keys, expected) in [
-            (
-                "() -> result<string, string>",
-                "errors = [{ stats = 404 }]",
-                "unknown key `stats`",
-            ),
-            (
-                "() -> string",
-                "cases = [{ status = 404, arm = 'x' }]",
-                "`string` has no arm `x`",
-            ),
-            (
-                "() -> bool",
-                "cases = [{ status = 404 }]",
-                "an element of `cases` must name its `arm`",
-            ),
+            ("() -> result<string, string>", "errors = [{ stats = 404 }]", "unknown key `stats`"),
+            ("() -> string", "cases = [{ status = 404, arm = 'x' }]", "`string` has no arm `x`"),
+            ("() -> bool", "cases = [{ status = 404 }]", "an element of `cases` must name its `arm`"),
             (
                 "() -> bool",
                 "cases = [{ status = 404, arm = 'maybe' }]",
                 "there is no arm `maybe` (hint: arms: true, false)",
             ),
-            (
-                "()",
-                "cases = [{ status = 404, arm = 'x' }]",
-                "`cases` needs a function whose successful result",
-            ),
+            ("()", "cases = [{ status = 404, arm = 'x' }]", "`cases` needs a function whose successful result"),
             ("()", "result = '/x'", "the function has no successful result"),
             ("()", "result_as = 'json'", "the function has no successful result"),
-            (
-                "() -> u8",
-                "result_as = 'text'",
-                "`result_as` does not fit `u8`: only a string",
-            ),
-            (
-                "() -> string",
-                "result_as = 'bytes'",
-                "`result_as` does not fit `string`: only list<u8>",
-            ),
-            (
-                "() -> list<u8>",
-                "result_as = 'bytes'\nresult = '/x'",
-                "bytes are the whole body",
-            ),
-            (
-                "() -> string",
-                "none = 404",
-                "`none` needs a function that returns an option",
-            ),
+            ("() -> u8", "result_as = 'text'", "`result_as` does not fit `u8`: only a string"),
+            ("() -> string", "result_as = 'bytes'", "`result_as` does not fit `string`: only list<u8>"),
+            ("() -> list<u8>", "result_as = 'bytes'\nresult = '/x'", "bytes are the whole body"),
+            ("() -> string", "none = 404", "`none` needs a function that returns an option"),
             ("() -> string", "method = 'HEAD'", "the answer to HEAD has no body"),
             ("() -> string", "ok = '3x'", "`ok` must be made of HTTP statuses"),
         ] {
@@ -722,21 +536,13 @@ ok = 99
     fn blocks(language: &str) -> Vec<&'static str> {
         let reference = include_str!("../../MAPPING.md");
         let opening = format!("```{language}\n");
-        reference
-            .split(opening.as_str())
-            .skip(1)
-            .filter_map(|rest| Some(rest.split_once("```")?.0))
-            .collect()
+        reference.split(opening.as_str()).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect()
     }
 
     #[test]
     fn every_example_of_the_reference_is_a_mapping() {
         let text = blocks("wit").concat();
-        let wit = Wit::parse(&[portcullis_value::WitSource {
-            path: "billing.wit".to_owned(),
-            text,
-        }])
-        .unwrap();
+        let wit = Wit::parse(&[portcullis_value::WitSource { path: "billing.wit".to_owned(), text }]).unwrap();
         let interfaces = ["acme:billing/invoices@1.0.0".to_owned()];
         let examples = blocks("toml");
         assert_eq!(examples.len(), 3);
@@ -744,10 +550,7 @@ ok = 99
             let mapping = Mapping::parse("MAPPING.md", example, &wit, &interfaces);
             let mapping = mapping.unwrap_or_else(|problems| panic!("{}", told(&problems)));
             let named = example.matches("[[route]]").count();
-            assert_eq!(
-                mapping.routes().filter(|(_, _, route)| route.line().is_some()).count(),
-                named
-            );
+            assert_eq!(mapping.routes().filter(|(_, _, route)| route.line().is_some()).count(), named);
         }
     }
 
@@ -761,10 +564,8 @@ ok = 99
             )
             .unwrap_err(),
         );
-        let keys: Vec<&str> = unknown
-            .lines()
-            .filter_map(|line| line.split_once("known keys: ")?.1.strip_suffix(')'))
-            .collect();
+        let keys: Vec<&str> =
+            unknown.lines().filter_map(|line| line.split_once("known keys: ")?.1.strip_suffix(')')).collect();
         assert_eq!(keys.len(), 3, "{unknown}");
         for key in keys.iter().flat_map(|keys| keys.split(", ")) {
             assert!(
@@ -776,12 +577,8 @@ ok = 99
 
     #[test]
     fn a_problem_shows_file_line_message_and_hint() {
-        let mut problem = MappingProblem {
-            file: "m.toml".to_owned(),
-            line: Some(3),
-            message: "no".to_owned(),
-            hint: None,
-        };
+        let mut problem =
+            MappingProblem { file: "m.toml".to_owned(), line: Some(3), message: "no".to_owned(), hint: None };
         assert_eq!(problem.to_string(), "m.toml:3: no");
         problem.hint = Some("yes".to_owned());
         problem.line = None;

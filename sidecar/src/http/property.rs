@@ -114,14 +114,8 @@ fn args() -> impl Strategy<Value = Args> {
         prop::option::of(hostile()),
         hostile(),
     );
-    let rest = (
-        plain(),
-        plain(),
-        plain(),
-        prop::collection::vec(plain(), 0..3),
-        prop::option::of("[!-~]{1,8}"),
-        plain(),
-    );
+    let rest =
+        (plain(), plain(), plain(), prop::collection::vec(plain(), 0..3), prop::option::of("[!-~]{1,8}"), plain());
     (each, rest, 0..8_usize).prop_map(|(hostile, plain, place)| {
         let pick =
             |number: usize, hostile: String, plain: String| if [number, 7].contains(&place) { hostile } else { plain };
@@ -143,9 +137,7 @@ impl Args {
             string(&self.part),
             string(&self.q),
             Value::List(self.tags.iter().map(|tag| string(tag)).collect()),
-            self.tenant
-                .as_deref()
-                .map_or_else(Value::none, |tenant| Value::some(string(tenant))),
+            self.tenant.as_deref().map_or_else(Value::none, |tenant| Value::some(string(tenant))),
             string(&self.note),
         ]
     }
@@ -154,10 +146,7 @@ impl Args {
     fn must_be_refused(&self) -> bool {
         let control = |text: &str| text.chars().any(|c| c < ' ' || ('\u{7f}'..='\u{9f}').contains(&c));
         let segment = |text: &str| {
-            let dots = text
-                .replace('\\', "/")
-                .split('/')
-                .any(|part| part == "." || part == "..");
+            let dots = text.replace('\\', "/").split('/').any(|part| part == "." || part == "..");
             text.is_empty() || dots || control(text)
         };
         let header =
@@ -185,21 +174,14 @@ impl Args {
         prop_assert_eq!(segments, ["", "v1", &self.id, "parts", &part]);
         let pairs: Vec<_> = query
             .split('&')
-            .map(|pair| {
-                pair.split_once('=')
-                    .map(|(key, value)| (decoded(key).unwrap(), decoded(value).unwrap()))
-            })
+            .map(|pair| pair.split_once('=').map(|(key, value)| (decoded(key).unwrap(), decoded(value).unwrap())))
             .collect::<Option<_>>()
             .unwrap();
         let mut expected = vec![("fixed".to_owned(), "a&b".to_owned()), ("q".to_owned(), self.q.clone())];
         expected.extend(self.tags.iter().map(|tag| ("tag".to_owned(), tag.clone())));
         prop_assert_eq!(pairs, expected);
-        let tenant: Vec<_> = seen
-            .headers
-            .get_all("x-tenant")
-            .iter()
-            .map(|value| value.to_str().unwrap().to_owned())
-            .collect();
+        let tenant: Vec<_> =
+            seen.headers.get_all("x-tenant").iter().map(|value| value.to_str().unwrap().to_owned()).collect();
         prop_assert_eq!(tenant, self.tenant.iter().cloned().collect::<Vec<_>>());
         let mut names: Vec<_> = seen.headers.keys().map(ToString::to_string).collect();
         names.sort();
@@ -222,21 +204,11 @@ fn whatever_the_parameters_the_service_sees_the_mapped_request_or_nothing() {
         let upstream = HttpUpstream::new(&HttpUpstreamConfig::new(legacy.url())).unwrap();
         (legacy, upstream)
     });
-    let config = ProptestConfig {
-        cases: 2000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config)
         .run(&args(), |args| {
             let values = args.values();
-            let call = HttpCall {
-                route: &ROUTE,
-                caller: None,
-                trace: None,
-                args: &values,
-                deadline: None,
-            };
+            let call = HttpCall { route: &ROUTE, caller: None, trace: None, args: &values, deadline: None };
             let result = RUNTIME.block_on(upstream.exchange(call));
             let seen = legacy.take();
             match result {

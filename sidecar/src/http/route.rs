@@ -74,21 +74,11 @@ impl Route {
         for header in &self.mapped_headers {
             header.insert(&mut headers, args)?;
         }
-        let body = self.body.write(
-            args,
-            &JsonRules {
-                int64: self.int64.unwrap_or(rules.int64),
-            },
-        )?;
+        let body = self.body.write(args, &JsonRules { int64: self.int64.unwrap_or(rules.int64) })?;
         if let (Some(_), Some(content_type)) = (&body, &self.content_type) {
             headers.insert(header::CONTENT_TYPE, content_type.clone());
         }
-        Ok(OutboundRequest {
-            method: self.method.clone(),
-            target,
-            headers,
-            body,
-        })
+        Ok(OutboundRequest { method: self.method.clone(), target, headers, body })
     }
 
     /// The result that an answer stands for; `None` for a function without a result.
@@ -114,9 +104,7 @@ impl Route {
 
     /// The names of the headers that the route sets.
     pub fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.headers
-            .keys()
-            .chain(self.mapped_headers.iter().map(|header| &header.name))
+        self.headers.keys().chain(self.mapped_headers.iter().map(|header| &header.name))
     }
 
     /// The line of the mapping file that the route comes from; `None` for the default mapping.
@@ -151,27 +139,14 @@ mod tests {
 
     #[test]
     fn the_default_is_a_post_of_all_parameters_to_the_wit_name() {
-        let mapping = mapping(
-            "get-one: func(id: u64, expand: option<bool>) -> string;\nping: func();",
-            "",
-        )
-        .unwrap();
+        let mapping = mapping("get-one: func(id: u64, expand: option<bool>) -> string;\nping: func();", "").unwrap();
         let route = mapping.route("acme:billing/api@1.0.0", "get-one").unwrap();
-        assert_eq!(
-            line(route, &[Value::U64(1), Value::none()]),
-            "POST /acme/billing/api/get-one"
-        );
+        assert_eq!(line(route, &[Value::U64(1), Value::none()]), "POST /acme/billing/api/get-one");
         assert_eq!(body(route, &[Value::U64(1), Value::none()]), r#"{"id":1}"#);
-        assert_eq!(
-            body(route, &[Value::U64(1), Value::some(Value::Bool(true))]),
-            r#"{"id":1,"expand":true}"#
-        );
+        assert_eq!(body(route, &[Value::U64(1), Value::some(Value::Bool(true))]), r#"{"id":1,"expand":true}"#);
         let request = route.request(&[Value::U64(1), Value::none()]).unwrap();
         assert_eq!(request.headers.get("content-type").unwrap(), "application/json");
-        assert_eq!(
-            body(mapping.route("acme:billing/api@1.0.0", "ping").unwrap(), &[]),
-            "{}"
-        );
+        assert_eq!(body(mapping.route("acme:billing/api@1.0.0", "ping").unwrap(), &[]), "{}");
         assert_eq!(route.line(), None);
         assert!(mapping.route("acme:billing/api", "ping").is_none());
         assert!(mapping.route("acme:billing/api@1.0.0", "pong").is_none());
@@ -195,18 +170,12 @@ mod tests {
 
     #[test]
     fn a_path_parameter_fills_one_segment() {
-        let route = route(
-            "(id: string, part: u32) -> string",
-            "method = 'GET'\npath = '/v1/{id}/parts/p-{part}.json'",
-        );
+        let route = route("(id: string, part: u32) -> string", "method = 'GET'\npath = '/v1/{id}/parts/p-{part}.json'");
         assert_eq!(
             line(&route, &[string("a/b?c#d e%2f"), Value::U32(7)]),
             "GET /v1/a%2Fb%3Fc%23d%20e%252f/parts/p-7.json"
         );
-        assert_eq!(
-            line(&route, &[string("é\u{1F600}"), Value::U32(0)]),
-            "GET /v1/%C3%A9%F0%9F%98%80/parts/p-0.json"
-        );
+        assert_eq!(line(&route, &[string("é\u{1F600}"), Value::U32(0)]), "GET /v1/%C3%A9%F0%9F%98%80/parts/p-0.json");
         assert!(route.request(&[string("x"), Value::U32(0)]).unwrap().body.is_none());
     }
 
@@ -232,23 +201,14 @@ mod tests {
             assert!(lenient.request(&[string(text)]).is_ok(), "{text:?}");
         }
         let long = string(&"a".repeat(TARGET_BYTES));
-        assert_eq!(
-            fault(&lenient, &[long]),
-            ParameterFault::TooLong { limit: TARGET_BYTES }
-        );
+        assert_eq!(fault(&lenient, &[long]), ParameterFault::TooLong { limit: TARGET_BYTES });
         let long = string(&"%".repeat(TARGET_BYTES / 2));
-        assert_eq!(
-            fault(&lenient, &[long]),
-            ParameterFault::TooLong { limit: TARGET_BYTES }
-        );
+        assert_eq!(fault(&lenient, &[long]), ParameterFault::TooLong { limit: TARGET_BYTES });
     }
 
     #[test]
     fn slashes_are_refused_where_the_mapping_says_so() {
-        let strict = route(
-            "(id: string) -> string",
-            "method = 'GET'\npath = '/v1/{id}'\nslashes = 'refuse'",
-        );
+        let strict = route("(id: string) -> string", "method = 'GET'\npath = '/v1/{id}'\nslashes = 'refuse'");
         assert_eq!(fault(&strict, &[string("a/b")]), ParameterFault::Slash);
         assert_eq!(fault(&strict, &[string("a\\b")]), ParameterFault::Slash);
         assert!(strict.request(&[string("a-b")]).is_ok());
@@ -258,10 +218,7 @@ mod tests {
     fn a_refusal_names_the_parameter_and_the_place_but_not_the_value() {
         let route = route("(id: string) -> string", "method = 'GET'\npath = '/v1/{id}'");
         let refused = route.request(&[string("../s3cret")]).unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            "parameter `id` cannot fill a path segment: it is or contains a `.` or `..` path segment"
-        );
+        assert_eq!(refused, "parameter `id` cannot fill a path segment: it is or contains a `.` or `..` path segment");
     }
 
     #[test]
@@ -292,37 +249,22 @@ mod tests {
         );
         let nothing = [Value::List(Vec::new()), Value::Flags(vec![false; 3]), Value::none()];
         assert_eq!(line(&route, &nothing), "GET /find");
-        let page = Value::some(Value::Record(vec![
-            Value::some(Value::U32(3)),
-            Value::some(string("c")),
-        ]));
-        assert_eq!(
-            line(&route, &[Value::List(Vec::new()), Value::Flags(vec![false; 3]), page]),
-            "GET /find?limit=3"
-        );
+        let page = Value::some(Value::Record(vec![Value::some(Value::U32(3)), Value::some(string("c"))]));
+        assert_eq!(line(&route, &[Value::List(Vec::new()), Value::Flags(vec![false; 3]), page]), "GET /find?limit=3");
     }
 
     #[test]
     fn a_query_value_may_be_empty_but_holds_no_control_characters() {
-        let route = route(
-            "(q: string) -> string",
-            "method = 'GET'\npath = '/find'\nquery = { q = '{q}' }",
-        );
+        let route = route("(q: string) -> string", "method = 'GET'\npath = '/find'\nquery = { q = '{q}' }");
         assert_eq!(line(&route, &[string("")]), "GET /find?q=");
         assert_eq!(line(&route, &[string("..")]), "GET /find?q=..");
         assert_eq!(fault(&route, &[string("a\nb")]), ParameterFault::ControlCharacter);
-        assert_eq!(
-            fault(&route, &[string(&"a".repeat(9000))]),
-            ParameterFault::TooLong { limit: TARGET_BYTES }
-        );
+        assert_eq!(fault(&route, &[string(&"a".repeat(9000))]), ParameterFault::TooLong { limit: TARGET_BYTES });
     }
 
     #[test]
     fn a_query_that_grows_too_long_is_refused() {
-        let route = route(
-            "(q: list<u32>) -> string",
-            "method = 'GET'\npath = '/find'\nquery = { q = '{q}' }",
-        );
+        let route = route("(q: list<u32>) -> string", "method = 'GET'\npath = '/find'\nquery = { q = '{q}' }");
         let many = Value::List(vec![Value::U32(1); 100_000]);
         assert_eq!(fault(&route, &[many]), ParameterFault::TooLong { limit: TARGET_BYTES });
     }
@@ -334,11 +276,7 @@ mod tests {
             "method = 'GET'\nheaders = { authorization = 'Bearer {token}', X-Tenant = '{tenant}', x-scopes = '{scopes}', accept = 'application/json' }",
         );
         let headers = |args: &[Value]| route.request(args).unwrap().headers;
-        let all = headers(&[
-            string("t ~!"),
-            Value::some(string("acme")),
-            Value::Flags(vec![true, true, false]),
-        ]);
+        let all = headers(&[string("t ~!"), Value::some(string("acme")), Value::Flags(vec![true, true, false])]);
         assert_eq!(all.get("authorization").unwrap(), "Bearer t ~!");
         assert_eq!(all.get("x-tenant").unwrap(), "acme");
         assert_eq!(all.get("x-scopes").unwrap(), "read,write");
@@ -350,10 +288,7 @@ mod tests {
 
     #[test]
     fn a_header_value_that_would_not_arrive_as_it_is_is_refused() {
-        let route = route(
-            "(tenant: string) -> string",
-            "method = 'GET'\nheaders = { x-tenant = '{tenant}' }",
-        );
+        let route = route("(tenant: string) -> string", "method = 'GET'\nheaders = { x-tenant = '{tenant}' }");
         for (text, expected) in [
             ("", ParameterFault::Empty),
             ("a\r\nx-admin: 1", ParameterFault::ControlCharacter),
@@ -377,17 +312,11 @@ mod tests {
         let one = route(signature, "path = '/{id}'\nbody = 'invoice'\nignore = ['key']");
         assert_eq!(body(&one, &args), r#"{"id":7,"customer-id":"c 1","note":"n"}"#);
         let named = route(signature, "path = '/{id}'\nbody = ['key', 'invoice']");
-        assert_eq!(
-            body(&named, &args),
-            r#"{"invoice":{"id":7,"customer-id":"c 1","note":"n"}}"#
-        );
+        assert_eq!(body(&named, &args), r#"{"invoice":{"id":7,"customer-id":"c 1","note":"n"}}"#);
         let rest = route(signature, "path = '/{id}'");
         assert_eq!(body(&rest, &args), body(&named, &args));
         let all = route(signature, "method = 'DELETE'\npath = '/x'\nbody = '*'\n");
-        assert_eq!(
-            body(&all, &args),
-            r#"{"id":1,"invoice":{"id":7,"customer-id":"c 1","note":"n"}}"#
-        );
+        assert_eq!(body(&all, &args), r#"{"id":1,"invoice":{"id":7,"customer-id":"c 1","note":"n"}}"#);
     }
 
     #[test]
@@ -405,38 +334,20 @@ mod tests {
             Value::List(vec![string("a"), string("b")]),
             Value::Flags(vec![false, true, false]),
         ];
-        let record = route(
-            signature,
-            "path = '/'\nbody = 'invoice'\nbody_as = 'form'\nignore = ['tags', 'scopes']",
-        );
-        assert_eq!(
-            body(&record, &args),
-            "id=7&customer-id=c%201&note=two%0D%0Alines%20%26%20more"
-        );
-        let several = route(
-            signature,
-            "path = '/'\nbody = ['scopes', 'tags']\nbody_as = 'form'\nignore = ['invoice']",
-        );
+        let record = route(signature, "path = '/'\nbody = 'invoice'\nbody_as = 'form'\nignore = ['tags', 'scopes']");
+        assert_eq!(body(&record, &args), "id=7&customer-id=c%201&note=two%0D%0Alines%20%26%20more");
+        let several = route(signature, "path = '/'\nbody = ['scopes', 'tags']\nbody_as = 'form'\nignore = ['invoice']");
         assert_eq!(body(&several, &args), "scopes=write&tags=a&tags=b");
         let request = several.request(&args).unwrap();
-        assert_eq!(
-            request.headers.get("content-type").unwrap(),
-            "application/x-www-form-urlencoded"
-        );
-        let nothing = [
-            invoice(Value::none()),
-            Value::List(Vec::new()),
-            Value::Flags(vec![false; 3]),
-        ];
+        assert_eq!(request.headers.get("content-type").unwrap(), "application/x-www-form-urlencoded");
+        let nothing = [invoice(Value::none()), Value::List(Vec::new()), Value::Flags(vec![false; 3])];
         assert_eq!(body(&several, &nothing), "");
     }
 
     #[test]
     fn a_body_can_be_text_or_bytes() {
-        let xml = route(
-            "(doc: string)",
-            "path = '/'\nbody = 'doc'\nbody_as = 'text'\ncontent_type = 'application/xml'",
-        );
+        let xml =
+            route("(doc: string)", "path = '/'\nbody = 'doc'\nbody_as = 'text'\ncontent_type = 'application/xml'");
         let request = xml.request(&[string("<a>é</a>\n")]).unwrap();
         assert_eq!(request.body.unwrap(), "<a>é</a>\n".as_bytes());
         assert_eq!(request.headers.get("content-type").unwrap(), "application/xml");
@@ -454,11 +365,7 @@ mod tests {
     fn names_and_64_bit_integers_are_written_as_the_service_wants_them() {
         let keys = "path = '/{state}'\nbody = '*'\nint64 = 'string'\nfield_names = 'camelCase'\ncase_names = 'SCREAMING_SNAKE_CASE'\nrename = { note = 'Remark' }";
         let route = route("(state: state, the-invoice: invoice, scopes: scopes)", keys);
-        let args = [
-            Value::Enum(1),
-            invoice(Value::some(string("n"))),
-            Value::Flags(vec![true, false, false]),
-        ];
+        let args = [Value::Enum(1), invoice(Value::some(string("n"))), Value::Flags(vec![true, false, false])];
         assert_eq!(line(&route, &args), "POST /PAST_DUE");
         assert_eq!(
             body(&route, &args),
@@ -470,10 +377,7 @@ mod tests {
     fn values_of_another_type_are_refused() {
         let route = route("(id: string, n: u8)", "method = 'PUT'\npath = '/{id}'");
         assert_eq!(fault(&route, &[Value::U8(1), Value::U8(1)]), ParameterFault::WrongType);
-        assert!(matches!(
-            fault(&route, &[string("a"), string("b")]),
-            ParameterFault::Json(_)
-        ));
+        assert!(matches!(fault(&route, &[string("a"), string("b")]), ParameterFault::Json(_)));
         assert_eq!(fault(&route, &[string("a")]), ParameterFault::WrongType);
         assert_eq!(fault(&route, &[]), ParameterFault::WrongType);
     }

@@ -108,17 +108,8 @@ impl HttpUpstream {
             .pool_max_idle_per_host(config.max_idle)
             .http1_max_buf_size(HEAD_BYTES)
             .build(connector);
-        let limits = Limits {
-            bytes: config.max_response_bytes,
-            ..Limits::default()
-        };
-        Ok(Self {
-            client,
-            service,
-            json: JsonRules { int64: config.int64 },
-            timeout: config.timeout,
-            limits,
-        })
+        let limits = Limits { bytes: config.max_response_bytes, ..Limits::default() };
+        Ok(Self { client, service, json: JsonRules { int64: config.int64 }, timeout: config.timeout, limits })
     }
 
     /// Checks that no route sets a header which is the upstream's own: the caller's name, a credential, a fixed header.
@@ -156,24 +147,15 @@ impl HttpUpstream {
     pub(super) async fn exchange(&self, call: HttpCall<'_>) -> Result<Option<Value>, HttpFailure> {
         let request = self.request(&call)?;
         let start = Instant::now();
-        let timeout = call
-            .deadline
-            .map_or(self.timeout, |at| at.saturating_duration_since(start).min(self.timeout));
+        let timeout = call.deadline.map_or(self.timeout, |at| at.saturating_duration_since(start).min(self.timeout));
         let answered = tokio::time::timeout(timeout, self.send(request)).await;
         let (head, body) = answered.unwrap_or(Err(HttpFailure::DeadlineExceeded(timeout)))?;
-        Ok(call
-            .route
-            .response(head.status.as_u16(), &head.headers, &body, &self.limits)?)
+        Ok(call.route.response(head.status.as_u16(), &head.headers, &body, &self.limits)?)
     }
 
     /// The request of one call: what the route says, and over it what only the configuration may say.
     fn request(&self, call: &HttpCall<'_>) -> Result<Request<Full<Bytes>>, HttpFailure> {
-        let OutboundRequest {
-            method,
-            target,
-            mut headers,
-            body,
-        } = call.route.request_under(&self.json, call.args)?;
+        let OutboundRequest { method, target, mut headers, body } = call.route.request_under(&self.json, call.args)?;
         for (name, value) in &self.service.headers {
             headers.insert(name.clone(), value.clone());
         }
@@ -183,11 +165,7 @@ impl HttpUpstream {
                 headers.insert(name.clone(), caller_value(caller, name)?);
             }
         }
-        if let Some(TraceHeaders {
-            traceparent,
-            tracestate,
-        }) = call.trace
-        {
+        if let Some(TraceHeaders { traceparent, tracestate }) = call.trace {
             headers.insert(HeaderName::from_static("traceparent"), traceparent.clone());
             if let Some(tracestate) = tracestate {
                 headers.insert(HeaderName::from_static("tracestate"), tracestate.clone());
@@ -207,11 +185,7 @@ impl HttpUpstream {
 
     fn uri(&self, target: String) -> Result<Uri, UpstreamNonsense> {
         let prefix = &self.service.prefix;
-        let target = if prefix.is_empty() {
-            target
-        } else {
-            format!("{prefix}{target}")
-        };
+        let target = if prefix.is_empty() { target } else { format!("{prefix}{target}") };
         // A target is ASCII without spaces and bounded, and the other parts come from a parsed URI.
         let impossible =
             |error: &dyn fmt::Display| UpstreamNonsense::Protocol(format!("not a request target: {error}"));
@@ -265,10 +239,8 @@ fn caller_value(caller: &str, header: &HeaderName) -> Result<HeaderValue, Refuse
 
 /// Why there is no answer: the service is not there, or what it sent is not HTTP.
 fn unanswered(error: &hyper_util::client::legacy::Error) -> HttpFailure {
-    let parse = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<hyper::Error>())
-        .is_some_and(hyper::Error::is_parse);
+    let parse =
+        error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_parse);
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -277,11 +249,7 @@ fn unanswered(error: &hyper_util::client::legacy::Error) -> HttpFailure {
     }
     let text = causes.join(": ");
     let text = if text.is_empty() { error.to_string() } else { text };
-    if parse {
-        UpstreamNonsense::Protocol(text).into()
-    } else {
-        HttpFailure::Unreachable(text)
-    }
+    if parse { UpstreamNonsense::Protocol(text).into() } else { HttpFailure::Unreachable(text) }
 }
 
 #[cfg(test)]
@@ -328,13 +296,9 @@ mod tests {
     #[tokio::test]
     async fn a_permitted_call_goes_to_the_service_and_back() {
         let legacy = Legacy::start(answer(200, r#"{"sku":"a","unit-price":3}"#)).await;
-        let route = fixture::route(
-            "(id: string) -> result<line, string>",
-            "method = 'GET'\npath = '/v1/{id}'",
-        );
-        let result = upstream(&HttpUpstreamConfig::new(legacy.url()))
-            .call(permit(), call(&route, &[string("4/2")]))
-            .await;
+        let route = fixture::route("(id: string) -> result<line, string>", "method = 'GET'\npath = '/v1/{id}'");
+        let result =
+            upstream(&HttpUpstreamConfig::new(legacy.url())).call(permit(), call(&route, &[string("4/2")])).await;
         let line = Value::Record(vec![string("a"), Value::U64(3)]);
         assert_eq!(result.unwrap(), Some(Value::Result(Ok(Some(Box::new(line))))));
         assert_eq!(legacy.take()[0].target, "/v1/4%2F2");
@@ -344,10 +308,7 @@ mod tests {
     fn permit() -> Permit {
         let interface = Interface {
             name: fixture::INSTANCE.to_owned(),
-            functions: vec![Function {
-                name: "f".to_owned(),
-                params: Vec::new(),
-            }],
+            functions: vec![Function { name: "f".to_owned(), params: Vec::new() }],
         };
         let component = Component {
             lattice: "main".to_owned(),
@@ -357,14 +318,7 @@ mod tests {
         };
         let schema = Schema::new(&[component]).unwrap();
         let text = "permit(principal, action, resource);".to_owned();
-        let policies = PolicySet::parse(
-            &[PolicyFile {
-                name: "all.cedar".to_owned(),
-                text,
-            }],
-            &schema,
-        )
-        .unwrap();
+        let policies = PolicySet::parse(&[PolicyFile { name: "all.cedar".to_owned(), text }], &schema).unwrap();
         let facts = ComponentFacts {
             lattice: "main".to_owned(),
             id: "billing".to_owned(),
@@ -374,11 +328,7 @@ mod tests {
         let engine = Engine::new(&policies.for_component("main", "billing"), &facts, 1).unwrap();
         let peer = Principal::workload("spiffe://lattice.example/a", "lattice.example", "/a");
         let action = engine.action(fixture::INSTANCE, "f").unwrap();
-        let context = CallContext {
-            transport: Transport::Quic,
-            link_name: None,
-            params: None,
-        };
+        let context = CallContext { transport: Transport::Quic, link_name: None, params: None };
         engine.view(&peer).decide(action, &context).permit().unwrap()
     }
 
@@ -400,13 +350,7 @@ mod tests {
         };
         let args = [string("1")];
         let upstream = upstream(&config);
-        upstream
-            .exchange(HttpCall {
-                trace: Some(&trace),
-                ..call(&route, &args)
-            })
-            .await
-            .unwrap();
+        upstream.exchange(HttpCall { trace: Some(&trace), ..call(&route, &args) }).await.unwrap();
         let [seen] = legacy.take().try_into().unwrap();
         assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/legacy/f"));
         let expected = [
@@ -453,29 +397,14 @@ mod tests {
         let route = fixture::route("(who: string)", "headers = { x-caller = '{who}', x-site = 'b' }");
         let args = [string("spiffe://lattice.example/admin")];
         upstream.exchange(call(&route, &args)).await.unwrap();
-        upstream
-            .exchange(HttpCall {
-                caller: None,
-                ..call(&route, &args)
-            })
-            .await
-            .unwrap();
+        upstream.exchange(HttpCall { caller: None, ..call(&route, &args) }).await.unwrap();
         let seen = legacy.take();
-        assert_eq!(
-            seen[0].headers.get("x-caller").unwrap(),
-            "spiffe://lattice.example/component/main/checkout"
-        );
+        assert_eq!(seen[0].headers.get("x-caller").unwrap(), "spiffe://lattice.example/component/main/checkout");
         assert_eq!(seen[0].headers.get_all("x-caller").iter().count(), 1);
         assert_eq!(seen[0].headers.get("x-site").unwrap(), "a");
         assert!(seen[1].headers.get("x-caller").is_none());
-        let forged = HttpCall {
-            caller: Some("spiffe://a/b\r\nx: y"),
-            ..call(&route, &args)
-        };
-        assert!(matches!(
-            upstream.exchange(forged).await,
-            Err(HttpFailure::Parameter(_))
-        ));
+        let forged = HttpCall { caller: Some("spiffe://a/b\r\nx: y"), ..call(&route, &args) };
+        assert!(matches!(upstream.exchange(forged).await, Err(HttpFailure::Parameter(_))));
         assert!(legacy.take().is_empty());
     }
 
@@ -494,21 +423,13 @@ mod tests {
         let legacy = Legacy::start(|_| {
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::FOUND;
-            response
-                .headers_mut()
-                .insert("location", HeaderValue::from_static("/elsewhere"));
+            response.headers_mut().insert("location", HeaderValue::from_static("/elsewhere"));
             response
         })
         .await;
         let route = fixture::route("() -> result<u8, string>", "method = 'GET'");
-        let failure = upstream(&HttpUpstreamConfig::new(legacy.url()))
-            .exchange(call(&route, &[]))
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(failure, HttpFailure::Nonsense(UpstreamNonsense::Redirection(302))),
-            "{failure}"
-        );
+        let failure = upstream(&HttpUpstreamConfig::new(legacy.url())).exchange(call(&route, &[])).await.unwrap_err();
+        assert!(matches!(failure, HttpFailure::Nonsense(UpstreamNonsense::Redirection(302))), "{failure}");
         assert_eq!(legacy.take().len(), 1);
     }
 
@@ -530,9 +451,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let route = fixture::route("() -> u8", "");
-        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}")))
-            .exchange(call(&route, &[]))
-            .await;
+        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}"))).exchange(call(&route, &[])).await;
         let failure = failure.unwrap_err();
         assert!(matches!(failure, HttpFailure::Unreachable(_)), "{failure}");
         assert!(failure.to_string().contains("refused"), "{failure}");
@@ -542,25 +461,11 @@ mod tests {
     async fn the_length_of_an_empty_body_is_said_once() {
         let legacy = Legacy::start(answer(204, "")).await;
         let upstream = upstream(&HttpUpstreamConfig::new(legacy.url()));
-        for (method, expected) in [
-            ("POST", 1),
-            ("PUT", 1),
-            ("PATCH", 1),
-            ("GET", 0),
-            ("DELETE", 0),
-            ("HEAD", 0),
-        ] {
-            let route = fixture::route(
-                "(x: string)",
-                &format!("method = '{method}'\nquery = {{ x = '{{x}}' }}"),
-            );
+        for (method, expected) in [("POST", 1), ("PUT", 1), ("PATCH", 1), ("GET", 0), ("DELETE", 0), ("HEAD", 0)] {
+            let route = fixture::route("(x: string)", &format!("method = '{method}'\nquery = {{ x = '{{x}}' }}"));
             upstream.exchange(call(&route, &[string("")])).await.unwrap();
             let seen = legacy.take();
-            assert_eq!(
-                seen[0].headers.get_all("content-length").iter().count(),
-                expected,
-                "{method}"
-            );
+            assert_eq!(seen[0].headers.get_all("content-length").iter().count(), expected, "{method}");
             assert!(seen[0].body.is_empty());
         }
         let route = fixture::route("(x: string)", "body = 'x'");
@@ -598,10 +503,7 @@ mod tests {
             };
             let failure = upstream(&config).exchange(call(&route, &[])).await.unwrap_err();
             let text = String::from_utf8_lossy(answer);
-            assert!(
-                matches!(failure, HttpFailure::Nonsense(UpstreamNonsense::Protocol(_))),
-                "{text}: {failure:?}"
-            );
+            assert!(matches!(failure, HttpFailure::Nonsense(UpstreamNonsense::Protocol(_))), "{text}: {failure:?}");
         }
     }
 
@@ -609,9 +511,7 @@ mod tests {
     async fn a_service_that_closes_without_an_answer_is_unreachable() {
         let (address, _) = raw(&[], Then::Close).await;
         let route = fixture::route("() -> u8", "");
-        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}")))
-            .exchange(call(&route, &[]))
-            .await;
+        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}"))).exchange(call(&route, &[])).await;
         assert!(matches!(failure, Err(HttpFailure::Unreachable(_))), "{failure:?}");
     }
 
@@ -621,28 +521,13 @@ mod tests {
             let (address, _) = raw(&[answer], Then::Wait).await;
             let route = fixture::route("() -> u8", "");
             let brief = Duration::from_millis(50);
-            let own = HttpUpstreamConfig {
-                timeout: brief,
-                ..HttpUpstreamConfig::new(format!("http://{address}"))
-            };
+            let own = HttpUpstreamConfig { timeout: brief, ..HttpUpstreamConfig::new(format!("http://{address}")) };
             let failure = upstream(&own).exchange(call(&route, &[])).await.unwrap_err();
-            assert!(
-                matches!(failure, HttpFailure::DeadlineExceeded(limit) if limit == brief),
-                "{failure:?}"
-            );
+            assert!(matches!(failure, HttpFailure::DeadlineExceeded(limit) if limit == brief), "{failure:?}");
             let patient = upstream(&HttpUpstreamConfig::new(format!("http://{address}")));
             let deadline = Some(Instant::now() + brief);
-            let failure = patient
-                .exchange(HttpCall {
-                    deadline,
-                    ..call(&route, &[])
-                })
-                .await
-                .unwrap_err();
-            assert!(
-                matches!(failure, HttpFailure::DeadlineExceeded(limit) if limit <= brief),
-                "{failure:?}"
-            );
+            let failure = patient.exchange(HttpCall { deadline, ..call(&route, &[]) }).await.unwrap_err();
+            assert!(matches!(failure, HttpFailure::DeadlineExceeded(limit) if limit <= brief), "{failure:?}");
         }
     }
 
@@ -652,21 +537,12 @@ mod tests {
         let (address, _) = raw(&[CHUNKED], Then::Wait).await;
         let route = fixture::route("() -> string", "");
         for url in [legacy.url(), format!("http://{address}")] {
-            let fits = HttpUpstreamConfig {
-                max_response_bytes: 12,
-                ..HttpUpstreamConfig::new(&url)
-            };
-            assert_eq!(
-                upstream(&fits).exchange(call(&route, &[])).await.unwrap(),
-                Some(string("0123456789"))
-            );
+            let fits = HttpUpstreamConfig { max_response_bytes: 12, ..HttpUpstreamConfig::new(&url) };
+            assert_eq!(upstream(&fits).exchange(call(&route, &[])).await.unwrap(), Some(string("0123456789")));
         }
         let (address, _) = raw(&[CHUNKED], Then::Wait).await;
         for url in [legacy.url(), format!("http://{address}")] {
-            let small = HttpUpstreamConfig {
-                max_response_bytes: 11,
-                ..HttpUpstreamConfig::new(&url)
-            };
+            let small = HttpUpstreamConfig { max_response_bytes: 11, ..HttpUpstreamConfig::new(&url) };
             let failure = upstream(&small).exchange(call(&route, &[])).await.unwrap_err();
             assert!(matches!(failure, HttpFailure::TooLarge(11)), "{failure:?}");
         }
@@ -677,13 +553,8 @@ mod tests {
         let head = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'a'; 2 * HEAD_BYTES]].concat();
         let (address, _) = raw(&[&head], Then::Wait).await;
         let route = fixture::route("() -> u8", "");
-        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}")))
-            .exchange(call(&route, &[]))
-            .await;
-        assert!(
-            matches!(failure, Err(HttpFailure::Nonsense(UpstreamNonsense::Protocol(_)))),
-            "{failure:?}"
-        );
+        let failure = upstream(&HttpUpstreamConfig::new(format!("http://{address}"))).exchange(call(&route, &[])).await;
+        assert!(matches!(failure, Err(HttpFailure::Nonsense(UpstreamNonsense::Protocol(_)))), "{failure:?}");
     }
 
     #[tokio::test]
@@ -698,10 +569,7 @@ mod tests {
             let answer = upstream(&config(host, "ca.pem")).exchange(call(&route, &[])).await;
             assert_eq!(answer.unwrap(), Some(Value::U8(1)), "{host}");
         }
-        let untrusted = upstream(&config("localhost", "other-ca.pem"))
-            .exchange(call(&route, &[]))
-            .await
-            .unwrap_err();
+        let untrusted = upstream(&config("localhost", "other-ca.pem")).exchange(call(&route, &[])).await.unwrap_err();
         assert!(matches!(untrusted, HttpFailure::Unreachable(_)), "{untrusted:?}");
         assert!(untrusted.to_string().contains("certificate"), "{untrusted}");
         assert_eq!(legacy.take().len(), 2);

@@ -35,11 +35,7 @@ impl Endpoint {
     /// Names of its values that JSON spells otherwise than WIT.
     pub(super) fn renamed(&self) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
-        let bodies = self
-            .params
-            .iter()
-            .filter(|param| self.has_body && param.name == "body")
-            .map(|param| &param.shape);
+        let bodies = self.params.iter().filter(|param| self.has_body && param.name == "body").map(|param| &param.shape);
         bodies.chain(&self.answer).for_each(|shape| shape.renamed(&mut pairs));
         pairs
     }
@@ -63,13 +59,7 @@ pub(super) fn endpoints(samples: &[Sample]) -> Result<Vec<Endpoint>, ScaffoldErr
         let mut endpoint = endpoint(&group)?;
         let taken = |name: &str| endpoints.iter().any(|other| other.function == name);
         let name = endpoint.function.clone();
-        let free = (1..).map(|number| {
-            if number == 1 {
-                name.clone()
-            } else {
-                format!("{name}-n{number}")
-            }
-        });
+        let free = (1..).map(|number| if number == 1 { name.clone() } else { format!("{name}-n{number}") });
         if let Some(free) = free.into_iter().find(|candidate| !taken(candidate)) {
             endpoint.function = free;
         }
@@ -82,16 +72,10 @@ pub(super) fn endpoints(samples: &[Sample]) -> Result<Vec<Endpoint>, ScaffoldErr
 fn pattern(sample: &Sample) -> Vec<&str> {
     let fixed = |segment: &str| {
         // `v1` is a version, `INV-1001` and `42` are identifiers.
-        let version = segment
-            .strip_prefix('v')
-            .is_some_and(|rest| rest.chars().all(|digit| digit.is_ascii_digit()));
+        let version = segment.strip_prefix('v').is_some_and(|rest| rest.chars().all(|digit| digit.is_ascii_digit()));
         version || !segment.contains(|letter: char| letter.is_ascii_digit())
     };
-    sample
-        .segments
-        .iter()
-        .map(|segment| if fixed(segment) { segment.as_str() } else { "{}" })
-        .collect()
+    sample.segments.iter().map(|segment| if fixed(segment) { segment.as_str() } else { "{}" }).collect()
 }
 
 fn endpoint(group: &[&Sample]) -> Result<Endpoint, ScaffoldError> {
@@ -109,10 +93,7 @@ fn endpoint(group: &[&Sample]) -> Result<Endpoint, ScaffoldError> {
     let body = merged(group, |sample| sample.body.as_ref())?;
     let has_body = body.is_some();
     if let Some(shape) = body {
-        params.push(Param {
-            name: "body".to_owned(),
-            shape,
-        });
+        params.push(Param { name: "body".to_owned(), shape });
     }
     let succeeded: Vec<_> = group.iter().copied().filter(|sample| sample.succeeded()).collect();
     let mut statuses: Vec<_> = succeeded.iter().map(|sample| sample.status).collect();
@@ -144,20 +125,14 @@ fn path(pattern: &[&str]) -> (String, Vec<Param>) {
             template.push_str(segment);
             continue;
         }
-        let before = index
-            .checked_sub(1)
-            .and_then(|index| pattern.get(index))
-            .filter(|before| **before != "{}");
+        let before = index.checked_sub(1).and_then(|index| pattern.get(index)).filter(|before| **before != "{}");
         let name = match before {
             Some(before) if Some(index) != last => format!("{}-id", singular(&kebab(before))),
             Some(_) | None => "id".to_owned(),
         };
         let name = unique(name, &params);
         template.push_str(&format!("{{{name}}}"));
-        params.push(Param {
-            name,
-            shape: Shape::Text,
-        });
+        params.push(Param { name, shape: Shape::Text });
     }
     if template.is_empty() {
         template.push('/');
@@ -167,17 +142,8 @@ fn path(pattern: &[&str]) -> (String, Vec<Param>) {
 
 fn unique(name: String, params: &[Param]) -> String {
     let taken = |name: &str| name == "body" || params.iter().any(|param| param.name == name);
-    let candidates = (1..).map(|number| {
-        if number == 1 {
-            name.clone()
-        } else {
-            format!("{name}-n{number}")
-        }
-    });
-    candidates
-        .into_iter()
-        .find(|candidate| !taken(candidate))
-        .unwrap_or(name)
+    let candidates = (1..).map(|number| if number == 1 { name.clone() } else { format!("{name}-n{number}") });
+    candidates.into_iter().find(|candidate| !taken(candidate)).unwrap_or(name)
 }
 
 /// Query keys, optional where a sample lacks them; numbers and booleans where every value is one.
@@ -213,10 +179,7 @@ fn merged<'s>(
     let mut merged: Option<Shape> = None;
     for sample in group {
         let Some(json) = part(sample) else { continue };
-        let unfit = |message: String| ScaffoldError::Samples {
-            line: sample.line,
-            message,
-        };
+        let unfit = |message: String| ScaffoldError::Samples { line: sample.line, message };
         let shape = Shape::of(json).map_err(unfit)?;
         merged = Some(match merged {
             Some(before) => before.merged(shape).map_err(unfit)?,
@@ -228,12 +191,7 @@ fn merged<'s>(
 
 /// The last fixed segment that is no version.
 fn noun(pattern: &[&str]) -> String {
-    let fixed = pattern
-        .iter()
-        .rev()
-        .find(|segment| **segment != "{}")
-        .copied()
-        .unwrap_or("item");
+    let fixed = pattern.iter().rev().find(|segment| **segment != "{}").copied().unwrap_or("item");
     kebab(fixed)
 }
 
@@ -250,11 +208,7 @@ fn function(method: &str, pattern: &[&str], noun: &str) -> String {
         ("PATCH", _) => "update",
         _ => "delete",
     };
-    let noun = if verb == "list" {
-        noun.to_owned()
-    } else {
-        singular(noun)
-    };
+    let noun = if verb == "list" { noun.to_owned() } else { singular(noun) };
     format!("{verb}-{noun}")
 }
 
@@ -284,10 +238,7 @@ POST /api/v1/invoices/INV-1/void -> 204
     #[test]
     fn samples_become_a_contract_that_the_sidecar_reads() {
         let made = scaffold(&contract(SAMPLES)).unwrap();
-        assert_eq!(
-            made.functions,
-            ["get-invoice", "list-invoices", "create-invoice", "void"]
-        );
+        assert_eq!(made.functions, ["get-invoice", "list-invoices", "create-invoice", "void"]);
         for part in [
             "get-invoice: func(id: string, full: option<bool>) -> result<invoice, string>;",
             "list-invoices: func(limit: s64) -> result<",
@@ -316,21 +267,13 @@ POST /api/v1/invoices/INV-1/void -> 204
         assert_eq!(error, "line 2: `x`: a number and a string stand at the same place");
         assert!(matches!(scaffold(&contract("")), Err(ScaffoldError::NoSamples)));
         assert!(Sample::parse_all("GET /a 200").is_err());
-        assert!(
-            Sample::parse_all("\nSTEAL /a -> 200")
-                .unwrap_err()
-                .to_string()
-                .starts_with("line 2")
-        );
+        assert!(Sample::parse_all("\nSTEAL /a -> 200").unwrap_err().to_string().starts_with("line 2"));
     }
 
     #[test]
     fn names_that_are_not_wit_are_refused() {
         for package in ["acme", "Acme:x@1.0.0", "acme:billing"] {
-            let contract = Contract {
-                package: package.to_owned(),
-                ..contract("GET /a -> 200 1\n")
-            };
+            let contract = Contract { package: package.to_owned(), ..contract("GET /a -> 200 1\n") };
             assert!(matches!(scaffold(&contract), Err(ScaffoldError::Name(_))), "{package}");
         }
     }

@@ -44,24 +44,16 @@ impl Sample {
     }
 
     fn parse(line: usize, text: &str) -> Result<Self, InvalidSample> {
-        let wrong = |message: &str| InvalidSample {
-            line,
-            message: message.to_owned(),
-        };
+        let wrong = |message: &str| InvalidSample { line, message: message.to_owned() };
         let (request, answer) = text.split_once(" -> ").ok_or_else(|| wrong("there is no ` -> `"))?;
-        let (method, rest) = request
-            .trim()
-            .split_once(' ')
-            .ok_or_else(|| wrong("there is no path"))?;
+        let (method, rest) = request.trim().split_once(' ').ok_or_else(|| wrong("there is no path"))?;
         let (rest, answer) = (rest.trim(), answer.trim());
         let (target, body) = rest.split_once(' ').unwrap_or((rest, ""));
         let (status, answer) = answer.split_once(' ').unwrap_or((answer, ""));
         if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method) {
             return Err(wrong(&format!("`{method}` is not GET, POST, PUT, PATCH or DELETE")));
         }
-        let target = target
-            .strip_prefix('/')
-            .ok_or_else(|| wrong("the path does not begin with `/`"))?;
+        let target = target.strip_prefix('/').ok_or_else(|| wrong("the path does not begin with `/`"))?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -69,11 +61,7 @@ impl Sample {
         Ok(Self {
             line,
             method: method.to_owned(),
-            segments: path
-                .split('/')
-                .filter(|segment| !segment.is_empty())
-                .map(str::to_owned)
-                .collect(),
+            segments: path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect(),
             query: query.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             body: json(body).map_err(|error| wrong(&format!("the request's body: {error}")))?,
             status: status.ok_or_else(|| wrong("there is no status from 200 to 599"))?,

@@ -137,11 +137,7 @@ fn record(fields: &[(String, Shape)], noun: &str, records: &mut BTreeMap<String,
         .collect();
     // The same noun with other fields gets a number.
     for number in 1.. {
-        let name = if number == 1 {
-            noun.to_owned()
-        } else {
-            format!("{noun}-n{number}")
-        };
+        let name = if number == 1 { noun.to_owned() } else { format!("{noun}-n{number}") };
         let text = format!("    record {} {{\n{}    }}\n", escaped(&name), lines.concat());
         match records.get(&name) {
             Some(known) if *known != text => {}

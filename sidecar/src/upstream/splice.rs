@@ -22,12 +22,7 @@ use crate::gate::Refused;
 /// Room for one read from either side: small messages need one, large ones few.
 const READ: usize = 16 * 1024;
 /// The service's answer is bounded by the caller, who asked for it: only its form is checked here.
-const ANSWER: FrameLimits = FrameLimits {
-    frame: u32::MAX,
-    path: 16,
-    total: u64::MAX,
-    frames: u64::MAX,
-};
+const ANSWER: FrameLimits = FrameLimits { frame: u32::MAX, path: 16, total: u64::MAX, frames: u64::MAX };
 
 /// A framed wRPC server.
 #[derive(Debug)]
@@ -61,16 +56,8 @@ pub(crate) enum Ended {
 
 impl Splice {
     pub(crate) fn new(section: &SpliceSection) -> Self {
-        let SpliceSection {
-            address,
-            connect_timeout,
-            idle_timeout,
-        } = section.clone();
-        Self {
-            address,
-            connect_timeout,
-            idle_timeout,
-        }
+        let SpliceSection { address, connect_timeout, idle_timeout } = section.clone();
+        Self { address, connect_timeout, idle_timeout }
     }
 
     /// Carries one permitted call. `silence` bounds how long neither direction may move.
@@ -122,13 +109,7 @@ async fn carry(
     mut write: impl AsyncWrite + Unpin,
     silence: Duration,
 ) -> Result<Ended, Refused> {
-    let Spliced {
-        send,
-        recv,
-        header,
-        rest,
-        limits,
-    } = call;
+    let Spliced { send, recv, header, rest, limits } = call;
     let stopped = send.stopped();
     let params = LimitedReader::frames(rest.as_ref().chain(recv), limits);
     let up = upload(&header, rest.len(), params, &mut write, silence);
@@ -172,9 +153,7 @@ async fn upload(
     buffer.extend_from_slice(header);
     let mut more = ready == 0 || params.read_buf(&mut buffer).await.map_err(|error| cut(&error))? > 0;
     loop {
-        let written = tokio::time::timeout(silence, write.write_all_buf(&mut buffer))
-            .await
-            .map_err(|_| Cut::Silent)?;
+        let written = tokio::time::timeout(silence, write.write_all_buf(&mut buffer)).await.map_err(|_| Cut::Silent)?;
         written.map_err(|_| Cut::Service)?;
         if !more {
             return write.shutdown().await.map_err(|_| Cut::Service);
@@ -205,9 +184,7 @@ async fn download(
     let mut total: u64 = 0;
     loop {
         buffer.reserve(READ);
-        let got = tokio::time::timeout(silence, answer.read_buf(&mut buffer))
-            .await
-            .map_err(|_| silent(silence))?;
+        let got = tokio::time::timeout(silence, answer.read_buf(&mut buffer)).await.map_err(|_| silent(silence))?;
         let got = got.map_err(|error| {
             let reason = match frame_error(&error) {
                 Some(_) => "the service's answer is not wRPC",
@@ -224,9 +201,7 @@ async fn download(
         }
         total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
         let chunk = buffer.split().freeze();
-        let sent = tokio::time::timeout(silence, send.write_chunk(chunk))
-            .await
-            .map_err(|_| silent(silence))?;
+        let sent = tokio::time::timeout(silence, send.write_chunk(chunk)).await.map_err(|_| silent(silence))?;
         if sent.is_err() {
             // The caller is gone; who watches for that ends the call.
             std::future::pending::<()>().await;

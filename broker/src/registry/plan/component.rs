@@ -14,31 +14,16 @@ use crate::registry::refusal::Refusal;
 
 impl Registry {
     pub(super) fn plan_registration(&self, registration: Registration) -> Result<Plan, Refusal> {
-        let Registration {
-            target,
-            wit,
-            interfaces,
-            spiffe_id,
-            upstream,
-            node,
-            ttl,
-            present,
-        } = registration;
+        let Registration { target, wit, interfaces, spiffe_id, upstream, node, ttl, present } = registration;
         at_most("WIT files", wit.len(), bounds::WIT_FILES)?;
-        let bytes = wit
-            .iter()
-            .map(|file| file.path.len().saturating_add(file.text.len()))
-            .fold(0, usize::saturating_add);
+        let bytes =
+            wit.iter().map(|file| file.path.len().saturating_add(file.text.len())).fold(0, usize::saturating_add);
         no_larger("the WIT", bytes, bounds::WIT_BYTES)?;
         at_most("interfaces of one component", interfaces.len(), bounds::INTERFACES)?;
         let spiffe_id = spiffe_id.unwrap_or_else(|| virtual_component_id(&self.trust_domain, &target));
         self.check_assignable(&spiffe_id)?;
         let component = Arc::new(Component::read(target, spiffe_id, upstream, wit, &interfaces)?);
-        at_most(
-            "interfaces of one component",
-            component.surface.interfaces.len(),
-            bounds::INTERFACES,
-        )?;
+        at_most("interfaces of one component", component.surface.interfaces.len(), bounds::INTERFACES)?;
 
         let mut plan = Plan::default();
         match self.component(&component.target) {
@@ -46,16 +31,10 @@ impl Registry {
             Some(_) if present == Present::Refuse => return Err(Refusal::ComponentExists(component.target.clone())),
             old => {
                 if old.is_none() {
-                    at_most(
-                        "virtual components",
-                        self.component_count().saturating_add(1),
-                        bounds::COMPONENTS,
-                    )?;
+                    at_most("virtual components", self.component_count().saturating_add(1), bounds::COMPONENTS)?;
                 }
                 // Who served the old SPIFFE ID does not serve the new one.
-                let moved = self
-                    .held(&component.target)
-                    .filter(|held| held.component.spiffe_id != component.spiffe_id);
+                let moved = self.held(&component.target).filter(|held| held.component.spiffe_id != component.spiffe_id);
                 let nodes = moved.into_iter().flat_map(|held| held.addresses.keys());
                 plan.changes
                     .extend(nodes.map(|node| Change::Addresses(component.target.clone(), node.clone(), Vec::new())));
@@ -89,41 +68,19 @@ impl Registry {
         let held = self.held(target).ok_or_else(|| Refusal::NoComponent(target.clone()))?;
         let schema = self.schema_with(None, Some(&held.component))?;
         let mut changes = Vec::new();
-        changes.extend(
-            held.grants
-                .iter()
-                .map(|id| Change::GrantRemoved(target.clone(), id.clone())),
-        );
-        changes.extend(
-            held.addresses
-                .keys()
-                .map(|node| Change::Addresses(target.clone(), node.clone(), Vec::new())),
-        );
-        let serves_others = self
-            .serving
-            .get(&held.component.spiffe_id)
-            .is_some_and(|targets| targets.len() > 1);
+        changes.extend(held.grants.iter().map(|id| Change::GrantRemoved(target.clone(), id.clone())));
+        changes.extend(held.addresses.keys().map(|node| Change::Addresses(target.clone(), node.clone(), Vec::new())));
+        let serves_others = self.serving.get(&held.component.spiffe_id).is_some_and(|targets| targets.len() > 1);
         if !serves_others {
-            let of_component = self
-                .entries
-                .values()
-                .filter(|entry| entry.spiffe_id == held.component.spiffe_id);
+            let of_component = self.entries.values().filter(|entry| entry.spiffe_id == held.component.spiffe_id);
             changes.extend(of_component.map(|entry| Change::EntryRemoved(entry.id.clone())));
         }
         changes.push(Change::ComponentRemoved(target.clone()));
-        Ok(Plan {
-            changes,
-            entry: None,
-            schema: Some(Arc::new(schema)),
-        })
+        Ok(Plan { changes, entry: None, schema: Some(Arc::new(schema)) })
     }
 
     pub(super) fn plan_grant(&self, change: GrantChange) -> Result<Plan, Refusal> {
-        let GrantChange {
-            target,
-            spiffe_id,
-            direction,
-        } = change;
+        let GrantChange { target, spiffe_id, direction } = change;
         let held = self.held(&target).ok_or_else(|| Refusal::NoComponent(target.clone()))?;
         let granted = held.grants.contains(&spiffe_id);
         let changes = match direction {
@@ -131,28 +88,17 @@ impl Registry {
             GrantDirection::Give => {
                 // A caller may be of another trust domain, but never of a control plane.
                 check_workload(&spiffe_id)?;
-                at_most(
-                    "grants on one component",
-                    held.grants.len().saturating_add(1),
-                    bounds::GRANTS,
-                )?;
+                at_most("grants on one component", held.grants.len().saturating_add(1), bounds::GRANTS)?;
                 vec![Change::Grant(target, spiffe_id)]
             }
             GrantDirection::TakeBack if granted => vec![Change::GrantRemoved(target, spiffe_id)],
             GrantDirection::TakeBack => return Err(Refusal::NotGranted { target, spiffe_id }),
         };
-        Ok(Plan {
-            changes,
-            ..Plan::default()
-        })
+        Ok(Plan { changes, ..Plan::default() })
     }
 
     pub(super) fn plan_announcement(&self, announcement: Announcement) -> Result<Plan, Refusal> {
-        let Announcement {
-            node,
-            target,
-            addresses,
-        } = announcement;
+        let Announcement { node, target, addresses } = announcement;
         at_most("addresses", addresses.len(), bounds::ADDRESSES)?;
         let held = self.held(&target).filter(|_| self.is_served_by(&target, &node));
         // Whether the component exists is no business of a node that does not serve it.
@@ -160,15 +106,8 @@ impl Registry {
             return Err(Refusal::NotServed { node, target });
         };
         let known = held.addresses.get(&node).map(Vec::as_slice).unwrap_or_default();
-        let changes = if known == addresses {
-            Vec::new()
-        } else {
-            vec![Change::Addresses(target, node, addresses)]
-        };
-        Ok(Plan {
-            changes,
-            ..Plan::default()
-        })
+        let changes = if known == addresses { Vec::new() } else { vec![Change::Addresses(target, node, addresses)] };
+        Ok(Plan { changes, ..Plan::default() })
     }
 
     /// The announcements of `node` that hold no longer once `remains` is false of a component.

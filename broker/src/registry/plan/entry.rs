@@ -18,22 +18,11 @@ impl Registry {
             Holder::Component { target, digest } => {
                 (component_id(&self.trust_domain, &target), Some(target.lattice), digest)
             }
-            Holder::Workload {
-                spiffe_id,
-                lattice,
-                digest,
-            } => (spiffe_id, lattice, digest),
+            Holder::Workload { spiffe_id, lattice, digest } => (spiffe_id, lattice, digest),
         };
         let mut plan = Plan::default();
         self.put_entry(
-            Entry {
-                id: self.next_entry_id(),
-                spiffe_id,
-                node,
-                digest,
-                ttl,
-                lattice,
-            },
+            Entry { id: self.next_entry_id(), spiffe_id, node, digest, ttl, lattice },
             Present::Refuse,
             &mut plan,
         )?;
@@ -46,10 +35,7 @@ impl Registry {
         let same = |old: &&Arc<Entry>| old.spiffe_id == entry.spiffe_id && old.digest == entry.digest;
         if let Some(old) = self.entries_of(&entry.node).find(same) {
             plan.entry = Some(old.id.clone());
-            let altered = Entry {
-                id: old.id.clone(),
-                ..entry.clone()
-            };
+            let altered = Entry { id: old.id.clone(), ..entry.clone() };
             match present {
                 _ if **old == altered => {}
                 Present::Refuse => return Err(Refusal::EntryExists { id: old.id.clone() }),
@@ -70,10 +56,7 @@ impl Registry {
             others.iter().any(|other| other.spiffe_id == held.component.spiffe_id)
         });
         changes.push(Change::EntryRemoved(id.clone()));
-        Ok(Plan {
-            changes,
-            ..Plan::default()
-        })
+        Ok(Plan { changes, ..Plan::default() })
     }
 
     /// One command makes at most one entry, so the epoch of its change names it.

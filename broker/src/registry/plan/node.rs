@@ -22,40 +22,23 @@ const TOKEN_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 impl Registry {
     pub(super) fn plan_token(&self, new: NewToken, now: SystemTime) -> Result<Plan, Refusal> {
-        let NewToken {
-            node,
-            lifetime,
-            secret_sha256,
-        } = new;
+        let NewToken { node, lifetime, secret_sha256 } = new;
         if !(MIN_TOKEN_LIFETIME..=MAX_TOKEN_LIFETIME).contains(&lifetime) {
             return Err(Refusal::TokenLifetime(lifetime.as_secs()));
         }
         let forgotten = |token: &&Arc<Token>| token.expires_at.checked_add(TOKEN_MEMORY).is_none_or(|end| end <= now);
-        let mut changes: Vec<_> = self
-            .tokens
-            .values()
-            .filter(forgotten)
-            .map(|token| Change::TokenRemoved(token.index))
-            .collect();
+        let mut changes: Vec<_> =
+            self.tokens.values().filter(forgotten).map(|token| Change::TokenRemoved(token.index)).collect();
         let kept = self.tokens.len().saturating_sub(changes.len());
         at_most("join tokens", kept.saturating_add(1), bounds::TOKENS)?;
-        let expires_at = now
-            .checked_add(lifetime)
-            .ok_or(Refusal::TokenLifetime(lifetime.as_secs()))?;
+        let expires_at = now.checked_add(lifetime).ok_or(Refusal::TokenLifetime(lifetime.as_secs()))?;
         changes.push(Change::Token(Arc::new(Token::new(&secret_sha256, node, expires_at))));
-        Ok(Plan {
-            changes,
-            ..Plan::default()
-        })
+        Ok(Plan { changes, ..Plan::default() })
     }
 
     /// The compare of the compare-and-swap; the swap is that commands are planned and applied one after the other.
     pub(super) fn plan_redemption(&self, redemption: &Redemption, now: SystemTime) -> Result<Plan, Refusal> {
-        let Redemption {
-            node,
-            secret_sha256,
-            key_sha256,
-        } = redemption;
+        let Redemption { node, secret_sha256, key_sha256 } = redemption;
         let token = self
             .tokens
             .get(&token::index(secret_sha256))
@@ -70,20 +53,10 @@ impl Registry {
             // The reply was lost: the same key may ask again.
             Some(_) => Ok(Plan::default()),
             None => {
-                let redeemed = Token {
-                    redeemed_by: Some(*key_sha256),
-                    ..Token::clone(token)
-                };
-                let node = Node {
-                    name: node.clone(),
-                    joined_at: now,
-                    key_sha256: *key_sha256,
-                };
+                let redeemed = Token { redeemed_by: Some(*key_sha256), ..Token::clone(token) };
+                let node = Node { name: node.clone(), joined_at: now, key_sha256: *key_sha256 };
                 let changes = vec![Change::Token(Arc::new(redeemed)), Change::Node(Arc::new(node))];
-                Ok(Plan {
-                    changes,
-                    ..Plan::default()
-                })
+                Ok(Plan { changes, ..Plan::default() })
             }
         }
     }
@@ -97,9 +70,6 @@ impl Registry {
         let tokens = self.tokens.values().filter(|token| token.node == *name);
         changes.extend(tokens.map(|token| Change::TokenRemoved(token.index)));
         changes.push(Change::NodeRemoved(name.clone()));
-        Ok(Plan {
-            changes,
-            ..Plan::default()
-        })
+        Ok(Plan { changes, ..Plan::default() })
     }
 }

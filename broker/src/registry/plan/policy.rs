@@ -39,11 +39,7 @@ impl PolicyCheck {
             }
         }
         let new = names.iter().filter(|name| !self.in_force.contains_key(**name)).count();
-        at_most(
-            "policy files",
-            self.in_force.len().saturating_add(new),
-            bounds::POLICY_FILES,
-        )?;
+        at_most("policy files", self.in_force.len().saturating_add(new), bounds::POLICY_FILES)?;
         let (mut documents, mut problems) = (Vec::new(), Vec::new());
         for file in files.iter().filter(|file| self.is_new(file)) {
             match document(file, &self.schema) {
@@ -52,15 +48,9 @@ impl PolicyCheck {
             }
         }
         let altered: BTreeSet<_> = documents.iter().map(|document| document.name.as_str()).collect();
-        let stays = self
-            .in_force
-            .values()
-            .filter(|old| !altered.contains(old.name.as_str()));
+        let stays = self.in_force.values().filter(|old| !altered.contains(old.name.as_str()));
         let mut ids: BTreeSet<_> = stays.flat_map(|old| old.set.iter()).collect();
-        let unique = documents
-            .iter()
-            .flat_map(|document| document.set.iter())
-            .all(|id| ids.insert(id));
+        let unique = documents.iter().flat_map(|document| document.set.iter()).all(|id| ids.insert(id));
         if !unique || !problems.is_empty() {
             return Err(Refusal::Policies(self.every_problem(files, &names, problems)));
         }
@@ -84,27 +74,18 @@ impl Registry {
     /// What policy files are checked against now.
     #[must_use]
     pub fn policy_check(&self) -> PolicyCheck {
-        PolicyCheck {
-            schema: Arc::clone(&self.schema),
-            in_force: self.policies.clone(),
-        }
+        PolicyCheck { schema: Arc::clone(&self.schema), in_force: self.policies.clone() }
     }
 
     pub(super) fn plan_policies(&self, files: &[PolicyFile]) -> Result<Plan, Refusal> {
-        Ok(Plan {
-            changes: self.policy_check().changes(files)?,
-            ..Plan::default()
-        })
+        Ok(Plan { changes: self.policy_check().changes(files)?, ..Plan::default() })
     }
 
     pub(super) fn plan_policy_removal(&self, name: String) -> Result<Plan, Refusal> {
         if !self.policies.contains_key(&name) {
             return Err(Refusal::NoPolicyFile(name));
         }
-        Ok(Plan {
-            changes: vec![Change::PoliciesRemoved(name)],
-            ..Plan::default()
-        })
+        Ok(Plan { changes: vec![Change::PoliciesRemoved(name)], ..Plan::default() })
     }
 }
 

@@ -29,11 +29,7 @@ impl Candidate<'_> {
         }
         let certificate = EndEntityCert::try_from(self.end_entity).map_err(|error| self.explain(&error))?;
         if !certificate.valid_uri_names().eq(iter::once(id.to_string())) {
-            return Err(RefusalReason::Chain {
-                id: id.clone(),
-                detail: "ambiguous encoding".to_owned(),
-            }
-            .into());
+            return Err(RefusalReason::Chain { id: id.clone(), detail: "ambiguous encoding".to_owned() }.into());
         }
         let usage = match usage {
             Usage::ClientAuth => KeyUsage::client_auth(),
@@ -165,61 +161,26 @@ mod tests {
         let trust = trust([&root]);
         let changes: Vec<(&str, Change)> = vec![
             ("no URI", Box::new(|params| params.subject_alt_names.clear())),
-            (
-                "two URIs",
-                Box::new(|params| params.subject_alt_names.push(uri("spiffe://a.test/y"))),
-            ),
-            (
-                "two URIs, another scheme first",
-                Box::new(|params| params.subject_alt_names.insert(0, uri("urn:x"))),
-            ),
-            (
-                "another scheme",
-                Box::new(|params| params.subject_alt_names = vec![uri("https://a.test/x")]),
-            ),
-            (
-                "no path",
-                Box::new(|params| params.subject_alt_names = vec![uri("spiffe://a.test")]),
-            ),
-            (
-                "cA is true",
-                Box::new(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-            ),
+            ("two URIs", Box::new(|params| params.subject_alt_names.push(uri("spiffe://a.test/y")))),
+            ("two URIs, another scheme first", Box::new(|params| params.subject_alt_names.insert(0, uri("urn:x")))),
+            ("another scheme", Box::new(|params| params.subject_alt_names = vec![uri("https://a.test/x")])),
+            ("no path", Box::new(|params| params.subject_alt_names = vec![uri("spiffe://a.test")])),
+            ("cA is true", Box::new(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
             ("cA is not said", Box::new(|params| params.is_ca = IsCa::NoCa)),
             ("no KeyUsage", Box::new(|params| params.key_usages.clear())),
-            (
-                "no digitalSignature",
-                Box::new(|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]),
-            ),
-            (
-                "keyCertSign",
-                Box::new(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
-            ),
-            (
-                "cRLSign",
-                Box::new(|params| params.key_usages.push(KeyUsagePurpose::CrlSign)),
-            ),
+            ("no digitalSignature", Box::new(|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement])),
+            ("keyCertSign", Box::new(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign))),
+            ("cRLSign", Box::new(|params| params.key_usages.push(KeyUsagePurpose::CrlSign))),
             (
                 "KeyUsage is not critical",
                 Box::new(|params| {
                     params.key_usages.clear();
-                    params
-                        .custom_extensions
-                        .push(extension(15, false, &[0x03, 0x02, 0x07, 0x80]));
+                    params.custom_extensions.push(extension(15, false, &[0x03, 0x02, 0x07, 0x80]));
                 }),
             ),
-            (
-                "server only",
-                Box::new(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
-            ),
-            (
-                "client only",
-                Box::new(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            ),
-            (
-                "too large",
-                Box::new(|params| params.custom_extensions.push(extension(99, false, &[0; 9000]))),
-            ),
+            ("server only", Box::new(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])),
+            ("client only", Box::new(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])),
+            ("too large", Box::new(|params| params.custom_extensions.push(extension(99, false, &[0; 9000])))),
         ];
         for (clause, change) in changes {
             let reason = refused(&trust, &leaf_with(&root, change));
@@ -231,14 +192,8 @@ mod tests {
     fn a_signing_certificate_does_not_authenticate() {
         let root = TestCa::root("a.test");
         let intermediate = root.intermediate();
-        for chain in [
-            vec![root.certificate().clone()],
-            vec![intermediate.certificate().clone()],
-        ] {
-            assert!(matches!(
-                refused(&trust([&root]), &chain),
-                RefusalReason::Leaf(InvalidLeaf::NoPath { .. })
-            ));
+        for chain in [vec![root.certificate().clone()], vec![intermediate.certificate().clone()]] {
+            assert!(matches!(refused(&trust([&root]), &chain), RefusalReason::Leaf(InvalidLeaf::NoPath { .. })));
         }
     }
 
@@ -249,24 +204,15 @@ mod tests {
         let trust = trust([&a, &b]);
         accepted(&trust, &b.leaf("/x"));
         let forge = |params: &mut CertificateParams| params.subject_alt_names = vec![uri("spiffe://a.test/x")];
-        assert!(matches!(
-            refused(&trust, &leaf_with(&b, forge)),
-            RefusalReason::UnknownIssuer { .. }
-        ));
+        assert!(matches!(refused(&trust, &leaf_with(&b, forge)), RefusalReason::UnknownIssuer { .. }));
         // An intermediate of B that calls itself one of A's.
         let disguised = b.intermediate_with(|params| params.subject_alt_names = vec![uri("spiffe://a.test")]);
-        assert!(matches!(
-            refused(&trust, &leaf_with(&disguised, forge)),
-            RefusalReason::UnknownIssuer { .. }
-        ));
+        assert!(matches!(refused(&trust, &leaf_with(&disguised, forge)), RefusalReason::UnknownIssuer { .. }));
         // And an intermediate that A signed for B's domain.
         let other = a.intermediate_with(|params| params.subject_alt_names = vec![uri("spiffe://b.test")]);
         assert!(matches!(
             refused(&trust, &other.leaf("/x")),
-            RefusalReason::Intermediate {
-                reason: InvalidAuthority::OtherTrustDomain { .. },
-                ..
-            }
+            RefusalReason::Intermediate { reason: InvalidAuthority::OtherTrustDomain { .. }, .. }
         ));
     }
 
@@ -278,13 +224,7 @@ mod tests {
         assert!(matches!(reason, RefusalReason::UnknownTrustDomain { .. }));
         // The same name, another key.
         let reason = refused(&trust, &TestCa::root("a.test").leaf("/x"));
-        assert!(
-            matches!(
-                reason,
-                RefusalReason::Chain { .. } | RefusalReason::UnknownIssuer { .. }
-            ),
-            "{reason}"
-        );
+        assert!(matches!(reason, RefusalReason::Chain { .. } | RefusalReason::UnknownIssuer { .. }), "{reason}");
         // The intermediate is missing.
         let chain = vec![root.intermediate().leaf("/x").remove(0)];
         assert!(matches!(refused(&trust, &chain), RefusalReason::UnknownIssuer { .. }));
@@ -295,10 +235,7 @@ mod tests {
         let root = TestCa::root("a.test");
         let empty = Bundle::new(td("a.test"), []).unwrap();
         let trust = TrustBundles::new([empty], system(NOW)).into_source();
-        assert!(matches!(
-            refused(&trust, &root.leaf("/x")),
-            RefusalReason::UnknownIssuer { .. }
-        ));
+        assert!(matches!(refused(&trust, &root.leaf("/x")), RefusalReason::UnknownIssuer { .. }));
     }
 
     #[test]
@@ -309,24 +246,15 @@ mod tests {
         for seconds in [NOW - 60, NOW + HOUR] {
             verify_at(&trust, &chain, seconds, Usage::ServerAuth).unwrap();
         }
-        assert!(matches!(
-            refused_at(&trust, &chain, NOW - 61),
-            RefusalReason::NotYetValid { .. }
-        ));
-        assert!(matches!(
-            refused_at(&trust, &chain, NOW + HOUR + 1),
-            RefusalReason::Expired { .. }
-        ));
+        assert!(matches!(refused_at(&trust, &chain, NOW - 61), RefusalReason::NotYetValid { .. }));
+        assert!(matches!(refused_at(&trust, &chain, NOW + HOUR + 1), RefusalReason::Expired { .. }));
     }
 
     #[test]
     fn an_intermediate_has_to_be_valid_too() {
         let root = TestCa::root("a.test");
         let expired = root.intermediate_with(|params| params.not_after = date(NOW - 1));
-        assert!(matches!(
-            refused(&trust([&root]), &expired.leaf("/x")),
-            RefusalReason::Expired { .. }
-        ));
+        assert!(matches!(refused(&trust([&root]), &expired.leaf("/x")), RefusalReason::Expired { .. }));
     }
 
     /// The path validation below looks at no date of an authority.
@@ -336,19 +264,13 @@ mod tests {
         let trust = trust([&root]);
         let chain = root.leaf("/x");
         verify_at(&trust, &chain, NOW + 10, Usage::ClientAuth).unwrap();
-        assert!(matches!(
-            refused_at(&trust, &chain, NOW + 11),
-            RefusalReason::AuthorityNotCurrent { .. }
-        ));
+        assert!(matches!(refused_at(&trust, &chain, NOW + 11), RefusalReason::AuthorityNotCurrent { .. }));
     }
 
     #[test]
     fn an_authority_that_is_not_valid_yet_is_refused() {
         let root = TestCa::root_with("a.test", |params| params.not_before = date(NOW + 10));
-        assert!(matches!(
-            refused(&trust([&root]), &root.leaf("/x")),
-            RefusalReason::AuthorityNotCurrent { .. }
-        ));
+        assert!(matches!(refused(&trust([&root]), &root.leaf("/x")), RefusalReason::AuthorityNotCurrent { .. }));
     }
 
     /// A root that was renewed over the same key: one certificate is expired, the other counts.
@@ -374,38 +296,20 @@ mod tests {
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.not_after = date(NOW + 2 * HOUR);
         let issuer = rcgen::Issuer::new(params, &key);
-        let chain = vec![
-            leaf.signed_by(&PrivateKey::generate().unwrap(), &issuer)
-                .unwrap()
-                .der()
-                .clone(),
-        ];
+        let chain = vec![leaf.signed_by(&PrivateKey::generate().unwrap(), &issuer).unwrap().der().clone()];
         verify_at(&trust, &chain, NOW + 20, Usage::ClientAuth).unwrap();
-        assert!(matches!(
-            refused_at(&trust, &chain, NOW + HOUR + 1),
-            RefusalReason::AuthorityNotCurrent { .. }
-        ));
+        assert!(matches!(refused_at(&trust, &chain, NOW + HOUR + 1), RefusalReason::AuthorityNotCurrent { .. }));
     }
 
     /// The path validation below looks at no KeyUsage.
     #[test]
     fn an_intermediate_without_key_cert_sign_is_refused() {
         let root = TestCa::root("a.test");
-        for usages in [
-            vec![],
-            vec![KeyUsagePurpose::DigitalSignature],
-            vec![KeyUsagePurpose::CrlSign],
-        ] {
+        for usages in [vec![], vec![KeyUsagePurpose::DigitalSignature], vec![KeyUsagePurpose::CrlSign]] {
             let intermediate = root.intermediate_with(|params| params.key_usages = usages);
             let reason = refused(&trust([&root]), &intermediate.leaf("/x"));
             assert!(
-                matches!(
-                    reason,
-                    RefusalReason::Intermediate {
-                        reason: InvalidAuthority::KeyUsage,
-                        ..
-                    }
-                ),
+                matches!(reason, RefusalReason::Intermediate { reason: InvalidAuthority::KeyUsage, .. }),
                 "{reason}"
             );
         }
@@ -417,13 +321,7 @@ mod tests {
         let intermediate = root.intermediate_with(|params| params.subject_alt_names = vec![uri("spiffe://a.test/ca")]);
         let reason = refused(&trust([&root]), &intermediate.leaf("/x"));
         assert!(
-            matches!(
-                reason,
-                RefusalReason::Intermediate {
-                    reason: InvalidAuthority::Path { .. },
-                    ..
-                }
-            ),
+            matches!(reason, RefusalReason::Intermediate { reason: InvalidAuthority::Path { .. }, .. }),
             "{reason}"
         );
     }
@@ -436,10 +334,7 @@ mod tests {
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.subject_alt_names = vec![uri("spiffe://a.test/leaf")];
         });
-        assert!(matches!(
-            refused(&trust([&root]), &leaf.leaf("/x")),
-            RefusalReason::Chain { .. }
-        ));
+        assert!(matches!(refused(&trust([&root]), &leaf.leaf("/x")), RefusalReason::Chain { .. }));
     }
 
     #[test]
@@ -453,10 +348,7 @@ mod tests {
         let root = TestCa::root("a.test");
         let last = root.intermediate_with(none_below);
         accepted(&trust([&root]), &last.leaf("/x"));
-        assert!(matches!(
-            refused(&trust([&root]), &last.intermediate().leaf("/x")),
-            RefusalReason::Chain { .. }
-        ));
+        assert!(matches!(refused(&trust([&root]), &last.intermediate().leaf("/x")), RefusalReason::Chain { .. }));
     }
 
     #[test]
@@ -466,10 +358,7 @@ mod tests {
         let four = root.intermediate().intermediate().intermediate().intermediate();
         accepted(&trust, &four.leaf("/x"));
         let reason = refused(&trust, &four.intermediate().leaf("/x"));
-        assert!(
-            matches!(reason, RefusalReason::TooManyIntermediates { count: 5, .. }),
-            "{reason}"
-        );
+        assert!(matches!(reason, RefusalReason::TooManyIntermediates { count: 5, .. }), "{reason}");
     }
 
     #[test]
@@ -477,11 +366,7 @@ mod tests {
         let root = TestCa::root("a.test");
         let large = root.intermediate_with(|params| params.custom_extensions.push(extension(99, false, &[0; 9000])));
         let reason = refused(&trust([&root]), &large.leaf("/x"));
-        let RefusalReason::Intermediate {
-            reason: InvalidAuthority::Certificate(reason),
-            ..
-        } = reason
-        else {
+        let RefusalReason::Intermediate { reason: InvalidAuthority::Certificate(reason), .. } = reason else {
             panic!("{reason}");
         };
         assert!(matches!(reason, InvalidCertificate::TooLarge { .. }));
@@ -495,19 +380,8 @@ mod tests {
             move |params: &mut CertificateParams| params.custom_extensions.push(extension(99, critical, &[0x05, 0x00]))
         };
         accepted(&trust, &leaf_with(&root, unknown(false)));
-        assert!(matches!(
-            refused(&trust, &leaf_with(&root, unknown(true))),
-            RefusalReason::Chain { .. }
-        ));
-        assert!(
-            verify_at(
-                &trust,
-                &root.intermediate_with(unknown(true)).leaf("/x"),
-                NOW,
-                Usage::ClientAuth
-            )
-            .is_err()
-        );
+        assert!(matches!(refused(&trust, &leaf_with(&root, unknown(true))), RefusalReason::Chain { .. }));
+        assert!(verify_at(&trust, &root.intermediate_with(unknown(true)).leaf("/x"), NOW, Usage::ClientAuth).is_err());
     }
 
     /// SPIFFE-ID §3.3: ID and key lie inside what is signed.

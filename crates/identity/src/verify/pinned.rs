@@ -20,10 +20,7 @@ pub(crate) struct PinnedRootVerifier {
 
 impl PinnedRootVerifier {
     pub(crate) fn new(root_spki_sha256: [u8; 32], trust_domain: &TrustDomain) -> Self {
-        Self {
-            root_spki_sha256,
-            broker: broker_id(trust_domain),
-        }
+        Self { root_spki_sha256, broker: broker_id(trust_domain) }
     }
 
     fn verify(
@@ -35,11 +32,7 @@ impl PinnedRootVerifier {
         let leaf = Leaf::parse(end_entity).map_err(RefusalReason::Leaf)?;
         if *leaf.id() != self.broker {
             let expected = PeerRule::Exactly(self.broker.clone());
-            return Err(RefusalReason::NotExpected {
-                id: leaf.id().clone(),
-                expected,
-            }
-            .into());
+            return Err(RefusalReason::NotExpected { id: leaf.id().clone(), expected }.into());
         }
         // The root comes on top of what any peer may present.
         if presented.len() > MAX_INTERMEDIATES + 1 {
@@ -51,18 +44,14 @@ impl PinnedRootVerifier {
             .find(|der| self.is_pinned_root(der))
             .ok_or_else(|| RefusalReason::RootNotPresented { id: leaf.id().clone() })?;
         let trust_domain = self.broker.trust_domain().clone();
-        let bundle =
-            Bundle::new(trust_domain, [root.clone().into_owned()]).map_err(|invalid| RefusalReason::Intermediate {
-                id: leaf.id().clone(),
-                reason: invalid.reason,
-            })?;
+        let bundle = Bundle::new(trust_domain, [root.clone().into_owned()])
+            .map_err(|invalid| RefusalReason::Intermediate { id: leaf.id().clone(), reason: invalid.reason })?;
         let intermediates: Vec<_> = presented.iter().filter(|der| *der != root).cloned().collect();
-        chain::Candidate {
-            end_entity,
-            intermediates: &intermediates,
-            leaf: &leaf,
-        }
-        .verify(&bundle, now, Usage::ServerAuth)
+        chain::Candidate { end_entity, intermediates: &intermediates, leaf: &leaf }.verify(
+            &bundle,
+            now,
+            Usage::ServerAuth,
+        )
     }
 
     /// The hash vouches for the key alone; that the key signed this certificate vouches for the rest of it.
@@ -122,20 +111,14 @@ mod tests {
         let four = root.intermediate().intermediate().intermediate().intermediate();
         assert_eq!(verify(&root, &chain(&four, BROKER, &[&root])), Ok(()));
         // What else is presented does not matter.
-        assert_eq!(
-            verify(&root, &chain(&root, BROKER, &[&TestCa::root("a.test"), &root])),
-            Ok(())
-        );
+        assert_eq!(verify(&root, &chain(&root, BROKER, &[&TestCa::root("a.test"), &root])), Ok(()));
     }
 
     #[test]
     fn another_root_is_refused() {
         let (root, other) = (TestCa::root("a.test"), TestCa::root("a.test"));
         for chain in [chain(&root, BROKER, &[&root]), chain(&root.intermediate(), BROKER, &[])] {
-            assert!(matches!(
-                verify(&other, &chain),
-                Err(RefusalReason::RootNotPresented { .. })
-            ));
+            assert!(matches!(verify(&other, &chain), Err(RefusalReason::RootNotPresented { .. })));
         }
     }
 
@@ -146,10 +129,7 @@ mod tests {
         for issuer in [&attacker, &attacker.intermediate()] {
             let result = verify(&root, &chain(issuer, BROKER, &[&attacker, &root]));
             assert!(
-                matches!(
-                    result,
-                    Err(RefusalReason::UnknownIssuer { .. } | RefusalReason::Chain { .. })
-                ),
+                matches!(result, Err(RefusalReason::UnknownIssuer { .. } | RefusalReason::Chain { .. })),
                 "{result:?}"
             );
         }
@@ -159,18 +139,9 @@ mod tests {
     #[test]
     fn everybody_but_the_broker_is_refused() {
         let root = TestCa::root("a.test");
-        for path in [
-            "/portcullis/node/edge",
-            "/portcullis/broker/x",
-            "/portcullis/brokers",
-            "/broker",
-            "/x",
-        ] {
+        for path in ["/portcullis/node/edge", "/portcullis/broker/x", "/portcullis/brokers", "/broker", "/x"] {
             let result = verify(&root, &chain(&root, path, &[&root]));
-            assert!(
-                matches!(result, Err(RefusalReason::NotExpected { .. })),
-                "{path}: {result:?}"
-            );
+            assert!(matches!(result, Err(RefusalReason::NotExpected { .. })), "{path}: {result:?}");
         }
         let other = TestCa::root("b.test");
         let result = verify(&other, &chain(&other, BROKER, &[&other]));
@@ -187,19 +158,14 @@ mod tests {
         *forged.last_mut().unwrap() ^= 1;
         let mut chain = chain(&root, BROKER, &[]);
         chain.push(CertificateDer::from(forged));
-        assert!(matches!(
-            verify(&root, &chain),
-            Err(RefusalReason::RootNotPresented { .. })
-        ));
+        assert!(matches!(verify(&root, &chain), Err(RefusalReason::RootNotPresented { .. })));
     }
 
     #[test]
     fn a_root_of_another_profile_is_refused() {
         let root = TestCa::root_with("a.test", |params| params.key_usages.clear());
         let other = TestCa::root_with("a.test", |params| params.not_after = date(NOW - 1));
-        let pin = Authority::parse(other.certificate(), &td("a.test"))
-            .unwrap()
-            .public_key_sha256();
+        let pin = Authority::parse(other.certificate(), &td("a.test")).unwrap().public_key_sha256();
         assert!(matches!(
             verify(&other, &chain(&other, BROKER, &[&other])),
             Err(RefusalReason::AuthorityNotCurrent { .. })
@@ -214,9 +180,6 @@ mod tests {
     fn a_chain_has_at_most_the_root_and_four_more() {
         let root = TestCa::root("a.test");
         let result = verify(&root, &chain(&root, BROKER, &[&root; 6]));
-        assert!(matches!(
-            result,
-            Err(RefusalReason::TooManyIntermediates { count: 6, .. })
-        ));
+        assert!(matches!(result, Err(RefusalReason::TooManyIntermediates { count: 6, .. })));
     }
 }

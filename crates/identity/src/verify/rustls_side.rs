@@ -35,9 +35,7 @@ macro_rules! tls13_signatures {
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            $crate::tls::provider()
-                .signature_verification_algorithms
-                .supported_schemes()
+            $crate::tls::provider().signature_verification_algorithms.supported_schemes()
         }
     };
 }

@@ -59,17 +59,12 @@ impl Candidates {
             principal: policy.principal_constraint(),
             action: policy.action_constraint(),
         };
-        Self {
-            policies: policies.iter().map(candidate).collect(),
-        }
+        Self { policies: policies.iter().map(candidate).collect() }
     }
 
     /// How verdicts name the policies.
     pub(super) fn references(&self) -> HashMap<PolicyId, PolicyRef> {
-        self.policies
-            .iter()
-            .map(|candidate| (candidate.policy.id().clone(), candidate.reference.clone()))
-            .collect()
+        self.policies.iter().map(|candidate| (candidate.policy.id().clone(), candidate.reference.clone())).collect()
     }
 }
 
@@ -111,11 +106,8 @@ impl Shelf {
         action: &EntityUid,
         groups: &[EntityUid],
     ) -> Result<Arc<Rules>, InvalidEngine> {
-        let matching = candidates
-            .policies
-            .iter()
-            .enumerate()
-            .filter(|(_, candidate)| candidate.could_match(kind, action, groups));
+        let matching =
+            candidates.policies.iter().enumerate().filter(|(_, candidate)| candidate.could_match(kind, action, groups));
         let (positions, matching): (Vec<_>, Vec<_>) = matching.unzip();
         if let Some(shared) = self.rules.get(&positions) {
             return Ok(Arc::clone(shared));
@@ -140,15 +132,8 @@ impl Rules {
                 None => in_force.push(candidate.policy.clone()),
             }
         }
-        let reads = candidates
-            .iter()
-            .map(|candidate| candidate.reads.clone())
-            .fold(Reads::default(), Reads::and);
-        Ok(Self {
-            in_force: policy_set(in_force)?,
-            on_trial,
-            reads,
-        })
+        let reads = candidates.iter().map(|candidate| candidate.reads.clone()).fold(Reads::default(), Reads::and);
+        Ok(Self { in_force: policy_set(in_force)?, on_trial, reads })
     }
 }
 

@@ -79,20 +79,10 @@ impl Names {
             }
             known.insert(function.name.clone());
             let record = self.actions.entry(action_id(&interface.name, &function.name));
-            let record = record.or_insert_with(|| ActionRecord {
-                groups: groups.clone(),
-                servers: Vec::new(),
-            });
-            let readable = function
-                .params
-                .iter()
-                .filter(|(_, kind)| *kind != ParamType::Unreadable);
+            let record = record.or_insert_with(|| ActionRecord { groups: groups.clone(), servers: Vec::new() });
+            let readable = function.params.iter().filter(|(_, kind)| *kind != ParamType::Unreadable);
             let params = readable.cloned().collect();
-            record.servers.push(Server {
-                component: component.to_owned(),
-                decodes,
-                params,
-            });
+            record.servers.push(Server { component: component.to_owned(), decodes, params });
         }
         Ok(())
     }
@@ -101,11 +91,7 @@ impl Names {
 impl ActionRecord {
     /// The readable parameters that all servers agree on, or `None` where one of them does not decode.
     pub(crate) fn params(&self) -> Option<BTreeMap<String, ParamType>> {
-        if self
-            .servers
-            .iter()
-            .any(|server| server.decodes == ParamsReadable::Opaque)
-        {
+        if self.servers.iter().any(|server| server.decodes == ParamsReadable::Opaque) {
             return None;
         }
         let (first, others) = self.servers.split_first()?;
@@ -116,10 +102,7 @@ impl ActionRecord {
 
     /// Entity ids of the components that serve it without decoding, and have a parameter that `read` says is read.
     pub(crate) fn undecoded(&self, read: impl Fn(&str) -> bool) -> Vec<String> {
-        let opaque = self
-            .servers
-            .iter()
-            .filter(|server| server.decodes == ParamsReadable::Opaque);
+        let opaque = self.servers.iter().filter(|server| server.decodes == ParamsReadable::Opaque);
         opaque
             .filter(|server| server.params.keys().any(|name| read(name)))
             .map(|server| server.component.clone())
@@ -129,9 +112,5 @@ impl ActionRecord {
 
 fn check_name(name: &str) -> Result<(), InvalidSchema> {
     let valid = !name.is_empty() && name != ANY_ACTION && !name.chars().any(|c| c == '#' || c.is_control());
-    if valid {
-        Ok(())
-    } else {
-        Err(InvalidSchema::Name(name.to_owned()))
-    }
+    if valid { Ok(()) } else { Err(InvalidSchema::Name(name.to_owned())) }
 }

@@ -33,45 +33,22 @@ pub(super) struct Draft<'a> {
 impl Draft<'_> {
     pub(super) fn mistake(&self, findings: &mut Findings, offset: usize, message: String, hint: Option<String>) {
         let policy = Some(self.id.as_str());
-        findings.add(
-            &self.page,
-            offset,
-            Finding {
-                severity: Severity::Mistake,
-                policy,
-                message,
-                hint,
-            },
-        );
+        findings.add(&self.page, offset, Finding { severity: Severity::Mistake, policy, message, hint });
     }
 
     /// Where `token` stands in the policy, else where the policy begins.
     pub(super) fn offset_of(&self, token: &str) -> usize {
-        self.page
-            .source
-            .find(&self.statement, token)
-            .unwrap_or(self.statement.start)
+        self.page.source.find(&self.statement, token).unwrap_or(self.statement.start)
     }
 }
 
 /// Reads a file's policies; those that cannot be read become mistakes.
 pub(super) fn read<'a>(page: &Page<'a>, findings: &mut Findings) -> Vec<Draft<'a>> {
     if let Err(message) = check_text("file's name", page.label(), LONGEST_FILE_NAME, is_plain) {
-        findings.add(
-            page,
-            0,
-            Finding {
-                severity: Severity::Mistake,
-                policy: None,
-                message,
-                hint: None,
-            },
-        );
+        findings.add(page, 0, Finding { severity: Severity::Mistake, policy: None, message, hint: None });
     }
     let statements = page.source.statements().into_iter().enumerate();
-    statements
-        .filter_map(|(index, statement)| read_one(page, statement, index + 1, findings))
-        .collect()
+    statements.filter_map(|(index, statement)| read_one(page, statement, index + 1, findings)).collect()
 }
 
 fn read_one<'a>(
@@ -81,31 +58,17 @@ fn read_one<'a>(
     findings: &mut Findings,
 ) -> Option<Draft<'a>> {
     let mut unreadable = |offset: usize, message: String, hint: Option<String>| {
-        let finding = Finding {
-            severity: Severity::Mistake,
-            policy: None,
-            message,
-            hint,
-        };
+        let finding = Finding { severity: Severity::Mistake, policy: None, message, hint };
         findings.add(page, statement.start + offset, finding);
     };
     if let Err(error) = check_size(statement.text) {
-        unreadable(
-            0,
-            error.to_string(),
-            Some("split the policy, or put what it lists into a set".to_owned()),
-        );
+        unreadable(0, error.to_string(), Some("split the policy, or put what it lists into a set".to_owned()));
         return None;
     }
     let provisional = PolicyId::new(format!("{}:{number}", page.index));
     match Policy::parse(Some(provisional), statement.text) {
         Ok(policy) => {
-            let draft = Draft {
-                page: *page,
-                statement,
-                id: format!("{}:{number}", page.label()),
-                policy,
-            };
+            let draft = Draft { page: *page, statement, id: format!("{}:{number}", page.label()), policy };
             Some(annotated(draft, findings))
         }
         Err(errors) => {
@@ -122,11 +85,7 @@ fn refuse_text(errors: &ParseErrors, mut unreadable: impl FnMut(usize, String, O
     for error in errors.iter().map(DetailedError::from) {
         let place = error.source_locations.first();
         let expected = place.and_then(|place| place.label.clone());
-        unreadable(
-            place.map_or(0, |place| place.loc.start),
-            error.message,
-            error.help.or(expected),
-        );
+        unreadable(place.map_or(0, |place| place.loc.start), error.message, error.help.or(expected));
     }
 }
 
@@ -139,12 +98,7 @@ fn refuse_template(page: &Page<'_>, statement: &Statement<'_>, template: &Templa
         findings.add(
             page,
             offset,
-            Finding {
-                severity: Severity::Mistake,
-                policy: template.annotation(ID),
-                message,
-                hint,
-            },
+            Finding { severity: Severity::Mistake, policy: template.annotation(ID), message, hint },
         );
     }
 }
@@ -153,30 +107,19 @@ fn refuse_template(page: &Page<'_>, statement: &Statement<'_>, template: &Templa
 fn annotated<'a>(draft: Draft<'a>, findings: &mut Findings) -> Draft<'a> {
     for (name, value) in draft.policy.annotations() {
         let problem = match name {
-            ID => check_text(ID, value, LONGEST_ID, is_plain).err().map(|message| {
-                (
-                    message,
-                    format!("an id is 1 to {LONGEST_ID} printable ASCII characters"),
-                )
-            }),
+            ID => check_text(ID, value, LONGEST_ID, is_plain)
+                .err()
+                .map(|message| (message, format!("an id is 1 to {LONGEST_ID} printable ASCII characters"))),
             ADVICE => check_text(ADVICE, value, LONGEST_ADVICE, |c| !c.is_control())
                 .err()
                 .map(|message| (message, "advice is one line that a caller may read".to_owned())),
             DRY_RUN => (!value.is_empty()).then(|| {
                 let hint = "write `@dry_run`, or take it away to put the policy in force".to_owned();
-                (
-                    format!(
-                        "`@dry_run` takes no value, and this one has `{}`",
-                        value.escape_default()
-                    ),
-                    hint,
-                )
+                (format!("`@dry_run` takes no value, and this one has `{}`", value.escape_default()), hint)
             }),
             other => {
-                let meant: Vec<_> = similar(other, [ID, ADVICE, DRY_RUN])
-                    .iter()
-                    .map(|name| format!("@{name}"))
-                    .collect();
+                let meant: Vec<_> =
+                    similar(other, [ID, ADVICE, DRY_RUN]).iter().map(|name| format!("@{name}")).collect();
                 let message = || format!("annotation `@{other}` means nothing here");
                 (!meant.is_empty()).then(|| (message(), format!("did you mean {}?", listed(&meant, usize::MAX))))
             }
@@ -185,15 +128,9 @@ fn annotated<'a>(draft: Draft<'a>, findings: &mut Findings) -> Draft<'a> {
             draft.mistake(findings, draft.offset_of(&format!("@{name}")), message, Some(hint));
         }
     }
-    let asked = draft
-        .policy
-        .annotation(ID)
-        .filter(|id| check_text(ID, id, LONGEST_ID, is_plain).is_ok());
+    let asked = draft.policy.annotation(ID).filter(|id| check_text(ID, id, LONGEST_ID, is_plain).is_ok());
     let id = asked.map(str::to_owned);
-    Draft {
-        id: id.unwrap_or_else(|| draft.id.clone()),
-        ..draft
-    }
+    Draft { id: id.unwrap_or_else(|| draft.id.clone()), ..draft }
 }
 
 fn is_plain(letter: char) -> bool {
@@ -211,10 +148,7 @@ fn check_text(what: &str, text: &str, longest: usize, printable: fn(char) -> boo
         return Err(format!("the {what} begins or ends with a space"));
     }
     match text.chars().find(|c| !printable(*c)) {
-        Some(letter) => Err(format!(
-            "the {what} has the unprintable character `{}`",
-            letter.escape_default()
-        )),
+        Some(letter) => Err(format!("the {what} has the unprintable character `{}`", letter.escape_default())),
         None => Ok(()),
     }
 }
@@ -229,11 +163,6 @@ pub(super) fn check_unique(drafts: &[Draft<'_>], findings: &mut Findings) {
         };
         let line = other.page.source.position(other.statement.start).line;
         let message = format!("the id is taken by the policy at {}:{line}", other.page.name);
-        draft.mistake(
-            findings,
-            draft.offset_of("@id"),
-            message,
-            Some("give each policy its own `@id`".to_owned()),
-        );
+        draft.mistake(findings, draft.offset_of("@id"), message, Some("give each policy its own `@id`".to_owned()));
     }
 }

@@ -44,16 +44,10 @@ fn unknown(literal: &EntityUid, names: &Names) -> Option<Unknown> {
         }),
         EntityKind::Lattice => (!names.lattices.contains(id)).then(|| {
             let known = names.lattices.iter().map(String::as_str);
-            (
-                format!("no virtual component is registered in a lattice `{id}`"),
-                meant(id, known),
-            )
+            (format!("no virtual component is registered in a lattice `{id}`"), meant(id, known))
         }),
         EntityKind::Workload => (!is_spiffe_id(id)).then(|| {
-            (
-                format!("`{id}` is not a SPIFFE ID"),
-                Some("a workload is named `spiffe://TRUST-DOMAIN/PATH`".to_owned()),
-            )
+            (format!("`{id}` is not a SPIFFE ID"), Some("a workload is named `spiffe://TRUST-DOMAIN/PATH`".to_owned()))
         }),
         EntityKind::HostedComponent | EntityKind::TrustDomain => None,
     }
@@ -72,10 +66,7 @@ fn unknown_action(id: &str, names: &Names) -> Option<Unknown> {
             let hint = near.or_else(|| (!functions.is_empty()).then(|| format!("it has {}", listed(functions, NAMED))));
             Some((format!("interface `{interface}` has no function `{function}`"), hint))
         }
-        None => Some((
-            format!("no interface `{interface}` is registered"),
-            interface_meant(interface, names),
-        )),
+        None => Some((format!("no interface `{interface}` is registered"), interface_meant(interface, names))),
     }
 }
 
@@ -89,14 +80,7 @@ fn interface_meant(name: &str, names: &Names) -> Option<String> {
         .filter(|known| known.split_once('@').is_some_and(|(known, _)| known == unversioned))
         .collect();
     if versions.is_empty() {
-        meant(
-            name,
-            names
-                .interfaces
-                .keys()
-                .map(String::as_str)
-                .chain(names.groups.iter().map(String::as_str)),
-        )
+        meant(name, names.interfaces.keys().map(String::as_str).chain(names.groups.iter().map(String::as_str)))
     } else {
         Some(format!("registered is {}", either(&versions)))
     }
@@ -117,13 +101,9 @@ fn is_spiffe_id(id: &str) -> bool {
         !segment.is_empty()
             && segment != "."
             && segment != ".."
-            && segment
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+            && segment.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
     };
     !trust_domain.is_empty()
-        && trust_domain
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_'))
+        && trust_domain.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_'))
         && path.split('/').all(segment)
 }

@@ -13,10 +13,7 @@ const STACK: usize = 16 * 1024 * 1024;
 /// Where the machine gives no thread; then nothing was checked.
 pub(super) fn with_own<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new()
-            .name("policies".to_owned())
-            .stack_size(STACK)
-            .spawn_scoped(scope, work)?;
+        let thread = thread::Builder::new().name("policies".to_owned()).stack_size(STACK).spawn_scoped(scope, work)?;
         thread.join().map_err(|panic| std::panic::resume_unwind(panic))
     })
 }

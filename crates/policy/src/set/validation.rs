@@ -35,12 +35,7 @@ pub(super) fn check(drafts: &[Draft<'_>], misnamed: &HashSet<usize>, schema: &Sc
     let subjects: HashMap<&PolicyId, Subject<'_, '_>> = drafts
         .iter()
         .enumerate()
-        .map(|(position, draft)| {
-            (
-                draft.policy.id(),
-                Subject::new(draft, misnamed.contains(&position), schema.names()),
-            )
-        })
+        .map(|(position, draft)| (draft.policy.id(), Subject::new(draft, misnamed.contains(&position), schema.names())))
         .collect();
     for subject in subjects.values() {
         subject.refuse_undecoded(findings);
@@ -68,10 +63,7 @@ fn report(result: &ValidationResult, subjects: &HashMap<&PolicyId, Subject<'_, '
     }
     let mut told: HashSet<(&PolicyId, usize, Discriminant<ValidationError>)> = HashSet::new();
     for ((id, start, detail), error) in &errors {
-        if let Some(subject) = subjects
-            .get(id)
-            .filter(|_| told.insert((id, *start, discriminant(*error))))
-        {
+        if let Some(subject) = subjects.get(id).filter(|_| told.insert((id, *start, discriminant(*error)))) {
             subject.report_error(error, detail, findings);
         }
     }
@@ -95,21 +87,12 @@ impl<'d, 'a> Subject<'d, 'a> {
     fn new(draft: &'d Draft<'a>, misnamed: bool, names: &'d Names) -> Self {
         let reads = Reads::of(&draft.policy).params;
         let scope = draft.policy.action_constraint();
-        let functions = names
-            .actions
-            .iter()
-            .filter(|(action, record)| reads.any() && in_scope(&scope, action, record));
+        let functions = names.actions.iter().filter(|(action, record)| reads.any() && in_scope(&scope, action, record));
         let undecoded = functions
             .map(|(action, record)| (action.as_str(), record.undecoded(|param| reads.includes(param))))
             .filter(|(_, components)| !components.is_empty())
             .collect();
-        Self {
-            draft,
-            names,
-            misnamed,
-            reads_params: reads.any(),
-            undecoded,
-        }
+        Self { draft, names, misnamed, reads_params: reads.any(), undecoded }
     }
 
     /// Of the undecoded, what the policy's own resource scope could match.
@@ -132,20 +115,15 @@ impl<'d, 'a> Subject<'d, 'a> {
         if !self.refuses_undecoded() {
             return;
         }
-        let (functions, components): (BTreeSet<_>, BTreeSet<_>) = self
-            .unreadable()
-            .map(|(function, component)| (function.to_owned(), component.to_owned()))
-            .unzip();
-        let message = format!(
-            "the policy reads parameters of {}, which are not decoded everywhere",
-            listed(functions, NAMED)
-        );
+        let (functions, components): (BTreeSet<_>, BTreeSet<_>) =
+            self.unreadable().map(|(function, component)| (function.to_owned(), component.to_owned())).unzip();
+        let message =
+            format!("the policy reads parameters of {}, which are not decoded everywhere", listed(functions, NAMED));
         let hint = format!(
             "{} passes its bytes on untouched (splice): narrow the policy's action or resource, or register a typed upstream",
             listed(components, NAMED),
         );
-        self.draft
-            .mistake(findings, self.draft.offset_of("params"), message, Some(hint));
+        self.draft.mistake(findings, self.draft.offset_of("params"), message, Some(hint));
     }
 
     fn report_error(&self, error: &ValidationError, detail: &DetailedError, findings: &mut Findings) {
@@ -167,8 +145,7 @@ impl<'d, 'a> Subject<'d, 'a> {
             self.principal_hint(error, detail).or(own)
         };
         let offset = self.draft.statement.start + start(detail);
-        self.draft
-            .mistake(findings, offset, self.without_id(&detail.message), hint);
+        self.draft.mistake(findings, offset, self.without_id(&detail.message), hint);
     }
 
     fn undecoded_hint(&self) -> Option<String> {
@@ -218,8 +195,7 @@ impl<'d, 'a> Subject<'d, 'a> {
             ValidationWarning::ImpossiblePolicy(_) => {
                 let message = "the policy can never apply: it is false for every call".to_owned();
                 let hint = "`context has params` and `context.params has ..` are false where no function in the scope has such a parameter";
-                self.draft
-                    .mistake(findings, offset, message, self.reads_params.then(|| hint.to_owned()));
+                self.draft.mistake(findings, offset, message, self.reads_params.then(|| hint.to_owned()));
             }
             ValidationWarning::InvalidActionApplication(_) => {
                 let message = "the policy can never apply: no function fits its scope".to_owned();
@@ -230,28 +206,21 @@ impl<'d, 'a> Subject<'d, 'a> {
             | ValidationWarning::ConfusableIdentifier(_) => {
                 let message = self.without_id(&detail.message);
                 let policy = Some(self.draft.id.as_str());
-                let finding = Finding {
-                    severity: Severity::Warning,
-                    policy,
-                    message,
-                    hint: detail.help,
-                };
+                let finding = Finding { severity: Severity::Warning, policy, message, hint: detail.help };
                 findings.add(&self.draft.page, offset, finding);
             }
             // Text that hides what it says, and whatever a later Cedar may warn of.
             ValidationWarning::BidiCharsInString(_) | ValidationWarning::BidiCharsInIdentifier(_) | _ => {
-                self.draft
-                    .mistake(findings, offset, self.without_id(&detail.message), detail.help);
+                self.draft.mistake(findings, offset, self.without_id(&detail.message), detail.help);
             }
         }
     }
 
     fn group_hint(&self) -> Option<String> {
         match self.draft.policy.action_constraint() {
-            ActionConstraint::Eq(uid) if self.names.groups.contains(uid.id().unescaped()) => Some(format!(
-                "`{}` is a group of functions: write `action in {uid}`",
-                uid.id().unescaped()
-            )),
+            ActionConstraint::Eq(uid) if self.names.groups.contains(uid.id().unescaped()) => {
+                Some(format!("`{}` is a group of functions: write `action in {uid}`", uid.id().unescaped()))
+            }
             ActionConstraint::Eq(_) | ActionConstraint::In(_) | ActionConstraint::Any => None,
         }
     }

@@ -33,10 +33,7 @@ fn readable(
 ) -> Result<Vec<(String, RestrictedExpression)>, String> {
     let mut attributes = Vec::new();
     for (name, kind) in action.params.iter().filter(|(name, _)| reads.params.includes(name)) {
-        let given = params
-            .iter()
-            .find(|(given, _)| given == name)
-            .map_or(&ParamValue::Absent, |(_, value)| value);
+        let given = params.iter().find(|(given, _)| given == name).map_or(&ParamValue::Absent, |(_, value)| value);
         if let Some(value) = attribute(name, *kind, given)? {
             attributes.push((name.clone(), value));
         }
@@ -54,12 +51,7 @@ fn attribute(name: &str, kind: ParamType, value: &ParamValue<'_>) -> Result<Opti
         (T::Long | T::OptionalLong, V::Signed(value)) => Ok(Some(RestrictedExpression::new_long(*value))),
         (T::Long | T::OptionalLong, V::Unsigned(value)) => i64::try_from(*value)
             .map(|value| Some(RestrictedExpression::new_long(value)))
-            .map_err(|_| {
-                format!(
-                    "parameter `{name}` is {value}, more than a policy can read ({})",
-                    i64::MAX
-                )
-            }),
+            .map_err(|_| format!("parameter `{name}` is {value}, more than a policy can read ({})", i64::MAX)),
         (T::String | T::OptionalString, V::String(value)) => {
             Ok(Some(RestrictedExpression::new_string(value.clone().into_owned())))
         }

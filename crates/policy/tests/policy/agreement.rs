@@ -91,20 +91,9 @@ fn calls() -> impl Strategy<Value = Call> {
         (FILES, "drop-all"),
     ]);
     let transport = select(vec![Transport::Quic, Transport::Nats]);
-    (
-        function,
-        transport,
-        select(vec![None, Some("x"), Some("y")]),
-        0..20_i64,
-        any::<bool>(),
+    (function, transport, select(vec![None, Some("x"), Some("y")]), 0..20_i64, any::<bool>()).prop_map(
+        |(function, transport, link_name, amount, urgent)| Call { function, transport, link_name, amount, urgent },
     )
-        .prop_map(|(function, transport, link_name, amount, urgent)| Call {
-            function,
-            transport,
-            link_name,
-            amount,
-            urgent,
-        })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,9 +104,7 @@ enum Caller {
 
 impl Caller {
     fn all() -> Vec<Self> {
-        let workloads = WORKLOADS
-            .into_iter()
-            .map(|(trust_domain, path)| Self::Workload(trust_domain, path));
+        let workloads = WORKLOADS.into_iter().map(|(trust_domain, path)| Self::Workload(trust_domain, path));
         workloads.chain(HOSTED.into_iter().map(Self::Hosted)).collect()
     }
 
@@ -134,17 +121,10 @@ impl Caller {
         let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
         match self {
             Self::Workload(trust_domain, path) => {
-                let attributes = HashMap::from([
-                    ("trust_domain".to_owned(), text(trust_domain)),
-                    ("path".to_owned(), text(path)),
-                ]);
+                let attributes =
+                    HashMap::from([("trust_domain".to_owned(), text(trust_domain)), ("path".to_owned(), text(path))]);
                 let parents = HashSet::from([uid("TrustDomain", trust_domain)]);
-                Entity::new(
-                    uid("Workload", &format!("spiffe://{trust_domain}{path}")),
-                    attributes,
-                    parents,
-                )
-                .unwrap()
+                Entity::new(uid("Workload", &format!("spiffe://{trust_domain}{path}")), attributes, parents).unwrap()
             }
             Self::Hosted(id) => Entity::with_uid(uid("HostedComponent", id)),
         }
@@ -174,23 +154,14 @@ fn cedar_says(texts: &[String], caller: Caller, component: (&str, &str), call: &
     let mut entities = vec![
         Entity::new(resource.clone(), attributes, HashSet::from([uid("Lattice", lattice)])).unwrap(),
         caller.entity(),
-        Entity::new_no_attrs(
-            uid("Action", "acme:billing/invoices"),
-            HashSet::from([uid("Action", "any")]),
-        ),
+        Entity::new_no_attrs(uid("Action", "acme:billing/invoices"), HashSet::from([uid("Action", "any")])),
         Entity::new_no_attrs(uid("Action", "acme:store/files"), HashSet::from([uid("Action", "any")])),
-        Entity::new_no_attrs(
-            uid("Action", INVOICES),
-            HashSet::from([uid("Action", "acme:billing/invoices")]),
-        ),
+        Entity::new_no_attrs(uid("Action", INVOICES), HashSet::from([uid("Action", "acme:billing/invoices")])),
         Entity::new_no_attrs(uid("Action", FILES), HashSet::from([uid("Action", "acme:store/files")])),
     ];
     let (interface, function) = call.function;
     let action = uid("Action", &format!("{interface}#{function}"));
-    entities.push(Entity::new_no_attrs(
-        action.clone(),
-        HashSet::from([uid("Action", interface)]),
-    ));
+    entities.push(Entity::new_no_attrs(action.clone(), HashSet::from([uid("Action", interface)])));
     let mut context = vec![("transport".to_owned(), text(call.transport.name()))];
     context.extend(call.link_name.map(|name| ("link_name".to_owned(), text(name))));
     let params = if function == "pay" {

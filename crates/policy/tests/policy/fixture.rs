@@ -10,31 +10,18 @@ pub(crate) const FILES: &str = "acme:store/files@0.2.0";
 pub(crate) const CHECKOUT: &str = "spiffe://example.org/component/prod/checkout";
 
 pub(crate) fn function(name: &str, params: &[(&str, ParamType)]) -> Function {
-    Function {
-        name: name.to_owned(),
-        params: params.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect(),
-    }
+    Function { name: name.to_owned(), params: params.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect() }
 }
 
 pub(crate) fn invoices() -> Interface {
     Interface {
         name: INVOICES.to_owned(),
         functions: vec![
-            function(
-                "get-invoice",
-                &[("customer-id", ParamType::String), ("number", ParamType::Long)],
-            ),
-            function(
-                "list-invoices",
-                &[("customer-id", ParamType::String), ("limit", ParamType::OptionalLong)],
-            ),
+            function("get-invoice", &[("customer-id", ParamType::String), ("number", ParamType::Long)]),
+            function("list-invoices", &[("customer-id", ParamType::String), ("limit", ParamType::OptionalLong)]),
             function(
                 "pay",
-                &[
-                    ("amount", ParamType::Long),
-                    ("urgent", ParamType::Bool),
-                    ("blob", ParamType::Unreadable),
-                ],
+                &[("amount", ParamType::Long), ("urgent", ParamType::Bool), ("blob", ParamType::Unreadable)],
             ),
         ],
     }
@@ -43,10 +30,7 @@ pub(crate) fn invoices() -> Interface {
 pub(crate) fn files() -> Interface {
     Interface {
         name: FILES.to_owned(),
-        functions: vec![
-            function("read", &[("path", ParamType::String)]),
-            function("drop-all", &[]),
-        ],
+        functions: vec![function("read", &[("path", ParamType::String)]), function("drop-all", &[])],
     }
 }
 
@@ -69,10 +53,7 @@ pub(crate) fn schema() -> Schema {
 }
 
 pub(crate) fn file(name: &str, text: &str) -> PolicyFile {
-    PolicyFile {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    }
+    PolicyFile { name: name.to_owned(), text: text.to_owned() }
 }
 
 pub(crate) fn problems(text: &str) -> Vec<Problem> {
@@ -82,10 +63,7 @@ pub(crate) fn problems(text: &str) -> Vec<Problem> {
 pub(crate) fn policies(text: &str) -> PolicySet {
     match PolicySet::parse(&[file("a.cedar", text)], &schema()) {
         Ok(policies) => policies,
-        Err(problems) => panic!(
-            "{}",
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        ),
+        Err(problems) => panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
 }
 

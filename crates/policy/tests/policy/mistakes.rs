@@ -16,10 +16,7 @@ fn check(cases: Vec<Case>) {
         let problem = &found[0];
         assert_eq!((problem.line, problem.column), (line, column), "{text}\n{problem}");
         assert!(problem.message.contains(message), "{text}\n{problem}");
-        assert!(
-            problem.hint.as_deref().unwrap_or("").contains(hint),
-            "{text}\n{problem}"
-        );
+        assert!(problem.hint.as_deref().unwrap_or("").contains(hint), "{text}\n{problem}");
         assert!(!problem.to_string().contains("`0:"), "a provisional id: {problem}");
     }
 }
@@ -70,13 +67,7 @@ fn names_that_are_not_registered_are_mistakes() {
             "no interface `acme:billing/invoces@1.0.0`",
             "did you mean `acme:billing/invoices@1.0.0`?",
         ),
-        (
-            scoped("principal, action in Action::\"ani\", resource"),
-            1,
-            37,
-            "no interface `ani`",
-            "did you mean `any`?",
-        ),
+        (scoped("principal, action in Action::\"ani\", resource"), 1, 37, "no interface `ani`", "did you mean `any`?"),
         (
             scoped("principal, action, resource in Lattice::\"prdo\""),
             1,
@@ -105,13 +96,7 @@ fn names_that_are_not_registered_are_mistakes() {
             "is not a SPIFFE ID",
             "spiffe://TRUST-DOMAIN/PATH",
         ),
-        (
-            scoped("principal == User::\"x\", action, resource"),
-            1,
-            21,
-            "unrecognized entity type `User`",
-            "`Workload`",
-        ),
+        (scoped("principal == User::\"x\", action, resource"), 1, 21, "unrecognized entity type `User`", "`Workload`"),
     ]);
 }
 
@@ -122,55 +107,13 @@ fn what_does_not_fit_the_parameters_is_a_mistake() {
     let group = "in Action::\"acme:billing/invoices\"";
     let unguarded = "not every function in the scope has it";
     check(vec![
-        (
-            on(&pay, "context.params.amount > \"3\""),
-            1,
-            113,
-            "expected Long but saw String",
-            "",
-        ),
-        (
-            on(&pay, "context.params.amonut > 3"),
-            1,
-            89,
-            "`params.amonut`",
-            "`amount`, `urgent`",
-        ),
-        (
-            on(&pay, "context.params.blob == \"x\""),
-            1,
-            89,
-            "`params.blob`",
-            "what a policy can read",
-        ),
-        (
-            on(&pay, "context == {transport: \"quic\"}"),
-            1,
-            89,
-            "not compatible",
-            "",
-        ),
-        (
-            on(group, "context.params.amount > 3"),
-            1,
-            79,
-            "`params.amount`",
-            unguarded,
-        ),
-        (
-            on(&list, "context.params.limit < 3"),
-            1,
-            99,
-            "optional attribute `params.limit`",
-            "params has limit",
-        ),
-        (
-            on(&list, "context.params[\"customer-id\"] == 3"),
-            1,
-            99,
-            "not compatible",
-            "",
-        ),
+        (on(&pay, "context.params.amount > \"3\""), 1, 113, "expected Long but saw String", ""),
+        (on(&pay, "context.params.amonut > 3"), 1, 89, "`params.amonut`", "`amount`, `urgent`"),
+        (on(&pay, "context.params.blob == \"x\""), 1, 89, "`params.blob`", "what a policy can read"),
+        (on(&pay, "context == {transport: \"quic\"}"), 1, 89, "not compatible", ""),
+        (on(group, "context.params.amount > 3"), 1, 79, "`params.amount`", unguarded),
+        (on(&list, "context.params.limit < 3"), 1, 99, "optional attribute `params.limit`", "params has limit"),
+        (on(&list, "context.params[\"customer-id\"] == 3"), 1, 99, "not compatible", ""),
     ]);
 }
 
@@ -178,41 +121,11 @@ fn what_does_not_fit_the_parameters_is_a_mistake() {
 fn what_does_not_fit_the_types_is_a_mistake() {
     let workload = "principal is Workload";
     check(vec![
-        (
-            on("", "context.link_name == \"x\""),
-            1,
-            45,
-            "optional attribute `link_name`",
-            "context has link_name",
-        ),
-        (
-            on("", "context.linkname == \"x\""),
-            1,
-            45,
-            "`linkname`",
-            "did you mean `link_name`?",
-        ),
-        (
-            on("", "resource.grants.contains(principal)"),
-            1,
-            45,
-            "not compatible",
-            workload,
-        ),
-        (
-            on("", "principal.path like \"/a*\""),
-            1,
-            45,
-            "`path` on entity type `HostedComponent`",
-            workload,
-        ),
-        (
-            on("", "principal == \"spiffe://example.org/a\""),
-            1,
-            45,
-            "not compatible",
-            "",
-        ),
+        (on("", "context.link_name == \"x\""), 1, 45, "optional attribute `link_name`", "context has link_name"),
+        (on("", "context.linkname == \"x\""), 1, 45, "`linkname`", "did you mean `link_name`?"),
+        (on("", "resource.grants.contains(principal)"), 1, 45, "not compatible", workload),
+        (on("", "principal.path like \"/a*\""), 1, 45, "`path` on entity type `HostedComponent`", workload),
+        (on("", "principal == \"spiffe://example.org/a\""), 1, 45, "not compatible", ""),
     ]);
 }
 
@@ -221,13 +134,7 @@ fn a_policy_that_can_never_apply_is_a_mistake() {
     check(vec![
         (on("", "false"), 1, 1, "can never apply", ""),
         (on("", "principal in Lattice::\"prod\""), 1, 1, "can never apply", ""),
-        (
-            scoped("principal in Lattice::\"prod\", action, resource"),
-            1,
-            1,
-            "no function fits its scope",
-            "",
-        ),
+        (scoped("principal in Lattice::\"prod\", action, resource"), 1, 1, "no function fits its scope", ""),
         (
             scoped("principal, action == Action::\"acme:billing/invoices\", resource"),
             1,
@@ -236,10 +143,7 @@ fn a_policy_that_can_never_apply_is_a_mistake() {
             "write `action in Action::\"acme:billing/invoices\"`",
         ),
         (
-            on(
-                &format!("== Action::\"{INVOICES}#pay\""),
-                "context.params has limit && context.params.limit > 3",
-            ),
+            on(&format!("== Action::\"{INVOICES}#pay\""), "context.params has limit && context.params.limit > 3"),
             1,
             1,
             "can never apply",
@@ -260,13 +164,7 @@ fn parameters_that_pass_undecoded_cannot_be_read() {
             "reads parameters of `acme:store/files@0.2.0#read`",
             "`prod/archive` passes",
         ),
-        (
-            on(&read, asked),
-            1,
-            97,
-            "reads parameters of `acme:store/files@0.2.0#read`",
-            "`prod/archive` passes",
-        ),
+        (on(&read, asked), 1, 97, "reads parameters of `acme:store/files@0.2.0#read`", "`prod/archive` passes"),
         (
             on("in Action::\"any\"", asked),
             1,
@@ -286,27 +184,15 @@ fn parameters_that_pass_undecoded_cannot_be_read() {
         ),
     ]);
     // What archive does not serve is read; and a parameter that none of its functions has.
-    policies(&on(
-        "in Action::\"acme:billing/invoices\"",
-        "context.params has amount && context.params.amount > 3",
-    ));
-    policies(&on(
-        "in Action::\"any\"",
-        "context has params && context.params has amount && context.params.amount > 3",
-    ));
+    policies(&on("in Action::\"acme:billing/invoices\"", "context.params has amount && context.params.amount > 3"));
+    policies(&on("in Action::\"any\"", "context has params && context.params has amount && context.params.amount > 3"));
 }
 
 #[test]
 fn what_is_no_policy_is_a_mistake() {
     let deep = format!("{}true{}", "(".repeat(40), ")".repeat(40));
     check(vec![
-        (
-            "permit(principal, action, resource)".to_owned(),
-            1,
-            36,
-            "unexpected end of input",
-            "expected `;`",
-        ),
+        ("permit(principal, action, resource)".to_owned(), 1, 36, "unexpected end of input", "expected `;`"),
         (
             "permit(principal, action, resource)\npermit(principal, action, resource);".to_owned(),
             2,
@@ -314,60 +200,21 @@ fn what_is_no_policy_is_a_mistake() {
             "unexpected token `(`",
             "",
         ),
-        (
-            "allow(principal, action, resource);".to_owned(),
-            1,
-            1,
-            "invalid policy effect",
-            "`permit` or `forbid`",
-        ),
-        (
-            "permit(principal, action);".to_owned(),
-            1,
-            25,
-            "missing the `resource` variable",
-            "",
-        ),
+        ("allow(principal, action, resource);".to_owned(), 1, 1, "invalid policy effect", "`permit` or `forbid`"),
+        ("permit(principal, action);".to_owned(), 1, 25, "missing the `resource` variable", ""),
         (";".to_owned(), 1, 1, "unexpected token `;`", ""),
-        (
-            "permit(principal, action, resource) when { resource.id = \"x\" };".to_owned(),
-            1,
-            44,
-            "'='",
-            "'=='",
-        ),
-        (
-            "permit(principal, action, resource) when { \"\u{202e}\" == resource.id };".to_owned(),
-            1,
-            44,
-            "BIDI",
-            "",
-        ),
-        (
-            "/* no */ permit(principal, action, resource);".to_owned(),
-            1,
-            1,
-            "unexpected token `/`",
-            "",
-        ),
+        ("permit(principal, action, resource) when { resource.id = \"x\" };".to_owned(), 1, 44, "'='", "'=='"),
+        ("permit(principal, action, resource) when { \"\u{202e}\" == resource.id };".to_owned(), 1, 44, "BIDI", ""),
+        ("/* no */ permit(principal, action, resource);".to_owned(), 1, 1, "unexpected token `/`", ""),
         (on("", &deep), 1, 1, "nests deeper than 32", ""),
-        (
-            on("", "resource.id == \"x\" || ".repeat(200).trim_end_matches(" || ")),
-            1,
-            1,
-            "more than 128",
-            "",
-        ),
+        (on("", "resource.id == \"x\" || ".repeat(200).trim_end_matches(" || ")), 1, 1, "more than 128", ""),
     ]);
 }
 
 #[test]
 fn a_template_is_refused_slot_by_slot() {
     let found = problems("permit(principal == ?principal, action, resource in ?resource);");
-    let places: Vec<_> = found
-        .iter()
-        .map(|problem| (problem.column, problem.message.as_str()))
-        .collect();
+    let places: Vec<_> = found.iter().map(|problem| (problem.column, problem.message.as_str())).collect();
     assert_eq!(
         places,
         [
@@ -375,11 +222,7 @@ fn a_template_is_refused_slot_by_slot() {
             (53, "the policy is a template: it has the slot `?resource`"),
         ]
     );
-    assert!(
-        found
-            .iter()
-            .all(|problem| problem.hint.as_deref().unwrap().contains("resource.grants"))
-    );
+    assert!(found.iter().all(|problem| problem.hint.as_deref().unwrap().contains("resource.grants")));
 }
 
 #[test]
@@ -387,94 +230,31 @@ fn annotations_are_checked() {
     let policy = "permit(principal, action, resource);";
     check(vec![
         (format!("@id(\"\") {policy}"), 1, 1, "the id is empty", "1 to 128"),
-        (
-            format!("@id(\" a\") {policy}"),
-            1,
-            1,
-            "begins or ends with a space",
-            "1 to 128",
-        ),
-        (
-            format!("@id(\"a\\nb\") {policy}"),
-            1,
-            1,
-            "unprintable character `\\n`",
-            "1 to 128",
-        ),
-        (
-            format!("@id(\"größe\") {policy}"),
-            1,
-            1,
-            "unprintable character `\\u{f6}`",
-            "1 to 128",
-        ),
-        (
-            format!("@id(\"{}\") {policy}", "x".repeat(129)),
-            1,
-            1,
-            "longer than 128",
-            "1 to 128",
-        ),
-        (
-            format!("@id(\"a\") @id(\"b\") {policy}"),
-            1,
-            10,
-            "duplicate annotation: @id",
-            "",
-        ),
-        (
-            format!("@advice(\"one\\ntwo\") {policy}"),
-            1,
-            1,
-            "unprintable",
-            "one line",
-        ),
-        (
-            format!("@advice(\"{}\") {policy}", "x".repeat(513)),
-            1,
-            1,
-            "longer than 512",
-            "one line",
-        ),
-        (
-            format!("@id(\"a\") @dry_run(\"no\") {policy}"),
-            1,
-            10,
-            "takes no value",
-            "put the policy in force",
-        ),
-        (
-            format!("@id(\"a\")\n@dryrun {policy}"),
-            2,
-            1,
-            "`@dryrun` means nothing",
-            "did you mean `@dry_run`?",
-        ),
+        (format!("@id(\" a\") {policy}"), 1, 1, "begins or ends with a space", "1 to 128"),
+        (format!("@id(\"a\\nb\") {policy}"), 1, 1, "unprintable character `\\n`", "1 to 128"),
+        (format!("@id(\"größe\") {policy}"), 1, 1, "unprintable character `\\u{f6}`", "1 to 128"),
+        (format!("@id(\"{}\") {policy}", "x".repeat(129)), 1, 1, "longer than 128", "1 to 128"),
+        (format!("@id(\"a\") @id(\"b\") {policy}"), 1, 10, "duplicate annotation: @id", ""),
+        (format!("@advice(\"one\\ntwo\") {policy}"), 1, 1, "unprintable", "one line"),
+        (format!("@advice(\"{}\") {policy}", "x".repeat(513)), 1, 1, "longer than 512", "one line"),
+        (format!("@id(\"a\") @dry_run(\"no\") {policy}"), 1, 10, "takes no value", "put the policy in force"),
+        (format!("@id(\"a\")\n@dryrun {policy}"), 2, 1, "`@dryrun` means nothing", "did you mean `@dry_run`?"),
     ]);
 }
 
 #[test]
 fn other_annotations_are_the_operators_own_business() {
     let policy = "permit(principal, action, resource);";
-    let set = policies(&format!(
-        "@id(\"{}\") @owner(\"billing team\") @advice(\"größer\") {policy}",
-        "x".repeat(128)
-    ));
+    let set = policies(&format!("@id(\"{}\") @owner(\"billing team\") @advice(\"größer\") {policy}", "x".repeat(128)));
     assert_eq!(set.iter().map(str::len).collect::<Vec<_>>(), [128]);
 }
 
 #[test]
 fn ids_come_from_the_annotation_or_from_the_place() {
     let text = "permit(principal, action, resource);";
-    let files = [
-        file("a.cedar", &format!("{text} @id(\"mine\") {text} // {text}\n {text}")),
-        file("b.cedar", text),
-    ];
+    let files = [file("a.cedar", &format!("{text} @id(\"mine\") {text} // {text}\n {text}")), file("b.cedar", text)];
     let set = PolicySet::parse(&files, &schema()).unwrap();
-    assert_eq!(
-        set.iter().collect::<Vec<_>>(),
-        ["a.cedar:1", "mine", "a.cedar:3", "b.cedar:1"]
-    );
+    assert_eq!(set.iter().collect::<Vec<_>>(), ["a.cedar:1", "mine", "a.cedar:3", "b.cedar:1"]);
     assert_eq!((set.len(), set.is_empty()), (4, false));
 }
 
@@ -487,10 +267,7 @@ fn an_id_is_taken_once_in_all_files() {
         file("c.cedar", "@id(\"x\") permit(principal,action,resource);"),
     ];
     let found = PolicySet::parse(&files, &schema()).unwrap_err();
-    let told: Vec<_> = found
-        .iter()
-        .map(|problem| (problem.file.as_str(), problem.message.as_str()))
-        .collect();
+    let told: Vec<_> = found.iter().map(|problem| (problem.file.as_str(), problem.message.as_str())).collect();
     let message = "the id is taken by the policy at a.cedar:2";
     assert_eq!(told, [("b.cedar", message), ("c.cedar", message)]);
     // An id may also take the name that another policy has from its place.
@@ -509,11 +286,7 @@ fn a_file_is_there_once_and_has_a_printable_name() {
     let set = PolicySet::parse(&[file(&long, "permit(principal, action, resource);")], &schema()).unwrap();
     assert_eq!(set.iter().collect::<Vec<_>>(), ["x:1"]);
     let found = PolicySet::parse(&[file("a\nb", policy)], &schema()).unwrap_err();
-    assert!(
-        found[0].message.contains("file's name has the unprintable character"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].message.contains("file's name has the unprintable character"), "{}", found[0]);
 }
 
 #[test]
@@ -526,10 +299,7 @@ fn every_mistake_of_every_file_is_told_at_once_and_in_order() {
     );
     let second = "@id(\"twice\") permit(principal, action, resource in Lattice::\"nowhere\");";
     let found = PolicySet::parse(&[file("a.cedar", &first), file("b.cedar", second)], &schema()).unwrap_err();
-    let places: Vec<_> = found
-        .iter()
-        .map(|p| (p.file.as_str(), p.line, p.policy.as_deref()))
-        .collect();
+    let places: Vec<_> = found.iter().map(|p| (p.file.as_str(), p.line, p.policy.as_deref())).collect();
     assert_eq!(
         places,
         [
@@ -548,9 +318,7 @@ fn every_mistake_of_every_file_is_told_at_once_and_in_order() {
 #[test]
 fn what_only_looks_odd_is_a_warning() {
     let set = policies("permit(principal, action, resource) when { resource.id == \"say_һello\" };");
-    let [warning] = set.warnings() else {
-        panic!("{:?}", set.warnings())
-    };
+    let [warning] = set.warnings() else { panic!("{:?}", set.warnings()) };
     assert!(warning.message.contains("mixed scripts"), "{warning}");
     assert_eq!((warning.line, warning.policy.as_deref()), (1, Some("a.cedar:1")));
     assert!(policies("permit(principal, action, resource);").warnings().is_empty());
@@ -559,11 +327,8 @@ fn what_only_looks_odd_is_a_warning() {
 #[test]
 fn with_nothing_registered_general_policies_are_accepted() {
     let schema = Schema::new(&[]).unwrap();
-    let set = PolicySet::parse(
-        &[file("a", "permit(principal, action in Action::\"any\", resource);")],
-        &schema,
-    )
-    .unwrap();
+    let set =
+        PolicySet::parse(&[file("a", "permit(principal, action in Action::\"any\", resource);")], &schema).unwrap();
     assert_eq!(set.len(), 1);
     assert!(PolicySet::parse(&[], &schema).unwrap().is_empty());
 }
@@ -571,92 +336,43 @@ fn with_nothing_registered_general_policies_are_accepted() {
 #[test]
 fn components_that_contradict_each_other_make_no_schema() {
     let twice = [registry(), registry()].concat();
-    assert_eq!(
-        Schema::new(&twice).unwrap_err(),
-        InvalidSchema::DuplicateComponent("prod/billing".to_owned())
-    );
+    assert_eq!(Schema::new(&twice).unwrap_err(), InvalidSchema::DuplicateComponent("prod/billing".to_owned()));
     let serving = |interfaces| {
-        let component = Component {
-            lattice: "prod".to_owned(),
-            id: "x".to_owned(),
-            interfaces,
-            params: ParamsReadable::Decoded,
-        };
+        let component =
+            Component { lattice: "prod".to_owned(), id: "x".to_owned(), interfaces, params: ParamsReadable::Decoded };
         Schema::new(&[component]).map(|_| ())
     };
-    let again = |name: &str| Function {
-        name: name.to_owned(),
-        params: Vec::new(),
-    };
-    let named = |name: &str, functions| portcullis_policy::Interface {
-        name: name.to_owned(),
-        functions,
-    };
-    assert!(matches!(
-        serving(vec![invoices(), invoices()]),
-        Err(InvalidSchema::DuplicateInterface { .. })
-    ));
+    let again = |name: &str| Function { name: name.to_owned(), params: Vec::new() };
+    let named = |name: &str, functions| portcullis_policy::Interface { name: name.to_owned(), functions };
+    assert!(matches!(serving(vec![invoices(), invoices()]), Err(InvalidSchema::DuplicateInterface { .. })));
     let functions = vec![again("get"), again("get")];
-    assert!(matches!(
-        serving(vec![named("a:b/c", functions)]),
-        Err(InvalidSchema::DuplicateFunction { .. })
-    ));
+    assert!(matches!(serving(vec![named("a:b/c", functions)]), Err(InvalidSchema::DuplicateFunction { .. })));
     for name in ["", "any", "a#b", "a\nb"] {
-        assert!(
-            matches!(serving(vec![named(name, Vec::new())]), Err(InvalidSchema::Name(_))),
-            "{name}"
-        );
-        assert!(
-            matches!(
-                serving(vec![named("a:b/c", vec![again(name)])]),
-                Err(InvalidSchema::Name(_))
-            ),
-            "{name}"
-        );
+        assert!(matches!(serving(vec![named(name, Vec::new())]), Err(InvalidSchema::Name(_))), "{name}");
+        assert!(matches!(serving(vec![named("a:b/c", vec![again(name)])]), Err(InvalidSchema::Name(_))), "{name}");
     }
 }
 
 #[test]
 fn names_with_quotes_stay_names() {
-    let functions = vec![Function {
-        name: "[method]a\"b\\.c".to_owned(),
-        params: Vec::new(),
-    }];
-    let interfaces = vec![portcullis_policy::Interface {
-        name: "a:b/c".to_owned(),
-        functions,
-    }];
-    let component = Component {
-        lattice: "l".to_owned(),
-        id: "i".to_owned(),
-        interfaces,
-        params: ParamsReadable::Decoded,
-    };
+    let functions = vec![Function { name: "[method]a\"b\\.c".to_owned(), params: Vec::new() }];
+    let interfaces = vec![portcullis_policy::Interface { name: "a:b/c".to_owned(), functions }];
+    let component =
+        Component { lattice: "l".to_owned(), id: "i".to_owned(), interfaces, params: ParamsReadable::Decoded };
     let schema = Schema::new(&[component]).unwrap();
-    assert!(
-        schema.text().contains("action \"a:b/c#[method]a\\\"b\\\\.c\""),
-        "{}",
-        schema.text()
-    );
+    assert!(schema.text().contains("action \"a:b/c#[method]a\\\"b\\\\.c\""), "{}", schema.text());
     let text = "permit(principal, action == Action::\"a:b/c#[method]a\\\"b\\\\.c\", resource);";
     assert_eq!(PolicySet::parse(&[file("a", text)], &schema).unwrap().len(), 1);
 }
 
 #[test]
 fn a_slice_that_cannot_be_read_is_refused_whole() {
-    let policy = |id: &str, text: &str| PolicyText {
-        id: id.to_owned(),
-        text: text.to_owned(),
-    };
+    let policy = |id: &str, text: &str| PolicyText { id: id.to_owned(), text: text.to_owned() };
     let good = policy("a", "permit(principal, action, resource);");
     assert_eq!(Slice::parse(std::slice::from_ref(&good)).unwrap().len(), 1);
     let twice = Slice::parse(&[good.clone(), good.clone()]).unwrap_err();
     assert_eq!(twice, InvalidSlice::DuplicateId("a".to_owned()));
-    let deep = format!(
-        "permit(principal, action, resource) when {{ {}true{} }};",
-        "(".repeat(5000),
-        ")".repeat(5000)
-    );
+    let deep = format!("permit(principal, action, resource) when {{ {}true{} }};", "(".repeat(5000), ")".repeat(5000));
     for text in [
         "",
         "permit(principal, action, resource)",
@@ -665,9 +381,6 @@ fn a_slice_that_cannot_be_read_is_refused_whole() {
         &deep,
     ] {
         let refused = Slice::parse(&[good.clone(), policy("b", text)]).unwrap_err();
-        assert!(
-            matches!(&refused, InvalidSlice::Policy { id, .. } if id == "b"),
-            "{refused}"
-        );
+        assert!(matches!(&refused, InvalidSlice::Policy { id, .. } if id == "b"), "{refused}");
     }
 }

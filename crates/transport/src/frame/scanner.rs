@@ -31,13 +31,7 @@ enum State {
 
 impl Scanner {
     pub(crate) const fn new(limits: FrameLimits) -> Self {
-        Self {
-            limits,
-            leb: Leb::new(),
-            state: State::Boundary,
-            frames: 0,
-            total: 0,
-        }
+        Self { limits, leb: Leb::new(), state: State::Boundary, frames: 0, total: 0 }
     }
 
     /// How many of the next bytes are payload; 0 where the next byte belongs to a frame's head.
@@ -61,9 +55,7 @@ impl Scanner {
         if self.state == State::Boundary {
             self.frames = self.frames.saturating_add(1);
             if self.frames > self.limits.frames {
-                return Err(FrameError::TooManyFrames {
-                    limit: self.limits.frames,
-                });
+                return Err(FrameError::TooManyFrames { limit: self.limits.frames });
             }
             self.state = State::PathLength;
         }
@@ -104,16 +96,9 @@ impl Scanner {
         }
         self.total = self.total.saturating_add(u64::from(length));
         if self.total > self.limits.total {
-            return Err(FrameError::TotalTooLarge {
-                length: self.total,
-                limit: self.limits.total,
-            });
+            return Err(FrameError::TotalTooLarge { length: self.total, limit: self.limits.total });
         }
         let left = usize::try_from(length).map_err(|_| FrameError::Number)?;
-        Ok(if left == 0 {
-            State::Boundary
-        } else {
-            State::Payload { left }
-        })
+        Ok(if left == 0 { State::Boundary } else { State::Payload { left } })
     }
 }

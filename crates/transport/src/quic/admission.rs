@@ -81,24 +81,13 @@ impl Sources {
     pub(super) fn new(per_second: u32, at_once: usize) -> Self {
         let per_second = per_second.max(1);
         let interval = Duration::from_secs(1) / per_second;
-        let pace = Pace {
-            interval,
-            ahead: interval * (2 * per_second - 1),
-        };
-        Self {
-            table: vec![Entry::default(); SOURCES].into(),
-            keys: RandomState::new(),
-            pace,
-            at_once: at_once.max(1),
-        }
+        let pace = Pace { interval, ahead: interval * (2 * per_second - 1) };
+        Self { table: vec![Entry::default(); SOURCES].into(), keys: RandomState::new(), pace, at_once: at_once.max(1) }
     }
 
     pub(super) fn admit(&mut self, ip: IpAddr, address: Address, crowd: Crowd, now: Instant) -> Admission {
         let (pace, at_once) = (self.pace, self.at_once);
-        let source = Source {
-            index: self.index(ip),
-            address,
-        };
+        let source = Source { index: self.index(ip), address };
         let Some(entry) = self.table.get_mut(source.index) else {
             return Admission::Refuse;
         };
@@ -154,10 +143,7 @@ mod tests {
     const RATE: u32 = 10;
     const AT_ONCE: usize = 4;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "any moment will do, and there is no other way to make one"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "any moment will do, and there is no other way to make one")]
     fn now() -> Instant {
         Instant::now()
     }
@@ -169,17 +155,12 @@ mod tests {
     /// A source whose neighbour in the table is somebody else: random keys may let two addresses fall together.
     fn apart(sources: &Sources, from: &str) -> IpAddr {
         let candidates = (1..=u8::MAX).map(|last| ip(&format!("192.0.2.{last}")));
-        candidates
-            .into_iter()
-            .find(|other| sources.index(*other) != sources.index(ip(from)))
-            .unwrap()
+        candidates.into_iter().find(|other| sources.index(*other) != sources.index(ip(from))).unwrap()
     }
 
     fn entered(sources: &mut Sources, address: Address, now: Instant) -> usize {
         let attempts = (0..1000).map(|_| sources.admit(ip("198.51.100.7"), address, Crowd::Sparse, now));
-        let entered: Vec<_> = attempts
-            .take_while(|admission| matches!(admission, Admission::Enter(_)))
-            .collect();
+        let entered: Vec<_> = attempts.take_while(|admission| matches!(admission, Admission::Enter(_))).collect();
         for admission in &entered {
             if let Admission::Enter(source) = admission {
                 sources.leave(*source);
@@ -193,14 +174,8 @@ mod tests {
         let start = now();
         let mut sources = Sources::new(RATE, usize::MAX);
         assert_eq!(entered(&mut sources, Address::Proved, start), 20);
-        assert_eq!(
-            entered(&mut sources, Address::Proved, start + Duration::from_millis(250)),
-            2
-        );
-        assert_eq!(
-            entered(&mut sources, Address::Proved, start + Duration::from_secs(60)),
-            20
-        );
+        assert_eq!(entered(&mut sources, Address::Proved, start + Duration::from_millis(250)), 2);
+        assert_eq!(entered(&mut sources, Address::Proved, start + Duration::from_secs(60)), 20);
     }
 
     #[test]
@@ -209,29 +184,17 @@ mod tests {
         let mut sources = Sources::new(RATE, AT_ONCE);
         let victim = ip("198.51.100.7");
         while sources.admit(victim, Address::Claimed, Crowd::Sparse, now) != Admission::Prove {}
-        assert!(matches!(
-            sources.admit(victim, Address::Proved, Crowd::Sparse, now),
-            Admission::Enter(_)
-        ));
+        assert!(matches!(sources.admit(victim, Address::Proved, Crowd::Sparse, now), Admission::Enter(_)));
         let other = apart(&sources, "198.51.100.7");
-        assert!(matches!(
-            sources.admit(other, Address::Claimed, Crowd::Sparse, now),
-            Admission::Enter(_)
-        ));
+        assert!(matches!(sources.admit(other, Address::Claimed, Crowd::Sparse, now), Admission::Enter(_)));
     }
 
     #[test]
     fn in_a_crowd_everybody_proves_his_address() {
         let now = now();
         let mut sources = Sources::new(RATE, AT_ONCE);
-        assert_eq!(
-            sources.admit(ip("192.0.2.1"), Address::Claimed, Crowd::Dense, now),
-            Admission::Prove
-        );
-        assert!(matches!(
-            sources.admit(ip("192.0.2.1"), Address::Proved, Crowd::Dense, now),
-            Admission::Enter(_)
-        ));
+        assert_eq!(sources.admit(ip("192.0.2.1"), Address::Claimed, Crowd::Dense, now), Admission::Prove);
+        assert!(matches!(sources.admit(ip("192.0.2.1"), Address::Proved, Crowd::Dense, now), Admission::Enter(_)));
     }
 
     #[test]
@@ -244,10 +207,7 @@ mod tests {
         assert_eq!(admit(), Admission::Defer);
         let Admission::Enter(source) = inside[0] else { panic!() };
         sources.leave(source);
-        assert!(matches!(
-            sources.admit(ip("192.0.2.1"), Address::Proved, Crowd::Sparse, now),
-            Admission::Enter(_)
-        ));
+        assert!(matches!(sources.admit(ip("192.0.2.1"), Address::Proved, Crowd::Sparse, now), Admission::Enter(_)));
     }
 
     #[test]

@@ -61,11 +61,7 @@ pub async fn read_header(recv: &mut RecvStream, limits: &HeaderLimits) -> Result
     loop {
         if let Parsed::Complete { header, consumed } = Header::parse(&buffer, limits)? {
             let raw = buffer.split_to(consumed);
-            return Ok(Invocation {
-                header,
-                raw,
-                rest: buffer,
-            });
+            return Ok(Invocation { header, raw, rest: buffer });
         }
         // Rare: a header is short and leaves its sender in one piece.
         let next = next_chunk(recv).await?.ok_or(CallUnread::NoHeader)?;

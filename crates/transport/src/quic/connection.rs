@@ -32,14 +32,7 @@ struct Proved {
 
 impl Connection {
     pub(super) fn new(quinn: quinn::Connection, peer: Peer, usage: Usage, places: Option<Places>) -> Self {
-        Self {
-            quinn,
-            proved: Arc::new(Proved {
-                peer,
-                usage,
-                _places: places,
-            }),
-        }
+        Self { quinn, proved: Arc::new(Proved { peer, usage, _places: places }) }
     }
 
     /// The other end.
@@ -110,8 +103,6 @@ impl Connection {
 
 /// Who is at the other end of a connection whose handshake is complete.
 pub(super) fn peer_of(quinn: &quinn::Connection) -> Result<Peer, InvalidLeaf> {
-    let chain = quinn
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = quinn.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     Peer::from_chain(chain.as_deref().map_or(&[], Vec::as_slice))
 }

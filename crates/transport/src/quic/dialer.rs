@@ -97,14 +97,7 @@ impl Dialer {
     pub fn new(trust: TrustSource, slot: Arc<SvidSlot>, limits: QuicLimits) -> Self {
         let deadline = limits.handshake_timeout;
         let transport = limits.dialer_transport();
-        Self {
-            trust,
-            slot,
-            deadline,
-            transport,
-            v4: Mutex::default(),
-            v6: Mutex::default(),
-        }
+        Self { trust, slot, deadline, transport, v4: Mutex::default(), v6: Mutex::default() }
     }
 
     /// Connects to `address`, where exactly `expected` has to answer, within [`QuicLimits::handshake_timeout`]. Call
@@ -128,15 +121,9 @@ impl Dialer {
             .map_err(|error| self.not_begun(address, &error))?;
         let quinn = tokio::time::timeout(self.deadline, connecting)
             .await
-            .map_err(|_| ConnectError::Timeout {
-                address,
-                deadline: self.deadline,
-            })?
+            .map_err(|_| ConnectError::Timeout { address, deadline: self.deadline })?
             .map_err(|error| match refused.get() {
-                Some(reason) => ConnectError::WrongPeer {
-                    address,
-                    source: Box::new(reason.clone()),
-                },
+                Some(reason) => ConnectError::WrongPeer { address, source: Box::new(reason.clone()) },
                 None => self.lost(address, classify(&error)),
             })?;
         let peer = peer_of(&quinn).map_err(|error| wrong_leaf(address, error))?;
@@ -165,9 +152,7 @@ impl Dialer {
         let verifier = PeerVerifier::observed(Arc::clone(&self.trust), rule, observe);
         let tls = client_config(verifier, Arc::clone(&self.slot))?;
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        config
-            .transport_config(Arc::clone(&self.transport))
-            .token_store(Arc::new(NoneTokenStore));
+        config.transport_config(Arc::clone(&self.transport)).token_store(Arc::new(NoneTokenStore));
         Ok(config)
     }
 
@@ -197,28 +182,20 @@ impl Dialer {
 
     fn not_begun(&self, address: SocketAddr, error: &quinn::ConnectError) -> ConnectError {
         match error {
-            quinn::ConnectError::InvalidRemoteAddress(_) => ConnectError::Unreachable {
-                address,
-                source: io::ErrorKind::InvalidInput.into(),
-            },
+            quinn::ConnectError::InvalidRemoteAddress(_) => {
+                ConnectError::Unreachable { address, source: io::ErrorKind::InvalidInput.into() }
+            }
             quinn::ConnectError::EndpointStopping => {
                 // The socket failed or was closed: the next attempt binds another.
-                self.family(address)
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                ConnectError::Failed {
-                    address,
-                    source: ConnectionLost::ClosedHere,
-                }
+                self.family(address).lock().unwrap_or_else(PoisonError::into_inner).take();
+                ConnectError::Failed { address, source: ConnectionLost::ClosedHere }
             }
             quinn::ConnectError::CidsExhausted
             | quinn::ConnectError::InvalidServerName(_)
             | quinn::ConnectError::NoDefaultClientConfig
-            | quinn::ConnectError::UnsupportedVersion => ConnectError::Failed {
-                address,
-                source: ConnectionLost::Protocol(error.to_string()),
-            },
+            | quinn::ConnectError::UnsupportedVersion => {
+                ConnectError::Failed { address, source: ConnectionLost::Protocol(error.to_string()) }
+            }
         }
     }
 
@@ -226,10 +203,7 @@ impl Dialer {
         match lost {
             ConnectionLost::RefusedUs { alert } => ConnectError::RefusedUs { address, alert },
             ConnectionLost::Busy => ConnectError::Busy(address),
-            ConnectionLost::TimedOut => ConnectError::Timeout {
-                address,
-                deadline: self.deadline,
-            },
+            ConnectionLost::TimedOut => ConnectError::Timeout { address, deadline: self.deadline },
             source @ (ConnectionLost::Closed(_)
             | ConnectionLost::ClosedWith { .. }
             | ConnectionLost::Reset
@@ -241,18 +215,13 @@ impl Dialer {
 }
 
 fn wrong_leaf(address: SocketAddr, error: InvalidLeaf) -> ConnectError {
-    ConnectError::WrongPeer {
-        address,
-        source: Box::new(RefusalReason::Leaf(error)),
-    }
+    ConnectError::WrongPeer { address, source: Box::new(RefusalReason::Leaf(error)) }
 }
 
 /// Asks the system for a route, without sending anything: QUIC itself would only fall silent.
 fn probe_route(address: SocketAddr) -> Result<(), ConnectError> {
     let probe = UdpSocket::bind(any_address_like(address))?;
-    probe
-        .connect(address)
-        .map_err(|source| ConnectError::Unreachable { address, source })
+    probe.connect(address).map_err(|source| ConnectError::Unreachable { address, source })
 }
 
 fn any_address_like(address: SocketAddr) -> SocketAddr {

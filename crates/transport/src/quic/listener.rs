@@ -96,11 +96,7 @@ impl Listener {
         };
         let endpoint = bind().map_err(|source| BindError::Address { address, source })?;
         let door = Arc::new(Door::new(limits));
-        Ok(Self {
-            endpoint,
-            deadline: limits.handshake_timeout,
-            door,
-        })
+        Ok(Self { endpoint, deadline: limits.handshake_timeout, door })
     }
 
     /// The address it listens on, with the port that was chosen.
@@ -128,20 +124,11 @@ impl Listener {
                 attempt.refuse();
                 continue;
             };
-            let address = if attempt.remote_address_validated() {
-                Address::Proved
-            } else {
-                Address::Claimed
-            };
+            let address = if attempt.remote_address_validated() { Address::Proved } else { Address::Claimed };
             match self.door.judge(attempt.remote_address().ip(), address, now()) {
                 Verdict::Enter { connection, source } => {
                     let under_way = UnderWay::new(Arc::clone(&self.door), source, handshake);
-                    return Some(Incoming {
-                        attempt,
-                        under_way,
-                        connection,
-                        deadline: self.deadline,
-                    });
+                    return Some(Incoming { attempt, under_way, connection, deadline: self.deadline });
                 }
                 // It cannot fail where the address is only claimed; an attempt that is dropped is refused.
                 Verdict::Prove => drop(attempt.retry()),
@@ -223,12 +210,7 @@ impl Incoming {
     ///
     /// [`HandshakeRefused`]
     pub async fn handshake(self) -> Result<Connection, HandshakeRefused> {
-        let Self {
-            attempt,
-            under_way,
-            connection,
-            deadline,
-        } = self;
+        let Self { attempt, under_way, connection, deadline } = self;
         let connecting = attempt.accept().map_err(|error| classify(&error))?;
         let quinn = tokio::time::timeout(deadline, connecting)
             .await

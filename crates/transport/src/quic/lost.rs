@@ -61,10 +61,7 @@ pub fn classify(error: &ConnectionError) -> ConnectionLost {
             None => ConnectionLost::Protocol(close.to_string()),
         },
         ConnectionError::TransportError(error) => match alert(error.code) {
-            Some(alert) => ConnectionLost::Handshake {
-                alert,
-                reason: error.reason.clone(),
-            },
+            Some(alert) => ConnectionLost::Handshake { alert, reason: error.reason.clone() },
             None => ConnectionLost::Protocol(error.to_string()),
         },
         ConnectionError::Reset => ConnectionLost::Reset,
@@ -78,9 +75,7 @@ pub fn classify(error: &ConnectionError) -> ConnectionLost {
 
 /// The TLS alert in a QUIC error code: codes 0x100 to 0x1ff (RFC 9001 §4.8).
 fn alert(code: TransportErrorCode) -> Option<u8> {
-    u64::from(code)
-        .checked_sub(0x100)
-        .and_then(|alert| u8::try_from(alert).ok())
+    u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
 }
 
 /// What an alert means between our ends, with a hint where it is known.
@@ -104,29 +99,19 @@ mod tests {
     use super::*;
 
     fn closed(code: TransportErrorCode) -> ConnectionError {
-        ConnectionError::ConnectionClosed(ConnectionClose {
-            error_code: code,
-            frame_type: None,
-            reason: "x".into(),
-        })
+        ConnectionError::ConnectionClosed(ConnectionClose { error_code: code, frame_type: None, reason: "x".into() })
     }
 
     fn application_closed(code: u32) -> ConnectionError {
         let error_code = VarInt::from_u32(code);
-        ConnectionError::ApplicationClosed(ApplicationClose {
-            error_code,
-            reason: "x".into(),
-        })
+        ConnectionError::ApplicationClosed(ApplicationClose { error_code, reason: "x".into() })
     }
 
     #[test]
     fn what_the_peer_said_is_told_apart() {
         let crypto = TransportErrorCode::crypto;
         for (error, lost) in [
-            (
-                application_closed(0x7101),
-                ConnectionLost::Closed(CloseReason::TrustWithdrawn),
-            ),
+            (application_closed(0x7101), ConnectionLost::Closed(CloseReason::TrustWithdrawn)),
             (application_closed(0), ConnectionLost::ClosedWith { code: 0 }),
             (closed(crypto(48)), ConnectionLost::RefusedUs { alert: 48 }),
             (closed(crypto(116)), ConnectionLost::RefusedUs { alert: 116 }),
@@ -137,18 +122,12 @@ mod tests {
         ] {
             assert_eq!(classify(&error), lost);
         }
-        assert!(matches!(
-            classify(&closed(TransportErrorCode::PROTOCOL_VIOLATION)),
-            ConnectionLost::Protocol(_)
-        ));
+        assert!(matches!(classify(&closed(TransportErrorCode::PROTOCOL_VIOLATION)), ConnectionLost::Protocol(_)));
     }
 
     #[test]
     fn an_alert_is_told_in_words() {
         let text = ConnectionLost::RefusedUs { alert: 116 }.to_string();
-        assert_eq!(
-            text,
-            "peer refused our handshake: a client certificate is required (TLS alert 116)"
-        );
+        assert_eq!(text, "peer refused our handshake: a client certificate is required (TLS alert 116)");
     }
 }

@@ -46,11 +46,7 @@ impl Ca {
         params.not_before = (now() - Duration::from_secs(86_400)).into();
         params.not_after = (now() + Duration::from_secs(86_400)).into();
         let root = params.self_signed(&key).unwrap().der().clone();
-        Self {
-            td,
-            issuer: Issuer::new(params, key),
-            root,
-        }
+        Self { td, issuer: Issuer::new(params, key), root }
     }
 
     /// A leaf whose parameters are changed before it is signed.
@@ -76,9 +72,7 @@ impl Ca {
     }
 
     pub(crate) fn expired_leaf(&self, path: &str) -> Leaf {
-        self.leaf_with(path, |params| {
-            params.not_after = (now() - Duration::from_secs(60)).into()
-        })
+        self.leaf_with(path, |params| params.not_after = (now() - Duration::from_secs(60)).into())
     }
 
     pub(crate) fn slot(&self, path: &str) -> Arc<SvidSlot> {
@@ -103,16 +97,12 @@ impl Leaf {
     /// A plain rustls client, for certificates that no SVID slot would hold.
     pub(crate) fn raw_client(&self, trust: TrustSource) -> rustls::ClientConfig {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.pkcs8().to_vec()));
-        raw_builder(trust)
-            .with_client_auth_cert(self.chain.clone(), key)
-            .unwrap()
+        raw_builder(trust).with_client_auth_cert(self.chain.clone(), key).unwrap()
     }
 }
 
 pub(crate) fn trust(cas: &[&Ca]) -> TrustSource {
-    let bundles = cas
-        .iter()
-        .map(|ca| Bundle::new(ca.td.clone(), [ca.root.clone()]).unwrap());
+    let bundles = cas.iter().map(|ca| Bundle::new(ca.td.clone(), [ca.root.clone()]).unwrap());
     TrustBundles::new(bundles, now()).into_source()
 }
 

@@ -52,18 +52,13 @@ async fn raw_refused(config: rustls::ClientConfig, server: &Server) -> u8 {
         Err(error) => error,
     };
     let lost = classify(&error);
-    let ConnectionLost::RefusedUs { alert } = lost else {
-        panic!("{lost}")
-    };
+    let ConnectionLost::RefusedUs { alert } = lost else { panic!("{lost}") };
     alert
 }
 
 async fn assert_handshake_refused(server: &Server) {
     let outcome = server.outcome().await;
-    assert!(
-        matches!(outcome, Err(HandshakeRefused::Failed(ConnectionLost::Handshake { .. }))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(HandshakeRefused::Failed(ConnectionLost::Handshake { .. }))), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -75,25 +70,16 @@ async fn an_svid_opens_a_connection_and_each_end_knows_the_other() {
     let client = dialer.connect(server.address, &server.id).await.unwrap();
     let accepted = server.serve_next().await;
     assert_eq!(client.peer().id(), &server.id);
-    assert_eq!(
-        accepted.peer().id().to_string(),
-        "spiffe://shop.example/component/shop/cart"
-    );
+    assert_eq!(accepted.peer().id().to_string(), "spiffe://shop.example/component/shop/cart");
     assert_eq!(accepted.expires_at(), slot.load().not_after());
-    assert_eq!(
-        call(&client, "echo", Bytes::from_static(b"hello")).await.unwrap(),
-        "hello"
-    );
+    assert_eq!(call(&client, "echo", Bytes::from_static(b"hello")).await.unwrap(), "hello");
 }
 
 #[tokio::test]
 async fn a_client_without_a_certificate_is_refused() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    assert_eq!(
-        raw_refused(raw_client_without_certificate(ca.trust()), &server).await,
-        116
-    );
+    assert_eq!(raw_refused(raw_client_without_certificate(ca.trust()), &server).await, 116);
     assert_handshake_refused(&server).await;
 }
 
@@ -119,12 +105,8 @@ async fn a_client_of_a_trust_domain_without_a_bundle_is_refused() {
 #[tokio::test]
 async fn a_client_signed_by_another_domains_authority_is_refused() {
     let (ca, other) = (Ca::new("shop.example"), Ca::new("other.example"));
-    let server = Server::start_with(
-        trust(&[&ca, &other]),
-        PeerRule::AnyTrusted,
-        ca.slot(SERVER),
-        QuicLimits::default(),
-    );
+    let server =
+        Server::start_with(trust(&[&ca, &other]), PeerRule::AnyTrusted, ca.slot(SERVER), QuicLimits::default());
     let forged = other.leaf_with("/x", |params| {
         params.subject_alt_names = vec![uri("spiffe://shop.example/component/shop/cart")];
     });
@@ -142,11 +124,7 @@ async fn an_id_that_begins_with_the_expected_one_is_refused() {
         refused_at_first_use(ca.dialer(path).connect(server.address, &server.id).await).await;
         assert_handshake_refused(&server).await;
     }
-    let expected = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let expected = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     server.serve_next().await;
     assert!(call(&expected, "echo", Bytes::new()).await.is_ok());
 }
@@ -156,9 +134,7 @@ async fn a_client_with_two_uri_names_is_refused() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
     let two: Leaf = ca.leaf_with("/component/shop/cart", |params| {
-        params
-            .subject_alt_names
-            .push(uri("spiffe://shop.example/component/shop/admin"));
+        params.subject_alt_names.push(uri("spiffe://shop.example/component/shop/admin"));
     });
     raw_refused(two.raw_client(ca.trust()), &server).await;
     assert_handshake_refused(&server).await;
@@ -170,25 +146,13 @@ async fn a_server_with_another_id_is_refused_and_the_reason_is_known() {
     let server = Server::start(&ca);
     for path in ["/virtual/shop/order", "/virtual/shop/orders-2", "/virtual/shop"] {
         let expected: SpiffeId = format!("spiffe://shop.example{path}").parse().unwrap();
-        let error = ca
-            .dialer("/component/shop/cart")
-            .connect(server.address, &expected)
-            .await
-            .unwrap_err();
-        let ConnectError::WrongPeer { source, .. } = &error else {
-            panic!("{error}")
-        };
+        let error = ca.dialer("/component/shop/cart").connect(server.address, &expected).await.unwrap_err();
+        let ConnectError::WrongPeer { source, .. } = &error else { panic!("{error}") };
         assert_eq!(
             **source,
-            RefusalReason::NotExpected {
-                id: server.id.clone(),
-                expected: PeerRule::Exactly(expected)
-            }
+            RefusalReason::NotExpected { id: server.id.clone(), expected: PeerRule::Exactly(expected) }
         );
-        assert!(matches!(
-            server.outcome().await,
-            Err(HandshakeRefused::Failed(ConnectionLost::RefusedUs { .. }))
-        ));
+        assert!(matches!(server.outcome().await, Err(HandshakeRefused::Failed(ConnectionLost::RefusedUs { .. }))));
     }
 }
 
@@ -197,14 +161,8 @@ async fn an_expired_server_is_refused() {
     let ca = Ca::new("shop.example");
     let slot = SvidSlot::new(ca.expired_leaf(SERVER).svid());
     let server = Server::start_with(ca.trust(), PeerRule::AnyTrusted, slot, QuicLimits::default());
-    let error = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap_err();
-    let ConnectError::WrongPeer { source, .. } = &error else {
-        panic!("{error}")
-    };
+    let error = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap_err();
+    let ConnectError::WrongPeer { source, .. } = &error else { panic!("{error}") };
     assert!(matches!(**source, RefusalReason::Expired { .. }), "{source}");
 }
 
@@ -239,27 +197,16 @@ async fn a_connection_fails_its_recheck_once_trust_is_withdrawn() {
     let trust = ca.trust();
     let verifier = PeerVerifier::new(Arc::clone(&trust), PeerRule::AnyTrusted);
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     accepted.recheck(&verifier, now()).unwrap();
     client.recheck(&verifier, now()).unwrap();
-    assert!(
-        accepted
-            .recheck(&verifier, accepted.expires_at() + Duration::from_secs(2))
-            .is_err()
-    );
+    assert!(accepted.recheck(&verifier, accepted.expires_at() + Duration::from_secs(2)).is_err());
     trust.store(Arc::new(TrustBundles::new([], now())));
     assert!(client.recheck(&verifier, now()).is_err());
     assert!(accepted.recheck(&verifier, now()).is_err());
     accepted.close(CloseReason::TrustWithdrawn);
-    assert_eq!(
-        soon(client.closed()).await,
-        ConnectionLost::Closed(CloseReason::TrustWithdrawn)
-    );
+    assert_eq!(soon(client.closed()).await, ConnectionLost::Closed(CloseReason::TrustWithdrawn));
 }
 
 /// Counts how often a server's certificate is looked at, which a resumed session would spare.
@@ -311,16 +258,12 @@ async fn no_session_is_resumed_even_for_a_client_that_would() {
     let mut config = ca.leaf("/component/shop/cart").raw_client(ca.trust());
     config.resumption = Resumption::in_memory_sessions(8);
     config.enable_early_data = true;
-    config
-        .dangerous()
-        .set_certificate_verifier(Arc::clone(&counting) as Arc<dyn ServerCertVerifier>);
+    config.dangerous().set_certificate_verifier(Arc::clone(&counting) as Arc<dyn ServerCertVerifier>);
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(crypto));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     for round in 1..=2 {
-        let connecting = endpoint
-            .connect_with(config.clone(), server.address, "peer.invalid")
-            .unwrap();
+        let connecting = endpoint.connect_with(config.clone(), server.address, "peer.invalid").unwrap();
         let connection = match connecting.into_0rtt() {
             Ok(_) => panic!("0-RTT in round {round}"),
             Err(connecting) => connecting.await.unwrap(),
@@ -338,10 +281,7 @@ async fn no_session_is_resumed_even_for_a_client_that_would() {
 #[tokio::test]
 async fn a_silent_address_times_out_and_a_senseless_one_is_unreachable() {
     let ca = Ca::new("shop.example");
-    let limits = QuicLimits {
-        handshake_timeout: Duration::from_millis(50),
-        ..QuicLimits::default()
-    };
+    let limits = QuicLimits { handshake_timeout: Duration::from_millis(50), ..QuicLimits::default() };
     let dialer = Dialer::new(ca.trust(), ca.slot("/component/shop/cart"), limits);
     let id: SpiffeId = format!("spiffe://shop.example{SERVER}").parse().unwrap();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -19,13 +19,7 @@ use crate::{
 #[tokio::test]
 async fn one_connection_too_many_is_refused_until_another_ends() {
     let ca = Ca::new("shop.example");
-    let server = Server::start_limited(
-        &ca,
-        QuicLimits {
-            connections: 2,
-            ..QuicLimits::default()
-        },
-    );
+    let server = Server::start_limited(&ca, QuicLimits { connections: 2, ..QuicLimits::default() });
     let dialer = ca.dialer("/component/shop/cart");
     let first = dialer.connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
@@ -44,28 +38,15 @@ async fn one_connection_too_many_is_refused_until_another_ends() {
 #[tokio::test]
 async fn one_peer_cannot_take_every_connection() {
     let ca = Ca::new("shop.example");
-    let server = Server::start_limited(
-        &ca,
-        QuicLimits {
-            connections_per_peer: 1,
-            ..QuicLimits::default()
-        },
-    );
+    let server = Server::start_limited(&ca, QuicLimits { connections_per_peer: 1, ..QuicLimits::default() });
     let greedy = ca.dialer("/component/shop/greedy");
     let _first = greedy.connect(server.address, &server.id).await.unwrap();
     let held = server.connection().await;
     let second = greedy.connect(server.address, &server.id).await.unwrap();
-    assert_eq!(
-        soon(second.closed()).await,
-        ConnectionLost::Closed(CloseReason::TooManyConnections)
-    );
+    assert_eq!(soon(second.closed()).await, ConnectionLost::Closed(CloseReason::TooManyConnections));
     let outcome = server.outcome().await;
     assert!(matches!(&outcome, Err(HandshakeRefused::TooManyConnections(id)) if id.path() == "/component/shop/greedy"));
-    let _other = ca
-        .dialer("/component/shop/modest")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let _other = ca.dialer("/component/shop/modest").connect(server.address, &server.id).await.unwrap();
     server.connection().await;
     drop(held);
     let third = greedy.connect(server.address, &server.id).await.unwrap();
@@ -76,18 +57,8 @@ async fn one_peer_cannot_take_every_connection() {
 #[tokio::test]
 async fn calls_beyond_the_stream_limit_wait_for_one_that_ends() {
     let ca = Ca::new("shop.example");
-    let server = Server::start_limited(
-        &ca,
-        QuicLimits {
-            streams: 2,
-            ..QuicLimits::default()
-        },
-    );
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let server = Server::start_limited(&ca, QuicLimits { streams: 2, ..QuicLimits::default() });
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let mut calls = Vec::new();
     for _ in 0..2 {
@@ -113,11 +84,7 @@ async fn calls_beyond_the_stream_limit_wait_for_one_that_ends() {
 async fn there_are_no_datagrams_and_a_server_opens_no_streams() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.serve_next().await;
     assert!(call(&client, "echo", Bytes::new()).await.is_ok());
     assert_eq!(client.quinn().max_datagram_size(), None);
@@ -151,11 +118,7 @@ fn knock_once(server: SocketAddr) -> (SocketAddr, std::thread::JoinHandle<UdpSoc
 #[tokio::test]
 async fn a_client_that_falls_silent_in_its_handshake_gives_its_place_back() {
     let ca = Ca::new("shop.example");
-    let limits = QuicLimits {
-        connections: 2,
-        handshake_timeout: Duration::from_millis(100),
-        ..QuicLimits::default()
-    };
+    let limits = QuicLimits { connections: 2, handshake_timeout: Duration::from_millis(100), ..QuicLimits::default() };
     let server = Server::start_limited(&ca, limits);
     let (knocker, thread) = knock_once(server.address);
     let config = ca.leaf("/component/shop/cart").raw_client(ca.trust());
@@ -171,36 +134,21 @@ async fn a_client_that_falls_silent_in_its_handshake_gives_its_place_back() {
 async fn in_a_crowd_clients_prove_their_address_and_get_in() {
     let ca = Ca::new("shop.example");
     // The one handshake that may be under way is the crowd.
-    let server = Server::start_limited(
-        &ca,
-        QuicLimits {
-            handshakes: 1,
-            ..QuicLimits::default()
-        },
-    );
+    let server = Server::start_limited(&ca, QuicLimits { handshakes: 1, ..QuicLimits::default() });
     let dialer = ca.dialer("/component/shop/cart");
     for admitted in 1..=3 {
         let client = dialer.connect(server.address, &server.id).await.unwrap();
         server.serve_next().await;
         assert!(call(&client, "echo", Bytes::new()).await.is_ok());
         let attempts = server.listener.attempts();
-        assert_eq!(
-            (attempts.asked_for_proof, attempts.admitted, attempts.refused),
-            (admitted, admitted, 0)
-        );
+        assert_eq!((attempts.asked_for_proof, attempts.admitted, attempts.refused), (admitted, admitted, 0));
     }
 }
 
 #[tokio::test]
 async fn an_address_that_comes_too_often_is_refused() {
     let ca = Ca::new("shop.example");
-    let server = Server::start_limited(
-        &ca,
-        QuicLimits {
-            handshakes_per_second: 1,
-            ..QuicLimits::default()
-        },
-    );
+    let server = Server::start_limited(&ca, QuicLimits { handshakes_per_second: 1, ..QuicLimits::default() });
     let dialer = ca.dialer("/component/shop/cart");
     let mut refused = None;
     // Two enter as they are, two more with a proven address; each further second lets one in.
@@ -229,10 +177,7 @@ async fn a_draining_listener_keeps_its_connections_and_takes_no_more() {
     assert!(matches!(error, ConnectError::Busy(_)), "{error}");
     assert!(call(&client, "echo", Bytes::new()).await.is_ok());
     server.listener.close(CloseReason::Draining);
-    assert_eq!(
-        soon(client.closed()).await,
-        ConnectionLost::Closed(CloseReason::Draining)
-    );
+    assert_eq!(soon(client.closed()).await, ConnectionLost::Closed(CloseReason::Draining));
     assert!(server.listener.accept().await.is_none());
     drop(client);
     server.listener.wait_idle().await;
@@ -246,20 +191,8 @@ async fn a_closed_dialer_tells_its_peers_and_can_begin_anew() {
     let _client = dialer.connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     dialer.close(CloseReason::Draining);
-    assert_eq!(
-        soon(accepted.closed()).await,
-        ConnectionLost::Closed(CloseReason::Draining)
-    );
+    assert_eq!(soon(accepted.closed()).await, ConnectionLost::Closed(CloseReason::Draining));
     let error = dialer.connect(server.address, &server.id).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ConnectError::Failed {
-                source: ConnectionLost::ClosedHere,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ConnectError::Failed { source: ConnectionLost::ClosedHere, .. }), "{error}");
     dialer.connect(server.address, &server.id).await.unwrap();
 }

@@ -17,19 +17,12 @@ use crate::{
 async fn every_refusal_reaches_our_client_and_the_connection_stays_usable() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     server.serve_next().await;
     for refusal in Refusal::ALL {
         let refused = call(&client, refusal.name(), Bytes::from_static(b"params")).await;
         assert_eq!(refused, Err(StreamFailed::Refused(refusal)));
-        assert_eq!(
-            call(&client, "echo", Bytes::from_static(b"still here")).await.unwrap(),
-            "still here"
-        );
+        assert_eq!(call(&client, "echo", Bytes::from_static(b"still here")).await.unwrap(), "still here");
     }
 }
 
@@ -55,11 +48,7 @@ async fn a_plain_quic_client_sees_the_code() {
 async fn a_refusal_ends_a_large_upload_early() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let (mut send, _recv) = client.open().await.unwrap();
     // Far more than the stream window holds: without a refusal this never ends.
@@ -83,10 +72,7 @@ async fn malformed_and_oversized_calls_are_refused_by_name() {
     server.serve_next().await;
     for (bytes, refusal) in [
         // 25 bytes that announce 1 GiB.
-        (
-            &b"\0\x05a:b/c\x04echo\0\x80\x80\x80\x80\x04hello world"[..],
-            Refusal::TooLarge,
-        ),
+        (&b"\0\x05a:b/c\x04echo\0\x80\x80\x80\x80\x04hello world"[..], Refusal::TooLarge),
         (b"\0\x05a:b/c\x04echo\x01\0\0", Refusal::MalformedValue),
         (b"\0\x05a:b/c\x04echo\0\x05hi", Refusal::MalformedValue),
     ] {
@@ -94,9 +80,7 @@ async fn malformed_and_oversized_calls_are_refused_by_name() {
         send.write_all(bytes).await.unwrap();
         send.finish().unwrap();
         let error = recv.read_to_end(100).await.unwrap_err();
-        let quinn::ReadToEndError::Read(error) = error else {
-            panic!("{error}")
-        };
+        let quinn::ReadToEndError::Read(error) = error else { panic!("{error}") };
         assert_eq!(read_refusal(&error), Some(refusal), "{bytes:x?}");
     }
 }
@@ -105,22 +89,13 @@ async fn malformed_and_oversized_calls_are_refused_by_name() {
 async fn a_refusal_is_found_in_the_error_of_a_limited_reader() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     server.serve_next().await;
     let (mut send, recv) = client.open().await.unwrap();
-    write_invocation(&mut send, &header("not-ready"), Bytes::new())
-        .await
-        .unwrap();
+    write_invocation(&mut send, &header("not-ready"), Bytes::new()).await.unwrap();
     let mut reader = LimitedReader::frames(recv, FrameLimits::default());
     let error = reader.read_u8().await.unwrap_err();
-    assert_eq!(
-        StreamFailed::find(&error),
-        Some(StreamFailed::Refused(Refusal::NotReady))
-    );
+    assert_eq!(StreamFailed::find(&error), Some(StreamFailed::Refused(Refusal::NotReady)));
 }
 
 #[tokio::test]
@@ -131,9 +106,7 @@ async fn every_close_reason_reaches_the_client() {
     for reason in CloseReason::ALL {
         let client = dialer.connect(server.address, &server.id).await.unwrap();
         let (mut send, mut recv) = client.open().await.unwrap();
-        write_invocation(&mut send, &header("echo"), Bytes::new())
-            .await
-            .unwrap();
+        write_invocation(&mut send, &header("echo"), Bytes::new()).await.unwrap();
         server.connection().await.close(reason);
         let lost = ConnectionLost::Closed(reason);
         assert_eq!(next_chunk(&mut recv).await, Err(StreamFailed::Lost(lost.clone())));
@@ -147,22 +120,14 @@ async fn every_close_reason_reaches_the_client() {
 async fn a_dropped_stream_is_no_refusal() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let (mut send, mut recv) = client.open().await.unwrap();
-    write_invocation(&mut send, &header("echo"), Bytes::new())
-        .await
-        .unwrap();
+    write_invocation(&mut send, &header("echo"), Bytes::new()).await.unwrap();
     drop(accepted.accept().await.unwrap());
     assert_eq!(next_chunk(&mut recv).await, Ok(None));
     let (mut send, mut recv) = client.open().await.unwrap();
-    write_invocation(&mut send, &header("echo"), Bytes::new())
-        .await
-        .unwrap();
+    write_invocation(&mut send, &header("echo"), Bytes::new()).await.unwrap();
     let (mut theirs, _recv) = accepted.accept().await.unwrap();
     theirs.reset(VarInt::from_u32(77)).unwrap();
     assert_eq!(next_chunk(&mut recv).await, Err(StreamFailed::GivenUp { code: 77 }));

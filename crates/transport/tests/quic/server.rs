@@ -52,13 +52,7 @@ impl Server {
                 }
             }
         });
-        Self {
-            listener,
-            address,
-            id,
-            outcomes: Mutex::new(outcomes),
-            tasks,
-        }
+        Self { listener, address, id, outcomes: Mutex::new(outcomes), tasks }
     }
 
     /// The next handshake's outcome.
@@ -104,10 +98,7 @@ async fn answer(mut send: SendStream, mut recv: RecvStream) {
 }
 
 pub(crate) fn header(function: &str) -> Header {
-    Header {
-        instance: "acme:shop/orders@1.0.0".into(),
-        function: function.into(),
-    }
+    Header { instance: "acme:shop/orders@1.0.0".into(), function: function.into() }
 }
 
 /// Waits for what must happen by itself: without it, a test of something broken would hang.

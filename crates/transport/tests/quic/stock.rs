@@ -47,9 +47,8 @@ async fn a_refused_stock_client_fails_at_once_and_can_go_on() {
     server.serve_next().await;
     let client = wrpc_transport_quic::Client::from(connection);
     for (function, refused) in [("denied", true), ("echo", false)] {
-        let result: anyhow::Result<(u32,)> = client
-            .invoke_values_blocking((), "acme:shop/orders@1.0.0", function, (7_u32,), NO_PATHS)
-            .await;
+        let result: anyhow::Result<(u32,)> =
+            client.invoke_values_blocking((), "acme:shop/orders@1.0.0", function, (7_u32,), NO_PATHS).await;
         assert_eq!(result.is_err(), refused, "{result:?}");
     }
 }
@@ -72,30 +71,17 @@ impl<R: Send> ConnHandler<R, SendStream> for Quiet {
 
 impl StockServer {
     fn new() -> Self {
-        Self {
-            wrpc: wrpc_transport::Server::new(),
-        }
+        Self { wrpc: wrpc_transport::Server::new() }
     }
 
     /// Reads four bytes of one call's parameters; the error text where they do not come.
     async fn one_call(&self, send: SendStream, recv: RecvStream) -> Result<[u8; 4], String> {
-        let mut calls = std::pin::pin!(
-            self.wrpc
-                .serve("acme:shop/orders@1.0.0", "echo", Vec::new())
-                .await
-                .unwrap()
-        );
+        let mut calls = std::pin::pin!(self.wrpc.serve("acme:shop/orders@1.0.0", "echo", Vec::new()).await.unwrap());
         let recv = LimitedReader::invocation(recv, HeaderLimits::default(), FrameLimits::default());
-        self.wrpc
-            .accept(Oneshot::from((recv, send)))
-            .await
-            .map_err(|error| error.to_string())?;
+        self.wrpc.accept(Oneshot::from((recv, send))).await.map_err(|error| error.to_string())?;
         let ((), mut outgoing, mut incoming) = calls.next().await.unwrap().unwrap();
         let mut params = [0; 4];
-        incoming
-            .read_exact(&mut params)
-            .await
-            .map_err(|error| error.to_string())?;
+        incoming.read_exact(&mut params).await.map_err(|error| error.to_string())?;
         outgoing.write_all(&params).await.unwrap();
         Ok(params)
     }
@@ -105,11 +91,7 @@ impl StockServer {
 async fn our_client_can_call_a_stock_server() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let stock = StockServer::new();
     let serve = async {
@@ -118,9 +100,7 @@ async fn our_client_can_call_a_stock_server() {
     };
     let call = async {
         let (mut send, mut recv) = client.open().await.unwrap();
-        write_invocation(&mut send, &header("echo"), Bytes::from_static(b"four"))
-            .await
-            .unwrap();
+        write_invocation(&mut send, &header("echo"), Bytes::from_static(b"four")).await.unwrap();
         let mut frames = RootFrames::default();
         while let Some(chunk) = next_chunk(&mut recv).await.unwrap() {
             frames.push(chunk).unwrap();
@@ -146,16 +126,10 @@ fn peak_kib() -> u64 {
 async fn a_stock_server_behind_our_reader_survives_the_probe() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let (mut send, _recv) = client.open().await.unwrap();
-    send.write_all(&[b"\0\x16acme:shop/orders@1.0.0\x04echo", PROBE].concat())
-        .await
-        .unwrap();
+    send.write_all(&[b"\0\x16acme:shop/orders@1.0.0\x04echo", PROBE].concat()).await.unwrap();
     let (their_send, their_recv) = accepted.accept().await.unwrap();
     let served = soon(StockServer::new().one_call(their_send, their_recv)).await;
     assert!(served.is_err(), "{served:?}");
@@ -166,11 +140,7 @@ async fn a_stock_server_behind_our_reader_survives_the_probe() {
 async fn a_stock_client_behind_our_reader_survives_the_probe() {
     let ca = Ca::new("shop.example");
     let server = Server::start(&ca);
-    let client = ca
-        .dialer("/component/shop/cart")
-        .connect(server.address, &server.id)
-        .await
-        .unwrap();
+    let client = ca.dialer("/component/shop/cart").connect(server.address, &server.id).await.unwrap();
     let accepted = server.connection().await;
     let (send, recv) = client.open().await.unwrap();
     let recv = LimitedReader::frames(recv, FrameLimits::default());

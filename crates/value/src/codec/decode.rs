@@ -128,11 +128,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8], limits: &Limits) -> Self {
-        Self {
-            rest: bytes,
-            total: bytes.len(),
-            budget: Budget::new(limits),
-        }
+        Self { rest: bytes, total: bytes.len(), budget: Budget::new(limits) }
     }
 
     fn root(&mut self, ty: &Type) -> Result<Value, DecodeError> {
@@ -219,19 +215,13 @@ impl<'a> Reader<'a> {
         let found = self.unsigned(u32::BITS)?;
         match usize::try_from(found).ok().and_then(|position| cases.get(position)) {
             Some(case) => Ok((found, case)),
-            None => Err(self.malformed(Fault::Case {
-                of,
-                found,
-                cases: cases.len(),
-            })),
+            None => Err(self.malformed(Fault::Case { of, found, cases: cases.len() })),
         }
     }
 
     fn flags(&mut self, names: usize) -> Result<Vec<bool>, DecodeError> {
         let bytes = self.take(flags_width(names))?;
-        let mut bits = bytes
-            .iter()
-            .flat_map(|byte| (0..u8::BITS).map(move |bit| byte >> bit & 1 == 1));
+        let mut bits = bytes.iter().flat_map(|byte| (0..u8::BITS).map(move |bit| byte >> bit & 1 == 1));
         let flags = bits.by_ref().take(names).collect();
         if bits.any(|bit| bit) {
             return Err(self.malformed(Fault::Flag { names }));
@@ -317,9 +307,7 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((bytes, rest)) = self.rest.split_first_chunk() else {
-            return Err(DecodeError::Incomplete {
-                more: N.saturating_sub(self.rest.len()),
-            });
+            return Err(DecodeError::Incomplete { more: N.saturating_sub(self.rest.len()) });
         };
         self.rest = rest;
         Ok(*bytes)
@@ -327,9 +315,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let Some((bytes, rest)) = self.rest.split_at_checked(length) else {
-            return Err(DecodeError::Incomplete {
-                more: length.saturating_sub(self.rest.len()),
-            });
+            return Err(DecodeError::Incomplete { more: length.saturating_sub(self.rest.len()) });
         };
         self.rest = rest;
         Ok(bytes)
@@ -340,10 +326,7 @@ impl<'a> Reader<'a> {
     }
 
     fn malformed(&self, fault: Fault) -> DecodeError {
-        DecodeError::Malformed {
-            offset: self.offset(),
-            fault,
-        }
+        DecodeError::Malformed { offset: self.offset(), fault }
     }
 }
 
@@ -367,23 +350,10 @@ mod tests {
         let shape = Type::variant([("a", None), ("b", Some(Type::U8))]);
         let cases: &[(Type, &[u8], usize, Fault)] = &[
             (Type::Bool, &[2], 1, Fault::Tag { of: "bool", found: 2 }),
-            (
-                Type::option(Type::U8),
-                &[0xff],
-                1,
-                Fault::Tag {
-                    of: "option",
-                    found: 0xff,
-                },
-            ),
+            (Type::option(Type::U8), &[0xff], 1, Fault::Tag { of: "option", found: 0xff }),
             (Type::result(None, None), &[2], 1, Fault::Tag { of: "result", found: 2 }),
             (Type::U16, &[0xff, 0xff, 0x04], 3, Fault::Overflow { bits: 16 }),
-            (
-                Type::S32,
-                &[0x80, 0x80, 0x80, 0x80, 0x08],
-                5,
-                Fault::Overflow { bits: 32 },
-            ),
+            (Type::S32, &[0x80, 0x80, 0x80, 0x80, 0x08], 5, Fault::Overflow { bits: 32 }),
             (Type::U64, &[0x80; 11], 10, Fault::Overflow { bits: 64 }),
             (Type::String, &[2, 0xc3, 0x28], 3, Fault::Utf8 { of: "string" }),
             (Type::String, &[3, 0xed, 0xa0, 0x80], 4, Fault::Utf8 { of: "string" }),
@@ -391,53 +361,20 @@ mod tests {
             (Type::Char, &[0xed, 0xa0, 0x80], 3, Fault::Utf8 { of: "char" }),
             (Type::Char, &[0xc0, 0x80], 0, Fault::Utf8 { of: "char" }),
             (Type::Char, &[0xf4, 0x90, 0x80, 0x80], 4, Fault::Utf8 { of: "char" }),
-            (
-                shape,
-                &[2],
-                1,
-                Fault::Case {
-                    of: "variant",
-                    found: 2,
-                    cases: 2,
-                },
-            ),
-            (
-                Type::enumeration(["a"]),
-                &[0x80, 0x01],
-                2,
-                Fault::Case {
-                    of: "enum",
-                    found: 128,
-                    cases: 1,
-                },
-            ),
+            (shape, &[2], 1, Fault::Case { of: "variant", found: 2, cases: 2 }),
+            (Type::enumeration(["a"]), &[0x80, 0x01], 2, Fault::Case { of: "enum", found: 128, cases: 1 }),
             (Type::flags(["a", "b", "c"]), &[0x08], 1, Fault::Flag { names: 3 }),
-            (
-                Type::tuple([Type::U8, Type::Bool]),
-                &[7, 9],
-                2,
-                Fault::Tag { of: "bool", found: 9 },
-            ),
+            (Type::tuple([Type::U8, Type::Bool]), &[7, 9], 2, Fault::Tag { of: "bool", found: 9 }),
         ];
         for (ty, bytes, offset, fault) in cases {
-            assert_eq!(
-                one(ty, bytes),
-                Err(DecodeError::Malformed {
-                    offset: *offset,
-                    fault: *fault
-                }),
-                "{ty}"
-            );
+            assert_eq!(one(ty, bytes), Err(DecodeError::Malformed { offset: *offset, fault: *fault }), "{ty}");
         }
     }
 
     #[test]
     fn a_message_says_where_and_what() {
         let error = one(&Type::tuple([Type::U8, Type::Bool]), &[7, 9]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "malformed value at byte 2: the tag of a `bool` is 0 or 1, not 9"
-        );
+        assert_eq!(error.to_string(), "malformed value at byte 2: the tag of a `bool` is 0 or 1, not 9");
         let error = one(&Type::String, &GIB).unwrap_err();
         assert_eq!(error.to_string(), "the value is larger than 4194304 bytes");
     }
@@ -453,14 +390,8 @@ mod tests {
 
     #[test]
     fn a_length_within_the_limits_waits_for_its_bytes() {
-        assert_eq!(
-            one(&Type::Bytes, &[100, 1, 2]),
-            Err(DecodeError::Incomplete { more: 98 })
-        );
-        assert_eq!(
-            one(&Type::list(Type::F64), &[100, 1, 2]),
-            Err(DecodeError::Incomplete { more: 6 })
-        );
+        assert_eq!(one(&Type::Bytes, &[100, 1, 2]), Err(DecodeError::Incomplete { more: 98 }));
+        assert_eq!(one(&Type::list(Type::F64), &[100, 1, 2]), Err(DecodeError::Incomplete { more: 6 }));
     }
 
     #[test]
@@ -473,25 +404,13 @@ mod tests {
 
     #[test]
     fn elements_without_bytes_are_counted() {
-        let limits = Limits {
-            items: 1_000,
-            ..Limits::default()
-        };
+        let limits = Limits { items: 1_000, ..Limits::default() };
         let nothing = Type::list(Type::tuple([]));
-        assert_eq!(
-            decode([&nothing], &[0xe8, 0x07], &limits).map(|values| values.len()),
-            Ok(1)
-        );
-        assert_eq!(
-            decode([&nothing], &[0xe9, 0x07], &limits),
-            Err(too_large(Bound::Items, 1_000))
-        );
+        assert_eq!(decode([&nothing], &[0xe8, 0x07], &limits).map(|values| values.len()), Ok(1));
+        assert_eq!(decode([&nothing], &[0xe9, 0x07], &limits), Err(too_large(Bound::Items, 1_000)));
         // One byte of input for a type that doubles forty times.
         let vast = (0..40).fold(Type::tuple([]), |ty, _| Type::tuple([ty.clone(), ty]));
-        assert_eq!(
-            decode([&vast], &[], &Limits::default()),
-            Err(too_large(Bound::Items, 1_000_000))
-        );
+        assert_eq!(decode([&vast], &[], &Limits::default()), Err(too_large(Bound::Items, 1_000_000)));
     }
 
     #[test]
@@ -507,49 +426,25 @@ mod tests {
 
     #[test]
     fn bytes_after_the_last_value_are_refused() {
-        let function = FunctionType {
-            params: vec![("a".to_owned(), Type::U8)],
-            result: None,
-        };
+        let function = FunctionType { params: vec![("a".to_owned(), Type::U8)], result: None };
         let limits = Limits::default();
-        assert_eq!(
-            decode_params(&function, &[1, 2, 3], &limits),
-            Err(DecodeError::Trailing { extra: 2 })
-        );
-        assert_eq!(
-            decode_result(&function, &[0], &limits),
-            Err(DecodeError::Trailing { extra: 1 })
-        );
+        assert_eq!(decode_params(&function, &[1, 2, 3], &limits), Err(DecodeError::Trailing { extra: 2 }));
+        assert_eq!(decode_result(&function, &[0], &limits), Err(DecodeError::Trailing { extra: 1 }));
         assert_eq!(decode_result(&function, &[], &limits), Ok(None));
     }
 
     #[test]
     fn more_bytes_than_the_limit_are_refused_unread() {
-        let limits = Limits {
-            bytes: 3,
-            ..Limits::default()
-        };
-        assert_eq!(
-            decode([&Type::Bool], &[1, 0, 0, 0], &limits),
-            Err(too_large(Bound::Bytes, 3))
-        );
-        assert_eq!(
-            decode([&Type::String], &[3, b'a'], &limits),
-            Err(too_large(Bound::Bytes, 3))
-        );
-        assert_eq!(
-            decode([&Type::String], &[2, b'a', b'b'], &limits),
-            Ok(vec![Value::String("ab".to_owned())])
-        );
+        let limits = Limits { bytes: 3, ..Limits::default() };
+        assert_eq!(decode([&Type::Bool], &[1, 0, 0, 0], &limits), Err(too_large(Bound::Bytes, 3)));
+        assert_eq!(decode([&Type::String], &[3, b'a'], &limits), Err(too_large(Bound::Bytes, 3)));
+        assert_eq!(decode([&Type::String], &[2, b'a', b'b'], &limits), Ok(vec![Value::String("ab".to_owned())]));
     }
 
     #[test]
     fn flags_have_at_least_one_byte() {
         assert_eq!(one(&Type::flags::<&str>([]), &[0]), Ok(Value::Flags(Vec::new())));
-        let unnamed = DecodeError::Malformed {
-            offset: 1,
-            fault: Fault::Flag { names: 0 },
-        };
+        let unnamed = DecodeError::Malformed { offset: 1, fault: Fault::Flag { names: 0 } };
         assert_eq!(one(&Type::flags::<&str>([]), &[1]), Err(unnamed));
     }
 }

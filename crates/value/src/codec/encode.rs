@@ -15,10 +15,7 @@ pub struct EncodeError {
 
 impl EncodeError {
     fn new(problem: String) -> Self {
-        Self {
-            place: Place::default(),
-            problem,
-        }
+        Self { place: Place::default(), problem }
     }
 
     fn mismatch(ty: &Type, value: &Value) -> Self {
@@ -65,14 +62,8 @@ pub fn encode_result(function: &FunctionType, value: Option<&Value>, out: &mut V
     match (value, &function.result) {
         (Some(value), Some(ty)) => encode(value, ty, out),
         (None, None) => Ok(()),
-        (Some(value), None) => Err(EncodeError::new(format!(
-            "expected no result, found a `{}`",
-            value.kind()
-        ))),
-        (None, Some(ty)) => Err(EncodeError::new(format!(
-            "expected a result `{}`, found none",
-            Shortened(ty)
-        ))),
+        (Some(value), None) => Err(EncodeError::new(format!("expected no result, found a `{}`", value.kind()))),
+        (None, Some(ty)) => Err(EncodeError::new(format!("expected a result `{}`, found none", Shortened(ty)))),
     }
 }
 
@@ -146,19 +137,11 @@ fn write_scalar(value: &Value, ty: &Type, out: &mut Vec<u8>) -> Result<(), Encod
         (Type::S32, Value::S32(value)) => write_signed(i64::from(*value), out),
         (Type::S64, Value::S64(value)) => write_signed(*value, out),
         (Type::F32, Value::F32(value)) => {
-            let canonical = if value.is_nan() {
-                CANONICAL_NAN_F32
-            } else {
-                value.to_bits()
-            };
+            let canonical = if value.is_nan() { CANONICAL_NAN_F32 } else { value.to_bits() };
             out.extend_from_slice(&canonical.to_le_bytes());
         }
         (Type::F64, Value::F64(value)) => {
-            let canonical = if value.is_nan() {
-                CANONICAL_NAN_F64
-            } else {
-                value.to_bits()
-            };
+            let canonical = if value.is_nan() { CANONICAL_NAN_F64 } else { value.to_bits() };
             out.extend_from_slice(&canonical.to_le_bytes());
         }
         (Type::Char, Value::Char(value)) => out.extend_from_slice(value.encode_utf8(&mut [0; 4]).as_bytes()),
@@ -200,14 +183,8 @@ fn write_payload(value: Option<&Value>, ty: Option<&Type>, out: &mut Vec<u8>) ->
     match (value, ty) {
         (Some(value), Some(ty)) => write(value, ty, out),
         (None, None) => Ok(()),
-        (Some(value), None) => Err(EncodeError::new(format!(
-            "expected no payload, found a `{}`",
-            value.kind()
-        ))),
-        (None, Some(ty)) => Err(EncodeError::new(format!(
-            "expected a payload `{}`, found none",
-            Shortened(ty)
-        ))),
+        (Some(value), None) => Err(EncodeError::new(format!("expected no payload, found a `{}`", value.kind()))),
+        (None, Some(ty)) => Err(EncodeError::new(format!("expected a payload `{}`, found none", Shortened(ty)))),
     }
 }
 
@@ -220,10 +197,7 @@ fn write_case<'t, T>(position: u32, cases: &'t [T], out: &mut Vec<u8>) -> Result
 
 fn write_flags(bits: &[bool], out: &mut Vec<u8>) {
     let end = out.len() + flags_width(bits.len());
-    out.extend(
-        bits.chunks(8)
-            .map(|chunk| chunk.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))),
-    );
+    out.extend(bits.chunks(8).map(|chunk| chunk.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))));
     out.resize(end, 0);
 }
 
@@ -266,10 +240,7 @@ mod tests {
         let good = Value::Record(vec![Value::U32(1), Value::String("a".to_owned())]);
         let bad = Value::Record(vec![Value::U64(1), Value::String("a".to_owned())]);
         let value = Value::Record(vec![Value::U8(1), Value::List(vec![good, bad])]);
-        assert_eq!(
-            refusal(&value, &order),
-            "cannot encode at `/lines/1/price`: expected `u32`, found a `u64`"
-        );
+        assert_eq!(refusal(&value, &order), "cannot encode at `/lines/1/price`: expected `u32`, found a `u64`");
     }
 
     #[test]
@@ -277,36 +248,16 @@ mod tests {
         let shape = Type::variant([("a", None), ("b", Some(Type::U8))]);
         let boxed = |value| Some(Box::new(value));
         for (value, ty, message) in [
-            (
-                Value::Enum(2),
-                Type::enumeration(["a", "b"]),
-                "cannot encode: there is no case 2 among 2",
-            ),
-            (
-                Value::Variant(7, None),
-                shape.clone(),
-                "cannot encode: there is no case 7 among 2",
-            ),
+            (Value::Enum(2), Type::enumeration(["a", "b"]), "cannot encode: there is no case 2 among 2"),
+            (Value::Variant(7, None), shape.clone(), "cannot encode: there is no case 7 among 2"),
             (
                 Value::Variant(0, boxed(Value::U8(1))),
                 shape.clone(),
                 "cannot encode at `/a`: expected no payload, found a `u8`",
             ),
-            (
-                Value::Variant(1, None),
-                shape,
-                "cannot encode at `/b`: expected a payload `u8`, found none",
-            ),
-            (
-                Value::Flags(vec![true]),
-                Type::flags(["a", "b"]),
-                "cannot encode: expected 2 flags, found 1",
-            ),
-            (
-                Value::Tuple(vec![]),
-                Type::tuple([Type::U8]),
-                "cannot encode: expected 1 elements, found 0",
-            ),
+            (Value::Variant(1, None), shape, "cannot encode at `/b`: expected a payload `u8`, found none"),
+            (Value::Flags(vec![true]), Type::flags(["a", "b"]), "cannot encode: expected 2 flags, found 1"),
+            (Value::Tuple(vec![]), Type::tuple([Type::U8]), "cannot encode: expected 1 elements, found 0"),
             (
                 Value::Result(Ok(None)),
                 Type::result(Some(Type::U8), None),
@@ -323,20 +274,14 @@ mod tests {
             params: vec![("a".to_owned(), Type::U8), ("b".to_owned(), Type::Bool)],
             result: Some(Type::U8),
         };
-        let nothing = FunctionType {
-            params: Vec::new(),
-            result: None,
-        };
+        let nothing = FunctionType { params: Vec::new(), result: None };
         let mut out = Vec::new();
         encode_params(&function, &[Value::U8(5), Value::Bool(true)], &mut out).unwrap();
         encode_result(&function, Some(&Value::U8(9)), &mut out).unwrap();
         encode_result(&nothing, None, &mut out).unwrap();
         assert_eq!(out, [5, 1, 9]);
         let error = encode_params(&function, &[Value::U8(5), Value::U8(1)], &mut out).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot encode at `/b`: expected `bool`, found a `u8`"
-        );
+        assert_eq!(error.to_string(), "cannot encode at `/b`: expected `bool`, found a `u8`");
         assert!(encode_params(&function, &[Value::U8(5)], &mut out).is_err());
         assert!(encode_result(&function, None, &mut out).is_err());
         assert!(encode_result(&nothing, Some(&Value::U8(1)), &mut out).is_err());

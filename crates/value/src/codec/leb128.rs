@@ -48,11 +48,7 @@ pub(super) struct Unsigned {
 
 impl Unsigned {
     pub(super) const fn new(bits: u32) -> Self {
-        Self {
-            value: 0,
-            shift: 0,
-            bits,
-        }
+        Self { value: 0, shift: 0, bits }
     }
 
     pub(super) fn push(&mut self, byte: u8) -> Step<u64> {
@@ -79,11 +75,7 @@ pub(super) struct Signed {
 
 impl Signed {
     pub(super) const fn new(bits: u32) -> Self {
-        Self {
-            value: 0,
-            shift: 0,
-            bits,
-        }
+        Self { value: 0, shift: 0, bits }
     }
 
     pub(super) fn push(&mut self, byte: u8) -> Step<i64> {
@@ -115,20 +107,12 @@ mod tests {
 
     fn read_unsigned(bits: u32, bytes: &[u8]) -> Step<u64> {
         let mut integer = Unsigned::new(bits);
-        bytes
-            .iter()
-            .map(|byte| integer.push(*byte))
-            .find(|step| *step != Step::More)
-            .unwrap_or(Step::More)
+        bytes.iter().map(|byte| integer.push(*byte)).find(|step| *step != Step::More).unwrap_or(Step::More)
     }
 
     fn read_signed(bits: u32, bytes: &[u8]) -> Step<i64> {
         let mut integer = Signed::new(bits);
-        bytes
-            .iter()
-            .map(|byte| integer.push(*byte))
-            .find(|step| *step != Step::More)
-            .unwrap_or(Step::More)
+        bytes.iter().map(|byte| integer.push(*byte)).find(|step| *step != Step::More).unwrap_or(Step::More)
     }
 
     #[test]
@@ -169,14 +153,8 @@ mod tests {
             write_signed(value, &mut bytes);
             assert_eq!(read_signed(bits, &bytes), Step::Overflow, "{value} of {bits}");
         }
-        assert_eq!(
-            read_unsigned(64, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]),
-            Step::Overflow
-        );
-        assert_eq!(
-            read_signed(64, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01]),
-            Step::Overflow
-        );
+        assert_eq!(read_unsigned(64, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]), Step::Overflow);
+        assert_eq!(read_signed(64, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01]), Step::Overflow);
     }
 
     #[test]

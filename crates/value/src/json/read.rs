@@ -70,10 +70,7 @@ impl<'a> Reader<'a> {
         let budget = Budget::new(limits);
         budget.reach(text.len())?;
         let levels = budget.depth();
-        let mut reader = Self {
-            text: Text::new(text)?,
-            budget,
-        };
+        let mut reader = Self { text: Text::new(text)?, budget };
         let value = read(&mut reader, levels)?;
         reader.text.finish()?;
         Ok(value)
@@ -174,10 +171,7 @@ impl<'a> Reader<'a> {
             more = self.text.more(b']')?;
         }
         if more {
-            return Err(JsonError::mismatch(
-                wit,
-                format!("an array of more than {}", values.len()),
-            ));
+            return Err(JsonError::mismatch(wit, format!("an array of more than {}", values.len())));
         }
         Ok(values)
     }
@@ -187,11 +181,7 @@ impl<'a> Reader<'a> {
         let mut more = self.text.open(b']');
         while more {
             let token = self.text.token()?;
-            let byte = if let Token::Number(number) = token {
-                integer(number)
-            } else {
-                None
-            };
+            let byte = if let Token::Number(number) = token { integer(number) } else { None };
             let byte = byte.ok_or_else(|| JsonError::mismatch(&Type::U8, token.describe()).at(bytes.len()))?;
             bytes.push(byte);
             more = self.text.more(b']')?;
@@ -208,11 +198,7 @@ impl<'a> Reader<'a> {
             }
             let token = self.text.token()?;
             let known = |text: &str| flags.names.iter().position(|name| name == text);
-            let set = if let Token::String(text) = &token {
-                known(text)
-            } else {
-                None
-            };
+            let set = if let Token::String(text) = &token { known(text) } else { None };
             match set.and_then(|set| bits.get_mut(set)) {
                 None => return Err(JsonError::mismatch(ty, token.describe()).at(position)),
                 Some(true) => {
@@ -287,9 +273,7 @@ impl<'a> Reader<'a> {
         };
         let payload = match payload {
             Some(payload) => payload,
-            None => self
-                .late_payload(place, payload_type, levels)
-                .map_err(|error| error.within("val"))?,
+            None => self.late_payload(place, payload_type, levels).map_err(|error| error.within("val"))?,
         };
         Ok(Value::Variant(position, payload))
     }
@@ -335,9 +319,7 @@ impl<'a> Reader<'a> {
         }
         let value = match &*self.text.key()? {
             "ok" => Ok(self.arm(arms.ok.as_ref(), levels).map_err(|error| error.within("ok"))?),
-            "err" => Err(self
-                .arm(arms.err.as_ref(), levels)
-                .map_err(|error| error.within("err"))?),
+            "err" => Err(self.arm(arms.err.as_ref(), levels).map_err(|error| error.within("err"))?),
             _ => return Err(refusal()),
         };
         if self.text.more(b'}')? {

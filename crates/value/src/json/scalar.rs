@@ -24,27 +24,19 @@ pub(super) fn scalar(ty: &Type, token: Token<'_>) -> Result<Value, JsonError> {
         (Type::S64, Token::Number(number)) => integer(*number).map(Value::S64),
         (Type::U64, Token::String(text)) => decimal(text).map(Value::U64),
         (Type::S64, Token::String(text)) => decimal(text).map(Value::S64),
-        (Type::F32, Token::Number(number)) => number
-            .text
-            .parse()
-            .ok()
-            .filter(|value: &f32| value.is_finite())
-            .map(Value::F32),
-        (Type::F64, Token::Number(number)) => number
-            .text
-            .parse()
-            .ok()
-            .filter(|value: &f64| value.is_finite())
-            .map(Value::F64),
+        (Type::F32, Token::Number(number)) => {
+            number.text.parse().ok().filter(|value: &f32| value.is_finite()).map(Value::F32)
+        }
+        (Type::F64, Token::Number(number)) => {
+            number.text.parse().ok().filter(|value: &f64| value.is_finite()).map(Value::F64)
+        }
         (Type::F32, Token::String(text)) => special(text).map(|[value, _]| value),
         (Type::F64, Token::String(text)) => special(text).map(|[_, value]| value),
         (Type::Char, Token::String(text)) => only_char(text).map(Value::Char),
         (Type::Bytes, Token::String(text)) => Some(bytes(text)?),
         (Type::Enum(names), Token::String(text)) => {
             let position = names.cases.iter().position(|name| name == text);
-            position
-                .and_then(|position| u32::try_from(position).ok())
-                .map(Value::Enum)
+            position.and_then(|position| u32::try_from(position).ok()).map(Value::Enum)
         }
         (Type::String, Token::String(_)) => {
             let Token::String(text) = token else {
@@ -83,11 +75,7 @@ pub(super) fn scalar(ty: &Type, token: Token<'_>) -> Result<Value, JsonError> {
 
 /// A number that is written as an integer of its type: `-0` is none.
 pub(super) fn integer<T: FromStr>(number: Number<'_>) -> Option<T> {
-    if number.whole && number.text != "-0" {
-        number.text.parse().ok()
-    } else {
-        None
-    }
+    if number.whole && number.text != "-0" { number.text.parse().ok() } else { None }
 }
 
 /// An integer as its decimal string: no `+`, no leading zero, no `-0`.
@@ -123,10 +111,7 @@ fn bytes(text: &str) -> Result<Value, JsonError> {
             if let Some(first) = reason.get_mut(..1) {
                 first.make_ascii_lowercase();
             }
-            Err(JsonError::mismatch(
-                &Type::Bytes,
-                format!("a string that is not base64 ({reason})"),
-            ))
+            Err(JsonError::mismatch(&Type::Bytes, format!("a string that is not base64 ({reason})")))
         }
     }
 }

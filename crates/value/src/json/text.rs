@@ -171,11 +171,7 @@ impl<'a> Text<'a> {
 
     fn digits(&mut self) -> Result<usize, JsonError> {
         let digits = self.advance(|byte| byte.is_ascii_digit());
-        if digits == 0 {
-            Err(self.problem("expected a digit"))
-        } else {
-            Ok(digits)
-        }
+        if digits == 0 { Err(self.problem("expected a digit")) } else { Ok(digits) }
     }
 
     /// A string from its opening quote; borrowed where it has no escape.
@@ -247,10 +243,7 @@ impl<'a> Text<'a> {
     }
 
     fn hex(&mut self) -> Result<u16, JsonError> {
-        let digits = self
-            .rest()
-            .get(..4)
-            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = self.rest().get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
         let Some(number) = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) else {
             return Err(self.problem("expected four hexadecimal digits"));

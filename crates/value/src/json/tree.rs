@@ -21,10 +21,7 @@ pub fn parse_json(text: &[u8], limits: &Limits) -> Result<Json, JsonError> {
     let budget = Budget::new(limits);
     budget.reach(text.len())?;
     let levels = budget.depth().saturating_add(2);
-    let mut parser = Parser {
-        text: Text::new(text)?,
-        budget,
-    };
+    let mut parser = Parser { text: Text::new(text)?, budget };
     let json = parser.value(levels)?;
     parser.text.finish()?;
     Ok(json)

@@ -38,9 +38,7 @@ pub fn result_to_json(
     rules: &JsonRules,
     out: &mut Vec<u8>,
 ) -> Result<(), JsonError> {
-    all_or_nothing(out, |out| {
-        Writer { rules, out }.payload(value, function.result.as_ref())
-    })
+    all_or_nothing(out, |out| Writer { rules, out }.payload(value, function.result.as_ref()))
 }
 
 fn all_or_nothing(
@@ -84,10 +82,10 @@ impl Writer<'_> {
             }
             (Type::Option(payload_type), Value::Option(Some(payload))) => self.value(payload, payload_type),
             (Type::Result(arms), Value::Result(result)) => self.result(result, &arms.ok, &arms.err),
-            (Type::Flags(flags), Value::Flags(bits)) if flags.names.len() == bits.len() => self.sequence(
-                flags.names.iter().zip(bits).filter(|(_, set)| **set),
-                |writer, (name, _)| writer.plain(name),
-            ),
+            (Type::Flags(flags), Value::Flags(bits)) if flags.names.len() == bits.len() => self
+                .sequence(flags.names.iter().zip(bits).filter(|(_, set)| **set), |writer, (name, _)| {
+                    writer.plain(name)
+                }),
             (ty, value) => self.scalar(value, ty),
         }
     }
@@ -205,10 +203,7 @@ impl Writer<'_> {
     /// An object without the fields that are `none`.
     fn fields(&mut self, fields: &[(String, Type)], values: &[Value]) -> Result<(), JsonError> {
         if fields.len() != values.len() {
-            return Err(JsonError::mismatch(
-                &format_args!("{} fields", fields.len()),
-                values.len().to_string(),
-            ));
+            return Err(JsonError::mismatch(&format_args!("{} fields", fields.len()), values.len().to_string()));
         }
         let mut before = b'{';
         for ((name, ty), value) in fields.iter().zip(values) {
@@ -250,8 +245,7 @@ impl Writer<'_> {
             Err(payload) => (b"{\"err\":", "err", payload, err),
         };
         self.out.extend_from_slice(open);
-        self.payload(payload.as_deref(), ty.as_ref())
-            .map_err(|error| error.within(key))?;
+        self.payload(payload.as_deref(), ty.as_ref()).map_err(|error| error.within(key))?;
         self.out.push(b'}');
         Ok(())
     }

@@ -17,11 +17,7 @@ const LARGEST: usize = 10_000;
 
 /// The name of a package.
 pub(super) fn package_name(resolve: &Resolve, package: PackageId) -> String {
-    resolve
-        .packages
-        .get(package)
-        .map(|package| package.name.to_string())
-        .unwrap_or_default()
+    resolve.packages.get(package).map(|package| package.name.to_string()).unwrap_or_default()
 }
 
 /// The interfaces of interest.
@@ -30,11 +26,7 @@ pub(super) fn interfaces(resolve: &Resolve, package: PackageId) -> Vec<Interface
     let Some(package) = resolve.packages.get(package) else {
         return Vec::new();
     };
-    let mut found = Found {
-        resolve,
-        types,
-        interfaces: Vec::new(),
-    };
+    let mut found = Found { resolve, types, interfaces: Vec::new() };
     for world in package.worlds.values() {
         let Some(world) = resolve.worlds.get(*world) else {
             continue;
@@ -74,33 +66,18 @@ impl Found<'_> {
         let Some(interface) = self.resolve.interfaces.get(id) else {
             return;
         };
-        let name = name
-            .map(str::to_owned)
-            .or_else(|| self.resolve.id_of(id))
-            .unwrap_or_default();
+        let name = name.map(str::to_owned).or_else(|| self.resolve.id_of(id)).unwrap_or_default();
         if self.interfaces.iter().any(|known| known.name == name) {
             return;
         }
-        let functions = interface
-            .functions
-            .values()
-            .map(|function| self.types.function(function))
-            .collect();
-        self.interfaces.push(Interface {
-            name,
-            docs: interface.docs.contents.clone(),
-            functions,
-        });
+        let functions = interface.functions.values().map(|function| self.types.function(function)).collect();
+        self.interfaces.push(Interface { name, docs: interface.docs.contents.clone(), functions });
     }
 
     /// A function that a world exports itself belongs to the instance without a name.
     fn root_function(&mut self, function: Function) {
         let Some(root) = self.interfaces.iter_mut().find(|interface| interface.name.is_empty()) else {
-            self.interfaces.push(Interface {
-                name: String::new(),
-                docs: None,
-                functions: vec![function],
-            });
+            self.interfaces.push(Interface { name: String::new(), docs: None, functions: vec![function] });
             return;
         };
         match root.functions.iter_mut().find(|known| known.name == function.name) {
@@ -147,27 +124,18 @@ impl Types {
             Ok(ty) => FunctionKind::Typed(ty),
             Err(reason) => FunctionKind::Opaque(reason),
         };
-        Function {
-            name: wrpc_name(function),
-            kind,
-            docs: function.docs.contents.clone(),
-        }
+        Function { name: wrpc_name(function), kind, docs: function.docs.contents.clone() }
     }
 
     fn function_type(&self, function: &wit_parser::Function) -> Result<FunctionType, String> {
         let mut params = Vec::with_capacity(function.params.len());
         for param in &function.params {
-            let compiled = self
-                .get(&param.ty)
-                .map_err(|reason| format!("parameter `{}` is {reason}", param.name))?;
+            let compiled = self.get(&param.ty).map_err(|reason| format!("parameter `{}` is {reason}", param.name))?;
             params.push((param.name.clone(), compiled.ty));
         }
         let result = function.result.as_ref().map(|ty| self.get(ty)).transpose();
         let result = result.map_err(|reason| format!("the result is {reason}"))?;
-        Ok(FunctionType {
-            params,
-            result: result.map(|compiled| compiled.ty),
-        })
+        Ok(FunctionType { params, result: result.map(|compiled| compiled.ty) })
     }
 
     fn get(&self, ty: &Parsed) -> Result<Compiled, Unreadable> {
@@ -188,10 +156,8 @@ impl Types {
             Parsed::ErrorContext => return Err("or holds an error-context".into()),
             Parsed::Id(id) => {
                 let known = self.0.get(id.index()).filter(|(known, _)| known == id);
-                return known.map_or_else(
-                    || Err("or holds an unresolved type".into()),
-                    |(_, compiled)| compiled.clone(),
-                );
+                return known
+                    .map_or_else(|| Err("or holds an unresolved type".into()), |(_, compiled)| compiled.clone());
             }
         }))
     }
@@ -209,16 +175,12 @@ impl Types {
             TypeDefKind::Record(record) => {
                 let fields = record.fields.iter();
                 let fields = fields.map(|field| Ok((field.name.clone(), size.add(self.get(&field.ty)?))));
-                Type::Record(Arc::new(Record {
-                    fields: fields.collect::<Result<_, Unreadable>>()?,
-                }))
+                Type::Record(Arc::new(Record { fields: fields.collect::<Result<_, Unreadable>>()? }))
             }
             TypeDefKind::Variant(variant) => {
                 let cases = variant.cases.iter();
                 let cases = cases.map(|case| Ok((case.name.clone(), self.optional(case.ty.as_ref(), &mut size)?)));
-                Type::Variant(Arc::new(Variant {
-                    cases: cases.collect::<Result<_, Unreadable>>()?,
-                }))
+                Type::Variant(Arc::new(Variant { cases: cases.collect::<Result<_, Unreadable>>()? }))
             }
             TypeDefKind::Result(result) => {
                 let ok = self.optional(result.ok.as_ref(), &mut size)?;

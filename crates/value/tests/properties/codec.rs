@@ -128,11 +128,7 @@ proptest! {
 
 #[test]
 fn two_equal_types_have_no_difference_and_two_others_have_one() {
-    let config = ProptestConfig {
-        cases: 1_000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(a in any_type(), b in any_type())| {
         prop_assert_eq!(a.difference(&a.clone()), None);
         prop_assert_eq!(a.difference(&b).is_none(), a == b);
@@ -144,16 +140,10 @@ fn two_equal_types_have_no_difference_and_two_others_have_one() {
 fn a_type_reads_as_the_wit_it_was_compiled_from() {
     use portcullis_value::{Wit, WitSource};
 
-    let config = ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     let anonymous = any_type().prop_filter("WIT names it or has no text for it", |ty| {
         let text = ty.to_string();
-        !["record", "variant", "enum", "flags", "tuple<>"]
-            .iter()
-            .any(|word| text.contains(word))
+        !["record", "variant", "enum", "flags", "tuple<>"].iter().any(|word| text.contains(word))
     });
     proptest!(config, |(ty in anonymous)| {
         let text = format!("package a:b; interface i {{ f: func(p: {ty}) -> {ty}; }}");

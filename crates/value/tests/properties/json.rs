@@ -13,10 +13,7 @@ use crate::typed::{any_text, any_type, any_typed, shown};
 
 /// JSON holds more values than the WIT value it stands for: a case and its payload are two.
 fn ample() -> Limits {
-    Limits {
-        depth: 200,
-        ..Limits::default()
-    }
+    Limits { depth: 200, ..Limits::default() }
 }
 
 fn any_rules() -> impl Strategy<Value = JsonRules> {
@@ -31,32 +28,14 @@ fn any_json() -> impl Strategy<Value = Json> {
         any::<i64>().prop_map(Json::from),
         any::<f64>().prop_map(Json::from),
         any_text().prop_map(Json::from),
-        prop_oneof![
-            Just("val"),
-            Just("tag"),
-            Just("n0"),
-            Just("NaN"),
-            Just("12"),
-            Just("aGk=")
-        ]
-        .prop_map(Json::from),
+        prop_oneof![Just("val"), Just("tag"), Just("n0"), Just("NaN"), Just("12"), Just("aGk=")].prop_map(Json::from),
     ];
-    let key = prop_oneof![
-        Just("val"),
-        Just("tag"),
-        Just("ok"),
-        Just("err"),
-        Just("a-name"),
-        Just("n0"),
-        Just("é\"\n")
-    ];
+    let key = prop_oneof![Just("val"), Just("tag"), Just("ok"), Just("err"), Just("a-name"), Just("n0"), Just("é\"\n")];
     leaf.prop_recursive(4, 30, 5, move |inner| {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(Json::from),
-            vec((key.clone(), inner), 0..4).prop_map(|members| members
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect()),
+            vec((key.clone(), inner), 0..4)
+                .prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         ]
     })
 }

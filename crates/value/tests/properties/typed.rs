@@ -59,47 +59,30 @@ pub(crate) fn any_value(ty: &Type) -> BoxedStrategy<Value> {
         Type::U8 => any::<u8>().prop_map(Value::U8).boxed(),
         Type::U16 => any::<u16>().prop_map(Value::U16).boxed(),
         Type::U32 => any::<u32>().prop_map(Value::U32).boxed(),
-        Type::U64 => (any::<u64>(), 0..64u32)
-            .prop_map(|(bits, shift)| Value::U64(bits >> shift))
-            .boxed(),
+        Type::U64 => (any::<u64>(), 0..64u32).prop_map(|(bits, shift)| Value::U64(bits >> shift)).boxed(),
         Type::S8 => any::<i8>().prop_map(Value::S8).boxed(),
         Type::S16 => any::<i16>().prop_map(Value::S16).boxed(),
         Type::S32 => any::<i32>().prop_map(Value::S32).boxed(),
-        Type::S64 => (any::<i64>(), 0..64u32)
-            .prop_map(|(bits, shift)| Value::S64(bits >> shift))
-            .boxed(),
+        Type::S64 => (any::<i64>(), 0..64u32).prop_map(|(bits, shift)| Value::S64(bits >> shift)).boxed(),
         Type::F32 => any::<u32>().prop_map(|bits| Value::F32(f32::from_bits(bits))).boxed(),
         Type::F64 => any::<u64>().prop_map(|bits| Value::F64(f64::from_bits(bits))).boxed(),
         Type::Char => any::<char>().prop_map(Value::Char).boxed(),
         Type::String => any_text().prop_map(Value::String).boxed(),
-        Type::Bytes => vec(any::<u8>(), few(40))
-            .prop_map(|bytes| Value::Bytes(Bytes::from(bytes)))
-            .boxed(),
+        Type::Bytes => vec(any::<u8>(), few(40)).prop_map(|bytes| Value::Bytes(Bytes::from(bytes))).boxed(),
         Type::List(element) => vec(any_value(element), few(4)).prop_map(Value::List).boxed(),
-        Type::Tuple(types) => types
-            .iter()
-            .map(any_value)
-            .collect::<Vec<_>>()
-            .prop_map(Value::Tuple)
-            .boxed(),
+        Type::Tuple(types) => types.iter().map(any_value).collect::<Vec<_>>().prop_map(Value::Tuple).boxed(),
         Type::Record(record) => {
             let fields = record.fields.iter().map(|(_, ty)| any_value(ty)).collect::<Vec<_>>();
             fields.prop_map(Value::Record).boxed()
         }
         Type::Variant(variant) => {
             let cases = variant.cases.iter().zip(0u32..).map(|((_, ty), position)| {
-                any_payload(ty.as_ref())
-                    .prop_map(move |payload| Value::Variant(position, payload))
-                    .boxed()
+                any_payload(ty.as_ref()).prop_map(move |payload| Value::Variant(position, payload)).boxed()
             });
             proptest::strategy::Union::new(cases).boxed()
         }
-        Type::Enum(names) => (0..u32::try_from(names.cases.len()).unwrap())
-            .prop_map(Value::Enum)
-            .boxed(),
-        Type::Option(payload) => option::of(any_value(payload).prop_map(Box::new))
-            .prop_map(Value::Option)
-            .boxed(),
+        Type::Enum(names) => (0..u32::try_from(names.cases.len()).unwrap()).prop_map(Value::Enum).boxed(),
+        Type::Option(payload) => option::of(any_value(payload).prop_map(Box::new)).prop_map(Value::Option).boxed(),
         Type::Result(arms) => {
             let ok = any_payload(arms.ok.as_ref()).prop_map(|payload| Value::Result(Ok(payload)));
             let err = any_payload(arms.err.as_ref()).prop_map(|payload| Value::Result(Err(payload)));
@@ -117,14 +100,7 @@ fn any_payload(ty: Option<&Type>) -> BoxedStrategy<Option<Box<Value>>> {
 }
 
 pub(crate) fn any_text() -> impl Strategy<Value = String> {
-    let awkward = prop_oneof![
-        Just('"'),
-        Just('\\'),
-        Just('\0'),
-        Just('\u{1f}'),
-        Just('\u{7f}'),
-        Just('\u{2028}')
-    ];
+    let awkward = prop_oneof![Just('"'), Just('\\'), Just('\0'), Just('\u{1f}'), Just('\u{7f}'), Just('\u{2028}')];
     vec(prop_oneof![4 => any::<char>(), 1 => awkward], few(12)).prop_map(String::from_iter)
 }
 

@@ -55,9 +55,8 @@ fn document(guest: &Guest) -> Json {
         .iter()
         .map(|import| {
             let functions = import.functions.iter();
-            let functions: Vec<Json> = functions
-                .map(|function| json!({ "name": function.name, "type": function.ty.to_string() }))
-                .collect();
+            let functions: Vec<Json> =
+                functions.map(|function| json!({ "name": function.name, "type": function.ty.to_string() })).collect();
             json!({ "interface": import.name.to_string(), "functions": functions })
         })
         .collect();

@@ -136,10 +136,7 @@ impl Run {
             (true, _) => Work::Lines(self.call),
             (false, arguments) => {
                 let arguments = arguments.map_or_else(|| Ok(json!([])), |text| read_arguments(&text))?;
-                Work::Once(Request {
-                    function: self.call,
-                    arguments,
-                })
+                Work::Once(Request { function: self.call, arguments })
             }
         };
         let file = match &self.config {
@@ -150,12 +147,7 @@ impl Run {
         limits.call_timeout = self.call_timeout.or(limits.call_timeout);
         limits.import_timeout = self.import_timeout.or(limits.import_timeout);
         limits.memory_bytes = self.memory_bytes.or(limits.memory_bytes);
-        let token = self
-            .join_token_file
-            .or(file.join_token_file)
-            .map(|path| join_token(&path))
-            .transpose()?
-            .flatten();
+        let token = self.join_token_file.or(file.join_token_file).map(|path| join_token(&path)).transpose()?.flatten();
         let component = match (self.lattice.or(file.lattice), self.id.or(file.id)) {
             (Some(lattice), Some(id)) => Some(Target { lattice, id }),
             (None, None) => None,
@@ -198,11 +190,7 @@ fn join_token(path: &Path) -> Result<Option<JoinToken>, String> {
     };
     let path = path.display();
     match read {
-        Ok(_) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|error| format!("the join token `{path}`: {error}")),
+        Ok(_) => text.trim().parse().map(Some).map_err(|error| format!("the join token `{path}`: {error}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read the join token `{path}`: {error}")),
     }
@@ -246,10 +234,9 @@ async fn each_line(host: &Host, function: Option<&str>, ended: &CancellationToke
     let mut lines = lines(values.bytes)?;
     while let Some(Some(line)) = ended.run_until_cancelled(lines.recv()).await {
         let outcome = match Request::parse(&line?, &values) {
-            Ok(Request {
-                function: named,
-                arguments,
-            }) => outcome(host, named.as_deref().or(function), &arguments).await,
+            Ok(Request { function: named, arguments }) => {
+                outcome(host, named.as_deref().or(function), &arguments).await
+            }
             Err(error) => Outcome::Unusable(error.to_string()),
         };
         say(&outcome.to_line())?;

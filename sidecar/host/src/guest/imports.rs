@@ -55,24 +55,10 @@ struct Reader<'e> {
 
 /// What a component imports.
 pub(super) fn read(engine: &Engine, component: &Component) -> Result<(Vec<Import>, RpcErrorUse), InvalidGuest> {
-    let mut reader = Reader {
-        engine,
-        rpc_error: RpcErrorUse::default(),
-        found: Vec::new(),
-        problems: Vec::new(),
-    };
+    let mut reader = Reader { engine, rpc_error: RpcErrorUse::default(), found: Vec::new(), problems: Vec::new() };
     reader.read(component);
-    let Reader {
-        engine: _,
-        rpc_error,
-        found,
-        problems,
-    } = reader;
-    if problems.is_empty() {
-        Ok((found, rpc_error))
-    } else {
-        Err(InvalidGuest::Unsatisfiable(problems))
-    }
+    let Reader { engine: _, rpc_error, found, problems } = reader;
+    if problems.is_empty() { Ok((found, rpc_error)) } else { Err(InvalidGuest::Unsatisfiable(problems)) }
 }
 
 impl Reader<'_> {
@@ -82,11 +68,7 @@ impl Reader<'_> {
             let ComponentItem::ComponentInstance(instance) = item.ty else {
                 return None;
             };
-            if is(name, RPC_ERROR) {
-                self.error_resource(&instance)
-            } else {
-                None
-            }
+            if is(name, RPC_ERROR) { self.error_resource(&instance) } else { None }
         });
         for (name, item) in ty.imports(self.engine) {
             match item.ty {
@@ -122,11 +104,7 @@ impl Reader<'_> {
             match item.ty {
                 ComponentItem::ComponentFunc(ty) => match imported_function_type(&ty, rpc_error) {
                     Ok((ty, on_failure)) => {
-                        functions.push(ImportedFunction {
-                            name: item_name.to_owned(),
-                            ty,
-                            on_failure,
-                        });
+                        functions.push(ImportedFunction { name: item_name.to_owned(), ty, on_failure });
                     }
                     Err(why) => self.problem(format!("`{name}#{item_name}`: {why}")),
                 },

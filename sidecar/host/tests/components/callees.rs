@@ -17,19 +17,11 @@ pub(crate) fn billing_wit() -> Wit {
 }
 
 fn parsed(text: &str) -> Wit {
-    Wit::parse(&[WitSource {
-        path: "main.wit".to_owned(),
-        text: text.to_owned(),
-    }])
-    .unwrap()
+    Wit::parse(&[WitSource { path: "main.wit".to_owned(), text: text.to_owned() }]).unwrap()
 }
 
 fn function(wit: &Wit, callee: Callee<'_>) -> FunctionType {
-    wit.function(callee.instance, callee.function)
-        .unwrap()
-        .typed()
-        .unwrap()
-        .clone()
+    wit.function(callee.instance, callee.function).unwrap().typed().unwrap().clone()
 }
 
 fn params(ty: &FunctionType, bytes: &[u8]) -> Vec<Value> {
@@ -48,14 +40,10 @@ pub(crate) struct Echo;
 impl Call for Echo {
     async fn call(&self, callee: Callee<'_>, bytes: Bytes, _: Duration) -> Result<Bytes, CallFailure> {
         let ty = match (callee.instance, callee.function) {
-            ("acme:mirror/wire@0.2.1", "send") => FunctionType {
-                params: vec![("a".to_owned(), Type::U32)],
-                result: Some(Type::U32),
-            },
-            ("acme:mirror/wire@0.2.1", "ping") => FunctionType {
-                params: Vec::new(),
-                result: None,
-            },
+            ("acme:mirror/wire@0.2.1", "send") => {
+                FunctionType { params: vec![("a".to_owned(), Type::U32)], result: Some(Type::U32) }
+            }
+            ("acme:mirror/wire@0.2.1", "ping") => FunctionType { params: Vec::new(), result: None },
             _ => function(&mirror_wit(), callee),
         };
         let mut values = params(&ty, &bytes);
@@ -100,13 +88,7 @@ impl Call for Billing {
             ("get", [id]) if *id == text("INV-1001") => json!({ "ok": invoice("INV-1001", 9_000) }),
             ("get", [_]) => json!({ "err": { "tag": "not-found", "val": "there is no invoice `INV-9`" } }),
             ("pay", [id, payment]) => {
-                assert_eq!(
-                    (id, payment),
-                    (
-                        &text("INV-1001"),
-                        &Value::Record(vec![Value::U64(9_000), Value::Enum(0)])
-                    )
-                );
+                assert_eq!((id, payment), (&text("INV-1001"), &Value::Record(vec![Value::U64(9_000), Value::Enum(0)])));
                 json!({ "ok": { "number": "REC-7", "invoice": "INV-1001", "amount": 9_000 } })
             }
             (name, _) => panic!("{name} was not expected"),
@@ -121,26 +103,16 @@ pub(crate) struct Refusing;
 
 impl Call for Refusing {
     async fn call(&self, callee: Callee<'_>, _: Bytes, _: Duration) -> Result<Bytes, CallFailure> {
-        let policy = DecidingPolicy {
-            id: "never-cancel".to_owned(),
-            advice: Some("ask an adult".to_owned()),
-        };
+        let policy = DecidingPolicy { id: "never-cancel".to_owned(), advice: Some("ask an adult".to_owned()) };
         let explanation = Explanation {
             refusal: Refusal::Denied.name().to_owned(),
             reason: "a policy forbids it".to_owned(),
             policies: vec![policy],
         };
-        let Callee {
-            target,
-            instance,
-            function,
-        } = callee;
+        let Callee { target, instance, function } = callee;
         Err(CallFailure {
             message: format!("{target} refused `{instance}#{function}`: ask an adult"),
-            refused: Some(Refused {
-                refusal: Refusal::Denied,
-                explanation: Some(explanation),
-            }),
+            refused: Some(Refused { refusal: Refusal::Denied, explanation: Some(explanation) }),
         })
     }
 }

@@ -20,17 +20,9 @@ pub(super) struct ReceivedBody<'b> {
 
 impl<'b> ReceivedBody<'b> {
     pub(super) fn new(status: u16, headers: &'b HeaderMap, bytes: &'b [u8], limits: &'b Limits) -> Self {
-        let coding = headers
-            .get(header::CONTENT_ENCODING)
-            .map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+        let coding = headers.get(header::CONTENT_ENCODING).map(|coding| String::from_utf8_lossy(coding.as_bytes()));
         let coding = coding.filter(|coding| !coding.eq_ignore_ascii_case("identity"));
-        Self {
-            status,
-            coding,
-            bytes,
-            limits,
-            tree: None,
-        }
+        Self { status, coding, bytes, limits, tree: None }
     }
 
     pub(super) fn status(&self) -> u16 {
@@ -59,9 +51,6 @@ impl<'b> ReceivedBody<'b> {
         let bytes = self.bytes()?;
         let limits = self.limits;
         let tree = self.tree.get_or_insert_with(|| parse_json(bytes, limits));
-        tree.as_mut().map_err(|error| UpstreamNonsense::Json {
-            part: String::new(),
-            error: error.clone(),
-        })
+        tree.as_mut().map_err(|error| UpstreamNonsense::Json { part: String::new(), error: error.clone() })
     }
 }

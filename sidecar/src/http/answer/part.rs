@@ -60,11 +60,7 @@ impl Part {
 
     /// Whether an empty body is `none`. A text or bytes of no length are values, so only a 204 is none there.
     fn absent(&self, body: &ReceivedBody<'_>) -> bool {
-        let nothing = if self.form == PartForm::Json {
-            body.is_empty()
-        } else {
-            body.status() == 204
-        };
+        let nothing = if self.form == PartForm::Json { body.is_empty() } else { body.status() == 204 };
         nothing && self.ty.is_option()
     }
 
@@ -78,10 +74,7 @@ impl Part {
         }
         // The rules only say how 64-bit integers are written; both forms are read.
         let (rules, limits) = (JsonRules::default(), body.limits());
-        let nonsense = |error| UpstreamNonsense::Json {
-            part: self.pointer.clone(),
-            error,
-        };
+        let nonsense = |error| UpstreamNonsense::Json { part: self.pointer.clone(), error };
         if self.pointer.is_empty() && unknown == UnknownFields::Refuse {
             return from_json_text(body.bytes()?, &self.ty, &rules, limits).map_err(nonsense);
         }
@@ -148,16 +141,11 @@ fn drop_unknown(json: &mut serde_json::Value, ty: &Type) {
             }
         }
         Type::List(element) => {
-            json.as_array_mut()
-                .into_iter()
-                .flatten()
-                .for_each(|value| drop_unknown(value, element));
+            json.as_array_mut().into_iter().flatten().for_each(|value| drop_unknown(value, element));
         }
         Type::Tuple(types) => {
             let elements = json.as_array_mut().into_iter().flatten();
-            elements
-                .zip(types.iter())
-                .for_each(|(value, ty)| drop_unknown(value, ty));
+            elements.zip(types.iter()).for_each(|(value, ty)| drop_unknown(value, ty));
         }
         Type::Option(payload) if payload.is_option() => within(json.get_mut("val"), Some(payload)),
         Type::Option(payload) => drop_unknown(json, payload),

@@ -28,27 +28,15 @@ struct TypePair<'f> {
 impl<'f> ResultTypes<'f> {
     pub(super) fn new(wit: Option<&'f Type>, service: Option<&'f Type>) -> Self {
         let (Some(wit), Some(service)) = (wit, service) else {
-            return Self {
-                shape: Shape::Nothing,
-                ok: None,
-                err: None,
-            };
+            return Self { shape: Shape::Nothing, ok: None, err: None };
         };
         let (Type::Result(wit), Type::Result(service)) = (wit, service) else {
-            return Self {
-                shape: Shape::Plain,
-                ok: Some(TypePair { wit, service }),
-                err: None,
-            };
+            return Self { shape: Shape::Plain, ok: Some(TypePair { wit, service }), err: None };
         };
         let pair = |(wit, service)| TypePair { wit, service };
         let ok = wit.ok.as_ref().zip(service.ok.as_ref()).map(pair);
         let err = wit.err.as_ref().zip(service.err.as_ref()).map(pair);
-        Self {
-            shape: Shape::Result,
-            ok,
-            err,
-        }
+        Self { shape: Shape::Result, ok, err }
     }
 }
 
@@ -62,11 +50,7 @@ pub(super) fn compile(
     let success = success(entry, result, compiler);
     if *method == Method::HEAD && success.is_some() && entry.cases.is_empty() {
         let hint = "select the result by status: cases = [{ status = 200, arm = \"true\" }, ..]";
-        compiler.report_with_hint(
-            compiler.line,
-            "the answer to HEAD has no body to read the result from",
-            hint,
-        );
+        compiler.report_with_hint(compiler.line, "the answer to HEAD has no body to read the result from", hint);
     }
     if let Some(none) = &entry.none
         && !result.ok.is_some_and(|ok| ok.wit.is_option())
@@ -81,11 +65,7 @@ pub(super) fn compile(
             .iter()
             .filter_map(|rule| error(rule, entry.ok.as_ref(), (result, &mut *compiler)))
             .collect(),
-        cases: entry
-            .cases
-            .iter()
-            .filter_map(|rule| case(rule, result, compiler))
-            .collect(),
+        cases: entry.cases.iter().filter_map(|rule| case(rule, result, compiler)).collect(),
         shape: result.shape,
         success,
         failure: failure(result),
@@ -98,15 +78,9 @@ fn statuses(written: &Located<Vec<StatusEntry>>) -> Statuses {
 }
 
 fn success(entry: &AnswerEntry, result: &ResultTypes<'_>, compiler: &mut Compiler<'_, '_>) -> Option<Part> {
-    let part = PartEntry {
-        pointer: entry.result.as_ref(),
-        form: ("result_as", entry.result_as.as_ref()),
-    };
+    let part = PartEntry { pointer: entry.result.as_ref(), form: ("result_as", entry.result_as.as_ref()) };
     let Some(ok) = result.ok else {
-        part.refuse(
-            "the function has no successful result that this could describe",
-            compiler,
-        );
+        part.refuse("the function has no successful result that this could describe", compiler);
         return None;
     };
     part.compile(ok.service, Audience::Program, compiler)
@@ -118,16 +92,8 @@ fn failure(result: &ResultTypes<'_>) -> Failure {
         (Shape::Nothing | Shape::Plain, _) => Failure::Nonsense,
         (Shape::Result, None) => Failure::Unit,
         (Shape::Result, Some(err)) => {
-            let form = if *err.service == Type::String {
-                PartForm::ErrorText
-            } else {
-                PartForm::Json
-            };
-            Failure::Part(Part {
-                pointer: String::new(),
-                form,
-                ty: err.service.clone(),
-            })
+            let form = if *err.service == Type::String { PartForm::ErrorText } else { PartForm::Json };
+            Failure::Part(Part { pointer: String::new(), form, ty: err.service.clone() })
         }
     }
 }
@@ -140,26 +106,17 @@ fn error(
 ) -> Option<Rule> {
     if result.shape != Shape::Result {
         let message = "`errors` needs a function that returns a `result`";
-        compiler.report_with_hint(
-            entry.line,
-            message,
-            "write `cases` to select a case of a variant, enum or bool",
-        );
+        compiler.report_with_hint(entry.line, message, "write `cases` to select a case of a variant, enum or bool");
         return None;
     }
     let condition = condition(entry, compiler);
     let scope = match &entry.status {
         Some(status) => {
             let overlap = |error: &StatusEntry| {
-                ok.into_iter()
-                    .flat_map(|ok| &ok.value)
-                    .any(|ok| error.start() <= ok.end() && ok.start() <= error.end())
+                ok.into_iter().flat_map(|ok| &ok.value).any(|ok| error.start() <= ok.end() && ok.start() <= error.end())
             };
             if condition.is_none() && status.value.iter().any(overlap) {
-                compiler.report(
-                    status.line,
-                    "a status is listed in `ok` and is an error without a condition",
-                );
+                compiler.report(status.line, "a status is listed in `ok` and is an error without a condition");
             }
             Scope::Named(statuses(status))
         }
@@ -178,37 +135,23 @@ fn error(
             Outcome::Unit
         }
     };
-    Some(Rule {
-        scope,
-        condition,
-        outcome,
-    })
+    Some(Rule { scope, condition, outcome })
 }
 
 /// Compiles one element of `cases`.
 fn case(entry: &RuleEntry, result: &ResultTypes<'_>, compiler: &mut Compiler<'_, '_>) -> Option<Rule> {
     let condition = condition(entry, compiler);
-    let scope = entry
-        .status
-        .as_ref()
-        .map_or(Scope::Success, |status| Scope::Named(statuses(status)));
+    let scope = entry.status.as_ref().map_or(Scope::Success, |status| Scope::Named(statuses(status)));
     let Some(arm) = &entry.arm else {
         compiler.report(entry.line, "an element of `cases` must name its `arm`");
         return None;
     };
     let Some(ok) = result.ok else {
-        compiler.report(
-            entry.line,
-            "`cases` needs a function whose successful result is a variant, an enum or a bool",
-        );
+        compiler.report(entry.line, "`cases` needs a function whose successful result is a variant, an enum or a bool");
         return None;
     };
     let outcome = select(arm, (entry, ok), Audience::Program, compiler)?;
-    Some(Rule {
-        scope,
-        condition,
-        outcome,
-    })
+    Some(Rule { scope, condition, outcome })
 }
 
 fn condition(entry: &RuleEntry, compiler: &mut Compiler<'_, '_>) -> Option<Condition> {
@@ -218,10 +161,7 @@ fn condition(entry: &RuleEntry, compiler: &mut Compiler<'_, '_>) -> Option<Condi
             equals: equals.as_ref().map(|equals| equals.value.clone()),
         }),
         (None, Some(equals)) => {
-            compiler.report(
-                equals.line,
-                "`equals` needs a `pointer` that says what it is compared with",
-            );
+            compiler.report(equals.line, "`equals` needs a `pointer` that says what it is compared with");
             None
         }
         (None, None) => None,
@@ -284,9 +224,7 @@ fn variant(
             None
         }
     };
-    u32::try_from(position)
-        .ok()
-        .map(|position| Outcome::Variant(position, payload))
+    u32::try_from(position).ok().map(|position| Outcome::Variant(position, payload))
 }
 
 /// Whom a text is for.
@@ -307,51 +245,33 @@ struct PartEntry<'e> {
 
 impl<'e> PartEntry<'e> {
     fn of(rule: &'e RuleEntry) -> Self {
-        Self {
-            pointer: rule.value.as_ref(),
-            form: ("value_as", rule.value_as.as_ref()),
-        }
+        Self { pointer: rule.value.as_ref(), form: ("value_as", rule.value_as.as_ref()) }
     }
 
     /// Reports the keys where there is nothing to read.
     fn refuse(self, reason: &str, compiler: &mut Compiler<'_, '_>) {
-        let lines = [
-            self.pointer.map(|pointer| pointer.line),
-            self.form.1.map(|form| form.line),
-        ];
+        let lines = [self.pointer.map(|pointer| pointer.line), self.form.1.map(|form| form.line)];
         for line in lines.into_iter().flatten() {
             compiler.report(line, reason);
         }
     }
 
     fn compile(self, ty: &Type, audience: Audience, compiler: &mut Compiler<'_, '_>) -> Option<Part> {
-        let pointer = self
-            .pointer
-            .map(|pointer| checked_pointer(pointer, compiler))
-            .unwrap_or_default();
+        let pointer = self.pointer.map(|pointer| checked_pointer(pointer, compiler)).unwrap_or_default();
         let text = match audience {
             Audience::People if pointer.is_empty() => PartForm::ErrorText,
             Audience::People | Audience::Program => PartForm::Text,
         };
         let (key, Some(written)) = self.form else {
             let message = *ty == Type::String && audience == Audience::People && pointer.is_empty();
-            return Some(Part {
-                pointer,
-                form: if message { text } else { PartForm::Json },
-                ty: ty.clone(),
-            });
+            return Some(Part { pointer, form: if message { text } else { PartForm::Json }, ty: ty.clone() });
         };
-        let inner = if let Type::Option(payload) = ty {
-            payload.as_ref()
-        } else {
-            ty
-        };
+        let inner = if let Type::Option(payload) = ty { payload.as_ref() } else { ty };
         let (form, mistake) = match written.value {
             Reading::Json => (PartForm::Json, None),
-            Reading::Text => (
-                text,
-                (*inner != Type::String).then_some("only a string, or an option of it, is read as text"),
-            ),
+            Reading::Text => {
+                (text, (*inner != Type::String).then_some("only a string, or an option of it, is read as text"))
+            }
             Reading::Bytes if !pointer.is_empty() => {
                 (PartForm::Bytes, Some("bytes are the whole body, not a part of it"))
             }
@@ -364,11 +284,7 @@ impl<'e> PartEntry<'e> {
             compiler.report(written.line, format!("`{key}` does not fit `{ty}`: {reason}"));
             return None;
         }
-        Some(Part {
-            pointer,
-            form,
-            ty: ty.clone(),
-        })
+        Some(Part { pointer, form, ty: ty.clone() })
     }
 }
 

@@ -41,10 +41,7 @@ pub(super) fn compile(
     let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     let plan = match entry.body.as_ref().map(|body| &body.value) {
         Some(BodyEntry::One(name)) => {
-            let name = Located {
-                value: name.clone(),
-                line: line.unwrap_or_default(),
-            };
+            let name = Located { value: name.clone(), line: line.unwrap_or_default() };
             whole(&name, compiler).map(|slot| one(slot, form, (line, compiler)))
         }
         Some(BodyEntry::Object(names)) => {
@@ -56,10 +53,7 @@ pub(super) fn compile(
             Some(several(compiler.params.take_rest(), form, (line, compiler)))
         }
         None => {
-            let lines = [
-                entry.body_as.as_ref().map(|form| form.line),
-                entry.content_type.as_ref().map(|ty| ty.line),
-            ];
+            let lines = [entry.body_as.as_ref().map(|form| form.line), entry.content_type.as_ref().map(|ty| ty.line)];
             for line in lines.into_iter().flatten() {
                 compiler.report(line, "the request has no body that this could describe");
             }
@@ -88,10 +82,7 @@ fn content_type(
 /// A whole parameter: a body does not reach into records.
 fn whole(name: &Located<String>, compiler: &mut Compiler<'_, '_>) -> Option<Slot> {
     if name.value.contains('.') {
-        compiler.report(
-            name.line,
-            format!("`body` cannot be `{}`: it is made of whole parameters", name.value),
-        );
+        compiler.report(name.line, format!("`body` cannot be `{}`: it is made of whole parameters", name.value));
         return None;
     }
     compiler.take(name)
@@ -116,32 +107,18 @@ fn one(slot: Slot, form: BodyForm, (line, compiler): (Option<usize>, &mut Compil
 /// The form made of the fields of one record.
 fn fields(slot: &Slot, (line, compiler): (Option<usize>, &mut Compiler<'_, '_>)) -> BodyPlan {
     let Type::Record(record) = slot.inner() else {
-        let message = format!(
-            "parameter `{}` cannot be a form: it must be a record, not `{}`",
-            slot.label, slot.ty
-        );
+        let message = format!("parameter `{}` cannot be a form: it must be a record, not `{}`", slot.label, slot.ty);
         let hint = "write body = [\"name\", ..] to make a form of several parameters";
         compiler.report_with_hint(line, message, hint);
         return BodyPlan::Nothing;
     };
     let wit_names = compiler.params.field_names(slot);
-    let pairs = record
-        .fields
-        .iter()
-        .zip(wit_names)
-        .enumerate()
-        .filter_map(|(position, ((name, ty), wit_name))| {
-            let label = format!("{}.{wit_name}", slot.label);
-            let fields = vec![position];
-            let field = Slot {
-                label,
-                param: slot.param,
-                fields,
-                ty: ty.clone(),
-                presence: Presence::Optional,
-            };
-            pair(name, field, (line, &mut *compiler))
-        });
+    let pairs = record.fields.iter().zip(wit_names).enumerate().filter_map(|(position, ((name, ty), wit_name))| {
+        let label = format!("{}.{wit_name}", slot.label);
+        let fields = vec![position];
+        let field = Slot { label, param: slot.param, fields, ty: ty.clone(), presence: Presence::Optional };
+        pair(name, field, (line, &mut *compiler))
+    });
     BodyPlan::Form(pairs.collect())
 }
 
@@ -165,9 +142,7 @@ fn several(slots: Vec<Slot>, form: BodyForm, (line, compiler): (Option<usize>, &
             BodyPlan::Object(members.collect())
         }
         BodyForm::Form => {
-            let pairs = named
-                .into_iter()
-                .filter_map(|(name, slot)| pair(&name, slot, (line, &mut *compiler)));
+            let pairs = named.into_iter().filter_map(|(name, slot)| pair(&name, slot, (line, &mut *compiler)));
             BodyPlan::Form(pairs.collect())
         }
         BodyForm::Text | BodyForm::Bytes => {
@@ -182,23 +157,11 @@ fn pair(name: &str, slot: Slot, (line, compiler): (Option<usize>, &mut Compiler<
     let Some(form) = Form::of(slot.inner()) else {
         compiler.report_with_hint(
             line,
-            format!(
-                "parameter `{}` cannot be a field of a form: its type is `{}`",
-                slot.label, slot.ty
-            ),
+            format!("parameter `{}` cannot be a field of a form: its type is `{}`", slot.label, slot.ty),
             format!("a form field is a scalar, a list of scalars or flags, or an option of these; {SCALARS}"),
         );
         return None;
     };
-    let value = PairValue::Slot {
-        slot,
-        form,
-        prefix: String::new(),
-        suffix: String::new(),
-    };
-    Some(Pair {
-        name: name.to_owned(),
-        key: encoded(name) + "=",
-        value,
-    })
+    let value = PairValue::Slot { slot, form, prefix: String::new(), suffix: String::new() };
+    Some(Pair { name: name.to_owned(), key: encoded(name) + "=", value })
 }

@@ -82,12 +82,8 @@ pub(super) enum Reading {
 }
 
 impl BodyForm {
-    const WORDS: [(&'static str, Self); 4] = [
-        ("json", Self::Json),
-        ("form", Self::Form),
-        ("text", Self::Text),
-        ("bytes", Self::Bytes),
-    ];
+    const WORDS: [(&'static str, Self); 4] =
+        [("json", Self::Json), ("form", Self::Form), ("text", Self::Text), ("bytes", Self::Bytes)];
 }
 
 impl Reading {
@@ -135,26 +131,17 @@ impl Document {
         let style = StyleEntry::read(&mut table);
         let unserved = table.string_list("unserved");
         let routes = table.tables("route");
-        let routes = routes
-            .into_iter()
-            .map(|(route, line)| RouteEntry::read(route, line, table.problems))
-            .collect();
+        let routes = routes.into_iter().map(|(route, line)| RouteEntry::read(route, line, table.problems)).collect();
         table.finish();
-        Self {
-            style,
-            unserved,
-            routes,
-        }
+        Self { style, unserved, routes }
     }
 }
 
 impl StyleEntry {
     fn read(table: &mut TableReader<'_, '_>) -> Self {
         let int64 = table.word("int64", &[("number", Int64::Number), ("string", Int64::String)]);
-        let unknown = table.word(
-            "unknown_fields",
-            &[("refuse", UnknownFields::Refuse), ("ignore", UnknownFields::Ignore)],
-        );
+        let unknown =
+            table.word("unknown_fields", &[("refuse", UnknownFields::Refuse), ("ignore", UnknownFields::Ignore)]);
         let slashes = table.word("slashes", &[("encode", Slashes::Encode), ("refuse", Slashes::Refuse)]);
         Self {
             int64: int64.map(|word| word.value),
@@ -162,11 +149,7 @@ impl StyleEntry {
             field_names: table.word("field_names", &Spelling::NAMES).map(|word| word.value),
             case_names: table.word("case_names", &Spelling::NAMES).map(|word| word.value),
             slashes: slashes.map(|word| word.value),
-            rename: table
-                .strings("rename")
-                .into_iter()
-                .map(|(name, to)| (name.value, to.value))
-                .collect(),
+            rename: table.strings("rename").into_iter().map(|(name, to)| (name.value, to.value)).collect(),
         }
     }
 }
@@ -179,13 +162,7 @@ impl RouteEntry {
         let answer = AnswerEntry::read(&mut table);
         let style = StyleEntry::read(&mut table);
         table.finish();
-        Self {
-            line,
-            function,
-            request,
-            answer,
-            style,
-        }
+        Self { line, function, request, answer, style }
     }
 }
 
@@ -205,16 +182,7 @@ impl RequestEntry {
 
     /// Whether the route leaves the request as the default mapping has it.
     pub(super) fn is_default(&self) -> bool {
-        let Self {
-            method,
-            path,
-            query,
-            headers,
-            body,
-            body_as,
-            content_type,
-            ignore,
-        } = self;
+        let Self { method, path, query, headers, body, body_as, content_type, ignore } = self;
         let untouched = [method, path, content_type].into_iter().all(Option::is_none);
         untouched && body.is_none() && body_as.is_none() && query.is_empty() && headers.is_empty() && ignore.is_empty()
     }
@@ -254,10 +222,7 @@ impl AnswerEntry {
 
 fn rules(table: &mut TableReader<'_, '_>, key: &'static str) -> Vec<RuleEntry> {
     let rules = table.tables(key);
-    rules
-        .into_iter()
-        .map(|(rule, line)| RuleEntry::read(rule, line, table.problems))
-        .collect()
+    rules.into_iter().map(|(rule, line)| RuleEntry::read(rule, line, table.problems)).collect()
 }
 
 impl RuleEntry {
@@ -323,16 +288,12 @@ fn scalar(table: &mut TableReader<'_, '_>, key: &'static str) -> Option<Located<
     let value = match written.get_ref() {
         DeValue::String(text) => Some(serde_json::Value::from(text.as_ref())),
         DeValue::Boolean(value) => Some(serde_json::Value::from(*value)),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .map(Into::into),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Into::into),
         DeValue::Float(float) => float.as_str().parse::<f64>().ok().map(Into::into),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     };
     if value.is_none() {
-        table
-            .problems
-            .report(line, format!("`{key}` must be a string, a number or a boolean"));
+        table.problems.report(line, format!("`{key}` must be a string, a number or a boolean"));
     }
     value.map(|value| Located { value, line })
 }

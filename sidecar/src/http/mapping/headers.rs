@@ -26,14 +26,8 @@ impl Headers {
             return;
         };
         let constants = [&template.prefix, &template.suffix];
-        if !constants
-            .iter()
-            .all(|constant| constant.bytes().all(|byte| matches!(byte, b' '..=b'~')))
-        {
-            compiler.report(
-                value.line,
-                format!("header `{name}` can only hold visible ASCII and spaces"),
-            );
+        if !constants.iter().all(|constant| constant.bytes().all(|byte| matches!(byte, b' '..=b'~'))) {
+            compiler.report(value.line, format!("header `{name}` can only hold visible ASCII and spaces"));
             return;
         }
         if template.parameter.is_some() {
@@ -84,40 +78,21 @@ impl Headers {
     }
 
     fn add_mapped(&mut self, name: HeaderName, template: Template, (line, compiler): (usize, &mut Compiler<'_, '_>)) {
-        let Template {
-            prefix,
-            parameter,
-            suffix,
-        } = template;
-        let parameter = Located {
-            value: parameter.unwrap_or_default(),
-            line,
-        };
+        let Template { prefix, parameter, suffix } = template;
+        let parameter = Located { value: parameter.unwrap_or_default(), line };
         let Some(slot) = compiler.take(&parameter) else { return };
         if let Some(reason) = constant_only(&name) {
-            compiler.report(
-                line,
-                format!("header `{name}` cannot be filled with a parameter: {reason}"),
-            );
+            compiler.report(line, format!("header `{name}` cannot be filled with a parameter: {reason}"));
             return;
         }
         let Some(form @ (Form::Scalar | Form::Flags)) = Form::of(slot.inner()) else {
             compiler.report_with_hint(
                 line,
-                format!(
-                    "parameter `{}` cannot fill header `{name}`: its type is `{}`",
-                    slot.label, slot.ty
-                ),
+                format!("parameter `{}` cannot fill header `{name}`: its type is `{}`", slot.label, slot.ty),
                 format!("a header value is a scalar or flags, or an option of these; {SCALARS}"),
             );
             return;
         };
-        self.mapped.push(MappedHeader {
-            name,
-            slot,
-            form,
-            prefix,
-            suffix,
-        });
+        self.mapped.push(MappedHeader { name, slot, form, prefix, suffix });
     }
 }

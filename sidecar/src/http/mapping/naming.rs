@@ -52,10 +52,7 @@ impl Spelling {
 fn capitalized(word: &str) -> String {
     let mut letters = word.chars();
     match letters.next() {
-        Some(first) => first
-            .to_uppercase()
-            .chain(letters.flat_map(char::to_lowercase))
-            .collect(),
+        Some(first) => first.to_uppercase().chain(letters.flat_map(char::to_lowercase)).collect(),
         None => String::new(),
     }
 }
@@ -71,28 +68,18 @@ pub(crate) struct Naming {
 
 impl Default for Naming {
     fn default() -> Self {
-        Self {
-            fields: Spelling::Wit,
-            cases: Spelling::Wit,
-            renamed: BTreeMap::new(),
-        }
+        Self { fields: Spelling::Wit, cases: Spelling::Wit, renamed: BTreeMap::new() }
     }
 }
 
 impl Naming {
     /// The service's name of a parameter or record field.
     pub(crate) fn field(&self, name: &str) -> String {
-        self.renamed
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| self.fields.spell(name))
+        self.renamed.get(name).cloned().unwrap_or_else(|| self.fields.spell(name))
     }
 
     fn case(&self, name: &str) -> String {
-        self.renamed
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| self.cases.spell(name))
+        self.renamed.get(name).cloned().unwrap_or_else(|| self.cases.spell(name))
     }
 
     fn changes_nothing(&self) -> bool {
@@ -128,12 +115,8 @@ impl Naming {
             Type::Tuple(types) => Type::Tuple(types.iter().map(|ty| self.rename(ty)).collect::<Result<_, _>>()?),
             Type::Record(record) => Type::Record(Arc::new(self.rename_record(record)?)),
             Type::Variant(variant) => Type::Variant(Arc::new(self.rename_variant(variant)?)),
-            Type::Enum(cases) => Type::Enum(Arc::new(Enum {
-                cases: self.rename_cases(&cases.cases)?,
-            })),
-            Type::Flags(flags) => Type::Flags(Arc::new(Flags {
-                names: self.rename_cases(&flags.names)?,
-            })),
+            Type::Enum(cases) => Type::Enum(Arc::new(Enum { cases: self.rename_cases(&cases.cases)? })),
+            Type::Flags(flags) => Type::Flags(Arc::new(Flags { names: self.rename_cases(&flags.names)? })),
             Type::Result(result) => Type::Result(Arc::new(ResultType {
                 ok: self.rename_payload(result.ok.as_ref())?,
                 err: self.rename_payload(result.err.as_ref())?,
@@ -188,19 +171,11 @@ mod tests {
 
     #[test]
     fn every_spelling_writes_the_words_of_a_wit_name() {
-        let spelled: Vec<String> = Spelling::NAMES
-            .iter()
-            .map(|(_, spelling)| spelling.spell("customer-HTTP-id"))
-            .collect();
+        let spelled: Vec<String> =
+            Spelling::NAMES.iter().map(|(_, spelling)| spelling.spell("customer-HTTP-id")).collect();
         assert_eq!(
             spelled,
-            [
-                "customer-HTTP-id",
-                "customer_http_id",
-                "customerHttpId",
-                "CustomerHttpId",
-                "CUSTOMER_HTTP_ID"
-            ]
+            ["customer-HTTP-id", "customer_http_id", "customerHttpId", "CustomerHttpId", "CUSTOMER_HTTP_ID"]
         );
     }
 
@@ -215,20 +190,14 @@ mod tests {
             ("line-items", Type::list(Type::record([("unit-price", Type::U32)]))),
             ("due-at", Type::option(Type::String)),
             ("state", Type::enumeration(["past-due"])),
-            (
-                "last-event",
-                Type::result(None, Some(Type::variant([("card-lost", Some(Type::flags(["is-on"])))]))),
-            ),
+            ("last-event", Type::result(None, Some(Type::variant([("card-lost", Some(Type::flags(["is-on"])))])))),
             ("a-pair", Type::tuple([Type::Bool, Type::enumeration(["one-two"])])),
         ]);
         let renamed = Type::record([
             ("line_items", Type::list(Type::record([("unit_price", Type::U32)]))),
             ("DueOn", Type::option(Type::String)),
             ("state", Type::enumeration(["PAST_DUE"])),
-            (
-                "last_event",
-                Type::result(None, Some(Type::variant([("CARD_LOST", Some(Type::flags(["IS_ON"])))]))),
-            ),
+            ("last_event", Type::result(None, Some(Type::variant([("CARD_LOST", Some(Type::flags(["IS_ON"])))])))),
             ("a_pair", Type::tuple([Type::Bool, Type::enumeration(["ONE_TWO"])])),
         ]);
         assert_eq!(naming.rename(&wit), Ok(renamed));
@@ -236,13 +205,7 @@ mod tests {
 
     #[test]
     fn two_fields_cannot_share_a_name() {
-        let naming = Naming {
-            renamed: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
-            ..Naming::default()
-        };
-        assert_eq!(
-            naming.rename(&Type::record([("a", Type::U8), ("b", Type::U8)])),
-            Err("b".to_owned())
-        );
+        let naming = Naming { renamed: BTreeMap::from([("a".to_owned(), "b".to_owned())]), ..Naming::default() };
+        assert_eq!(naming.rename(&Type::record([("a", Type::U8), ("b", Type::U8)])), Err("b".to_owned()));
     }
 }

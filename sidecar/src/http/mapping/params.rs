@@ -17,11 +17,7 @@ pub(super) struct Params<'f> {
 
 impl<'f> Params<'f> {
     pub(super) fn new(ty: &'f FunctionType, naming: &'f Naming) -> Self {
-        Self {
-            ty,
-            naming,
-            uses: Vec::new(),
-        }
+        Self { ty, naming, uses: Vec::new() }
     }
 
     /// The slot of a parameter as the operator wrote it. From then on it is used.
@@ -41,18 +37,9 @@ impl<'f> Params<'f> {
     /// The slots of every parameter that nothing has used yet. From then on they are used.
     pub(super) fn take_rest(&mut self) -> Vec<Slot> {
         let uses = std::mem::take(&mut self.uses);
-        let unused = |name: &str| {
-            !uses
-                .iter()
-                .any(|names| names.first().is_some_and(|first| first == name))
-        };
-        let rest: Vec<String> = self
-            .ty
-            .params
-            .iter()
-            .map(|(name, _)| name.clone())
-            .filter(|name| unused(name))
-            .collect();
+        let unused = |name: &str| !uses.iter().any(|names| names.first().is_some_and(|first| first == name));
+        let rest: Vec<String> =
+            self.ty.params.iter().map(|(name, _)| name.clone()).filter(|name| unused(name)).collect();
         self.uses = uses;
         rest.into_iter()
             .filter_map(|name| {
@@ -65,11 +52,7 @@ impl<'f> Params<'f> {
 
     /// Whether a parameter exists that nothing has used yet.
     pub(super) fn has_rest(&self) -> bool {
-        let used = |name: &str| {
-            self.uses
-                .iter()
-                .any(|names| names.first().is_some_and(|first| first == name))
-        };
+        let used = |name: &str| self.uses.iter().any(|names| names.first().is_some_and(|first| first == name));
         self.ty.params.iter().any(|(name, _)| !used(name))
     }
 
@@ -81,11 +64,7 @@ impl<'f> Params<'f> {
         }
         for name in unused {
             let message = format!("parameter `{name}` is not used");
-            problems.report_with_hint(
-                line,
-                message,
-                "put it into path, query, headers or body, or list it in ignore",
-            );
+            problems.report_with_hint(line, message, "put it into path, query, headers or body, or list it in ignore");
         }
     }
 
@@ -118,11 +97,7 @@ impl<'f> Params<'f> {
 
     fn mark(&mut self, written: &Located<String>, problems: &mut Problems) {
         let names: Vec<String> = written.value.split('.').map(str::to_owned).collect();
-        if let Some(other) = self
-            .uses
-            .iter()
-            .find(|used| used.starts_with(&names) || names.starts_with(used))
-        {
+        if let Some(other) = self.uses.iter().find(|used| used.starts_with(&names) || names.starts_with(used)) {
             let message = if *other == names {
                 format!("parameter `{}` is used twice", written.value)
             } else {
@@ -145,18 +120,11 @@ impl<'f> Params<'f> {
         let Some((param, (_, ty))) = found else {
             return Err(format!("the function has no parameter `{first}`"));
         };
-        let mut slot = Slot {
-            label: written.to_owned(),
-            param,
-            fields: Vec::new(),
-            ty: ty.clone(),
-            presence: presence(ty),
-        };
+        let mut slot =
+            Slot { label: written.to_owned(), param, fields: Vec::new(), ty: ty.clone(), presence: presence(ty) };
         for name in names {
             let Some(fields) = record(&slot.ty) else {
-                return Err(format!(
-                    "`{written}` does not exist: what `{name}` should be a field of is no record"
-                ));
+                return Err(format!("`{written}` does not exist: what `{name}` should be a field of is no record"));
             };
             let Some((field, (_, ty))) = fields.iter().enumerate().find(|(_, (field, _))| field == name) else {
                 return Err(format!("`{written}` does not exist: there is no field `{name}`"));
@@ -187,23 +155,11 @@ pub(super) fn shared_name(name: &str) -> String {
 }
 
 fn presence(ty: &Type) -> Presence {
-    if ty.is_option() {
-        Presence::Optional
-    } else {
-        Presence::Always
-    }
+    if ty.is_option() { Presence::Optional } else { Presence::Always }
 }
 
 /// The fields of a record or of an optional record.
 fn record(ty: &Type) -> Option<&[(String, Type)]> {
-    let ty = if let Type::Option(payload) = ty {
-        payload.as_ref()
-    } else {
-        ty
-    };
-    if let Type::Record(record) = ty {
-        Some(&record.fields)
-    } else {
-        None
-    }
+    let ty = if let Type::Option(payload) = ty { payload.as_ref() } else { ty };
+    if let Type::Record(record) = ty { Some(&record.fields) } else { None }
 }

@@ -55,10 +55,7 @@ fn slot(parameter: &Located<String>, compiler: &mut Compiler<'_, '_>) -> Option<
         return None;
     }
     if Form::of(&slot.ty) != Some(Form::Scalar) {
-        let message = format!(
-            "parameter `{name}` cannot fill a path segment: `{}` is not a scalar",
-            slot.ty
-        );
+        let message = format!("parameter `{name}` cannot fill a path segment: `{}` is not a scalar", slot.ty);
         compiler.report_with_hint(parameter.line, message, SCALARS);
         return None;
     }
@@ -82,10 +79,7 @@ fn read_segment(segment: &str) -> Result<Template, (&'static str, &'static str)>
         return Err(("a segment of dots is not a resource", "write the path without it"));
     }
     if template.parameter.is_some() && (is_dots(&template.prefix) || is_dots(&template.suffix)) {
-        return Err((
-            "dots alone beside a parameter could become `.` or `..`",
-            "use another constant, or none",
-        ));
+        return Err(("dots alone beside a parameter could become `.` or `..`", "use another constant, or none"));
     }
     Ok(template)
 }
@@ -108,10 +102,7 @@ fn check_constant(constant: &str) -> Result<(), (&'static str, &'static str)> {
                 }
             }
             b'?' | b'#' => {
-                return Err((
-                    "a path has no query and no fragment",
-                    "write query = { key = \"value\" }",
-                ));
+                return Err(("a path has no query and no fragment", "write query = { key = \"value\" }"));
             }
             _ => return Err(("a character cannot stand in a path", "percent-encode it")),
         }

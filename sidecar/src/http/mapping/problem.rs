@@ -50,14 +50,8 @@ pub(super) struct Problems {
 
 impl Problems {
     pub(super) fn new(file: &str, text: &str) -> Self {
-        let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self {
-            file: file.to_owned(),
-            lines,
-            found: Vec::new(),
-        }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file: file.to_owned(), lines, found: Vec::new() }
     }
 
     /// The line, counted from 1, in which a span begins.
@@ -79,12 +73,7 @@ impl Problems {
     }
 
     fn push(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
-        self.found.push(MappingProblem {
-            file: self.file.clone(),
-            line,
-            message,
-            hint,
-        });
+        self.found.push(MappingProblem { file: self.file.clone(), line, message, hint });
     }
 
     /// How many were found up to now; a step that must not go on after a mistake compares two counts.

@@ -39,11 +39,7 @@ pub(super) fn compile(entry: &RequestEntry, defaults: Defaults, compiler: &mut C
         Some(written) => path::compile(written, compiler),
         None => vec![PathPiece::Constant(defaults.path)],
     };
-    let query = entry
-        .query
-        .iter()
-        .filter_map(|(key, value)| pair(key, value, compiler))
-        .collect();
+    let query = entry.query.iter().filter_map(|(key, value)| pair(key, value, compiler)).collect();
     let mut headers = Headers::default();
     for (name, value) in &entry.headers {
         headers.add(name, value, compiler);
@@ -52,19 +48,8 @@ pub(super) fn compile(entry: &RequestEntry, defaults: Defaults, compiler: &mut C
         compiler.take(ignored);
     }
     let (body, content_type) = body_plan::compile(&method, entry, compiler);
-    let target = Target {
-        path,
-        query,
-        slashes: defaults.slashes,
-    };
-    RequestPlan {
-        method,
-        target,
-        headers: headers.constant,
-        mapped_headers: headers.mapped,
-        body,
-        content_type,
-    }
+    let target = Target { path, query, slashes: defaults.slashes };
+    RequestPlan { method, target, headers: headers.constant, mapped_headers: headers.mapped, body, content_type }
 }
 
 /// Any method but those that make another protocol of the connection or send the request back.
@@ -95,34 +80,19 @@ fn pair(key: &Located<String>, value: &Located<String>, compiler: &mut Compiler<
     let value = match template.parameter {
         None => PairValue::Constant(prefix),
         Some(parameter) => {
-            let slot = compiler.take(&Located {
-                value: parameter,
-                line: value.line,
-            })?;
+            let slot = compiler.take(&Located { value: parameter, line: value.line })?;
             let Some(form) = Form::of(slot.inner()) else {
                 compiler.report_with_hint(
                     value.line,
-                    format!(
-                        "parameter `{}` cannot fill query value `{name}`: its type is `{}`",
-                        slot.label, slot.ty
-                    ),
+                    format!("parameter `{}` cannot fill query value `{name}`: its type is `{}`", slot.label, slot.ty),
                     format!("a query value is a scalar, a list of scalars or flags, or an option of these; {SCALARS}"),
                 );
                 return None;
             };
-            PairValue::Slot {
-                slot,
-                form,
-                prefix,
-                suffix,
-            }
+            PairValue::Slot { slot, form, prefix, suffix }
         }
     };
-    Some(Pair {
-        name: name.clone(),
-        key: encoded(name) + "=",
-        value,
-    })
+    Some(Pair { name: name.clone(), key: encoded(name) + "=", value })
 }
 
 /// Reads the template of a query value or a header.

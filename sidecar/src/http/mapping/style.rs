@@ -28,10 +28,7 @@ impl Style {
         };
         Self {
             int64: route.int64.or(file.int64),
-            unknown: route
-                .unknown_fields
-                .or(file.unknown_fields)
-                .unwrap_or(UnknownFields::Refuse),
+            unknown: route.unknown_fields.or(file.unknown_fields).unwrap_or(UnknownFields::Refuse),
             slashes: route.slashes.or(file.slashes).unwrap_or(Slashes::Encode),
             naming,
         }

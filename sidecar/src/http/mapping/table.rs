@@ -16,20 +16,13 @@ pub(super) struct TableReader<'t, 'p> {
 
 impl<'t, 'p> TableReader<'t, 'p> {
     pub(super) fn new(table: &'t DeTable<'t>, problems: &'p mut Problems) -> Self {
-        Self {
-            table,
-            known: Vec::new(),
-            problems,
-        }
+        Self { table, known: Vec::new(), problems }
     }
 
     /// The value of a key, whatever it is.
     pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.known.push(key);
-        self.table
-            .iter()
-            .find(|(name, _)| name.get_ref() == key)
-            .map(|(_, value)| value)
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
     /// The value of a key that must be a string.
@@ -46,8 +39,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
         }
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let hint = format!("one of {}", words.join(", "));
-        self.problems
-            .report_with_hint(line, format!("`{key}` cannot be `{value}`"), hint);
+        self.problems.report_with_hint(line, format!("`{key}` cannot be `{value}`"), hint);
         None
     }
 
@@ -58,10 +50,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
             self.wrong_type(key, value, "a list of strings");
             return Vec::new();
         };
-        elements
-            .iter()
-            .filter_map(|element| self.expect_string(key, element))
-            .collect()
+        elements.iter().filter_map(|element| self.expect_string(key, element)).collect()
     }
 
     /// The entries of a table of strings, in the order of the file.
@@ -77,10 +66,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
             .into_iter()
             .filter_map(|(name, value)| {
                 let line = self.problems.line(&name.span());
-                let name = Located {
-                    value: name.get_ref().clone().into_owned(),
-                    line,
-                };
+                let name = Located { value: name.get_ref().clone().into_owned(), line };
                 let value = self.expect_string(&name.value, value)?;
                 Some((name, value))
             })
@@ -111,8 +97,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
             if !self.known.contains(&key) {
                 let line = self.problems.line(&name.span());
                 let hint = format!("known keys: {}", self.known.join(", "));
-                self.problems
-                    .report_with_hint(line, format!("unknown key `{key}`"), hint);
+                self.problems.report_with_hint(line, format!("unknown key `{key}`"), hint);
             }
         }
     }
@@ -120,10 +105,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
     fn expect_string(&mut self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Located<String>> {
         let line = self.problems.line(&value.span());
         match value.get_ref().as_str() {
-            Some(text) => Some(Located {
-                value: text.to_owned(),
-                line,
-            }),
+            Some(text) => Some(Located { value: text.to_owned(), line }),
             None => {
                 self.wrong_type(key, value, "a string");
                 None
@@ -133,10 +115,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
 
     fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
         let line = self.problems.line(&value.span());
-        self.problems.report(
-            line,
-            format!("`{key}` must be {expected}, found {}", value.get_ref().type_str()),
-        );
+        self.problems.report(line, format!("`{key}` must be {expected}, found {}", value.get_ref().type_str()));
     }
 }
 
@@ -144,11 +123,7 @@ impl<'t, 'p> TableReader<'t, 'p> {
 fn first_line(element: &Spanned<DeValue<'_>>, table: &DeTable<'_>) -> Range<usize> {
     let span = element.span();
     if span.is_empty() {
-        return table
-            .keys()
-            .map(Spanned::span)
-            .min_by_key(|key| key.start)
-            .unwrap_or(span);
+        return table.keys().map(Spanned::span).min_by_key(|key| key.start).unwrap_or(span);
     }
     span
 }

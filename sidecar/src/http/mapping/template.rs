@@ -16,11 +16,7 @@ impl Template {
     ///
     /// What is wrong with the braces.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let mut template = Self {
-            prefix: String::new(),
-            parameter: None,
-            suffix: String::new(),
-        };
+        let mut template = Self { prefix: String::new(), parameter: None, suffix: String::new() };
         let mut letters = text.chars().peekable();
         while let Some(letter) = letters.next() {
             match letter {
@@ -50,11 +46,7 @@ impl Template {
     }
 
     fn constant(&mut self) -> &mut String {
-        if self.parameter.is_some() {
-            &mut self.suffix
-        } else {
-            &mut self.prefix
-        }
+        if self.parameter.is_some() { &mut self.suffix } else { &mut self.prefix }
     }
 }
 
@@ -63,20 +55,13 @@ mod tests {
     use super::*;
 
     fn template(prefix: &str, parameter: Option<&str>, suffix: &str) -> Template {
-        Template {
-            prefix: prefix.to_owned(),
-            parameter: parameter.map(str::to_owned),
-            suffix: suffix.to_owned(),
-        }
+        Template { prefix: prefix.to_owned(), parameter: parameter.map(str::to_owned), suffix: suffix.to_owned() }
     }
 
     #[test]
     fn a_template_is_a_parameter_between_two_constants() {
         assert_eq!(Template::parse("{id}"), Ok(template("", Some("id"), "")));
-        assert_eq!(
-            Template::parse("Bearer {a.token}!"),
-            Ok(template("Bearer ", Some("a.token"), "!"))
-        );
+        assert_eq!(Template::parse("Bearer {a.token}!"), Ok(template("Bearer ", Some("a.token"), "!")));
         assert_eq!(Template::parse("full"), Ok(template("full", None, "")));
         assert_eq!(Template::parse("{{{id}}}"), Ok(template("{", Some("id"), "}")));
     }

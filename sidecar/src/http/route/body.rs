@@ -49,16 +49,7 @@ impl BodyPlan {
             Self::Form(pairs) => {
                 let mut out = String::with_capacity(128);
                 for pair in pairs {
-                    pair.push(
-                        &mut out,
-                        args,
-                        &Writing {
-                            start: 0,
-                            opening: "",
-                            place,
-                            limit: None,
-                        },
-                    )?;
+                    pair.push(&mut out, args, &Writing { start: 0, opening: "", place, limit: None })?;
                 }
                 out.into()
             }
@@ -67,10 +58,7 @@ impl BodyPlan {
                     return Ok(None);
                 };
                 let written = text(value, slot.inner());
-                written
-                    .ok_or_else(|| slot.refuse(place, ParameterFault::WrongType))?
-                    .into_owned()
-                    .into()
+                written.ok_or_else(|| slot.refuse(place, ParameterFault::WrongType))?.into_owned().into()
             }
             Self::Bytes(slot) => match slot.present(args, place)? {
                 Some(Value::Bytes(bytes)) => bytes.clone(),

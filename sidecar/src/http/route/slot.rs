@@ -87,37 +87,22 @@ impl Slot {
             let Value::Record(fields) = record else {
                 return Err(self.refuse(place, ParameterFault::WrongType));
             };
-            value = fields
-                .get(*field)
-                .ok_or_else(|| self.refuse(place, ParameterFault::WrongType))?;
+            value = fields.get(*field).ok_or_else(|| self.refuse(place, ParameterFault::WrongType))?;
         }
-        if self.ty.is_option() {
-            Ok(open(value))
-        } else {
-            Ok(Some(value))
-        }
+        if self.ty.is_option() { Ok(open(value)) } else { Ok(Some(value)) }
     }
 
     /// The whole parameter that the slot is, or is inside of.
     pub(crate) fn whole<'v>(&self, args: &'v [Value], place: Place<'_>) -> Result<&'v Value, RefusedParameter> {
-        args.get(self.param)
-            .ok_or_else(|| self.refuse(place, ParameterFault::WrongType))
+        args.get(self.param).ok_or_else(|| self.refuse(place, ParameterFault::WrongType))
     }
 
     pub(crate) fn refuse(&self, place: Place<'_>, fault: ParameterFault) -> RefusedParameter {
-        RefusedParameter {
-            parameter: self.label.clone(),
-            place: place.to_string(),
-            fault,
-        }
+        RefusedParameter { parameter: self.label.clone(), place: place.to_string(), fault }
     }
 }
 
 /// What an option holds, or the value itself where it is none.
 fn open(value: &Value) -> Option<&Value> {
-    if let Value::Option(payload) = value {
-        payload.as_deref()
-    } else {
-        Some(value)
-    }
+    if let Value::Option(payload) = value { payload.as_deref() } else { Some(value) }
 }

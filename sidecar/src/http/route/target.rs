@@ -51,12 +51,7 @@ pub(crate) enum PairValue {
     /// Encoded.
     Constant(String),
     /// A parameter between two encoded constants.
-    Slot {
-        slot: Slot,
-        form: Form,
-        prefix: String,
-        suffix: String,
-    },
+    Slot { slot: Slot, form: Form, prefix: String, suffix: String },
 }
 
 impl Target {
@@ -72,16 +67,7 @@ impl Target {
         let path = out.len();
         for pair in &self.query {
             let place = Place::Query(&pair.name);
-            pair.push(
-                &mut out,
-                args,
-                &Writing {
-                    start: path,
-                    opening: "?",
-                    place,
-                    limit: Some(TARGET_BYTES),
-                },
-            )?;
+            pair.push(&mut out, args, &Writing { start: path, opening: "?", place, limit: Some(TARGET_BYTES) })?;
         }
         Ok(out)
     }
@@ -147,9 +133,9 @@ impl Pair {
                     return Ok(());
                 };
                 match (form, value, slot.inner()) {
-                    (Form::List, Value::List(elements), Type::List(ty)) => elements
-                        .iter()
-                        .try_for_each(|element| self.push_value(out, (element, ty), writing)),
+                    (Form::List, Value::List(elements), Type::List(ty)) => {
+                        elements.iter().try_for_each(|element| self.push_value(out, (element, ty), writing))
+                    }
                     (Form::Flags, Value::Flags(set), _) if !set.contains(&true) => Ok(()),
                     (Form::List | Form::Scalar | Form::Flags, value, ty) => self.push_value(out, (value, ty), writing),
                 }
@@ -163,10 +149,7 @@ impl Pair {
         (value, ty): (&Value, &Type),
         writing: &Writing<'_>,
     ) -> Result<(), RefusedParameter> {
-        let PairValue::Slot {
-            slot, prefix, suffix, ..
-        } = &self.value
-        else {
+        let PairValue::Slot { slot, prefix, suffix, .. } = &self.value else {
             return Ok(());
         };
         let written = text(value, ty).ok_or_else(|| slot.refuse(writing.place, ParameterFault::WrongType))?;

@@ -87,9 +87,7 @@ pub(crate) fn text<'v>(value: &'v Value, ty: &'v Type) -> Option<Cow<'v, str>> {
         }
         (Value::Flags(set), Type::Flags(flags)) => {
             let named = flags.names.iter().zip(set).filter(|(_, set)| **set);
-            Some(Cow::Owned(
-                named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(","),
-            ))
+            Some(Cow::Owned(named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",")))
         }
         (_, _) => None,
     }

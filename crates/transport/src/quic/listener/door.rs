@@ -34,10 +34,7 @@ pub(super) struct Door {
 /// What becomes of an attempt before its handshake.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Enter {
-        connection: OwnedSemaphorePermit,
-        source: Source,
-    },
+    Enter { connection: OwnedSemaphorePermit, source: Source },
     Prove,
     Defer,
     Refuse,
@@ -75,9 +72,7 @@ impl Door {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.limits
-            .connections
-            .saturating_sub(self.connections.available_permits())
+        self.limits.connections.saturating_sub(self.connections.available_permits())
     }
 
     pub(super) fn attempts(&self) -> Attempts {
@@ -109,20 +104,13 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     pub(super) const fn new(door: Arc<Door>, source: Source, permit: OwnedSemaphorePermit) -> Self {
-        Self {
-            door,
-            source,
-            _permit: permit,
-        }
+        Self { door, source, _permit: permit }
     }
 
     /// The handshake is over: what its connection takes from now on; `None` when `id` holds too many already.
     pub(super) fn over(self, id: &SpiffeId, connection: OwnedSemaphorePermit) -> Option<Places> {
         let seat = Seat::take(Arc::clone(&self.door), id)?;
-        Some(Places {
-            _connection: connection,
-            _seat: seat,
-        })
+        Some(Places { _connection: connection, _seat: seat })
     }
 }
 
