@@ -21,6 +21,7 @@ mod upstream;
 
 pub use answer::{ERROR_TEXT_BYTES, UpstreamNonsense};
 pub use config::{HttpConfigMistake, HttpUpstreamConfig};
+pub(crate) use mapping::Spelling;
 pub use mapping::{Mapping, MappingProblem};
 pub use route::{HEADER_BYTES, OutboundRequest, ParameterFault, RefusedParameter, Route, TARGET_BYTES};
 pub use upstream::{HttpCall, HttpFailure, HttpUpstream, TraceHeaders};

@@ -4,17 +4,19 @@
 //! pure: files are written by the command.
 
 mod infer;
+mod names;
 mod sample;
 mod shape;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use portcullis_value::{Wit, WitSource};
 
 use crate::http::Mapping;
-use infer::Endpoint;
-pub use sample::{InvalidSample, Sample};
+use infer::{BODY, Endpoint};
+use names::{Names, Renamed};
+pub use sample::{InvalidSample, Place, Sample};
+use shape::Records;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -50,10 +52,10 @@ pub enum ScaffoldError {
     #[error("`{0}` is not a WIT name (hint: acme:billing@1.0.0, invoices)")]
     Name(String),
     /// Samples of one endpoint contradict each other.
-    #[error("line {line}: {message}")]
+    #[error("{place}: {message}")]
     Samples {
-        /// Of the sample that does not fit.
-        line: usize,
+        /// The sample that does not fit.
+        place: Place,
         /// What does not fit.
         message: String,
     },
@@ -79,7 +81,7 @@ pub fn scaffold(contract: &Contract) -> Result<Scaffold, ScaffoldError> {
     let instance = format!("{name}/{}@{version}", contract.interface);
     let made = Scaffold {
         wit: wit(contract, &endpoints),
-        mapping: mapping(&instance, &endpoints),
+        mapping: mapping(&instance, &endpoints, &Names::find(&endpoints)?),
         functions: endpoints.iter().map(|endpoint| endpoint.function.clone()).collect(),
         instance,
     };
@@ -100,13 +102,13 @@ fn verified(made: Scaffold) -> Result<Scaffold, ScaffoldError> {
 }
 
 fn wit(contract: &Contract, endpoints: &[Endpoint]) -> String {
-    let mut records = BTreeMap::new();
+    let mut records = Records::new(endpoints.iter().map(|endpoint| endpoint.function.clone()).collect());
     let mut functions = String::new();
     for endpoint in endpoints {
-        let params = endpoint
-            .params
-            .iter()
-            .map(|param| format!("{}: {}", escaped(&param.name), param.shape.wit(&param.name, &mut records)));
+        let params = endpoint.params.iter().map(|param| {
+            let noun = if param.name == BODY { format!("{}-{BODY}", endpoint.function) } else { param.name.clone() };
+            format!("{}: {}", escaped(&param.name), param.shape.wit(&noun, &mut records))
+        });
         let params = params.collect::<Vec<_>>().join(", ");
         let ok = match &endpoint.answer {
             Some(shape) => shape.wit(&endpoint.noun, &mut records),
@@ -120,45 +122,52 @@ fn wit(contract: &Contract, endpoints: &[Endpoint]) -> String {
             escaped(&endpoint.function),
         );
     }
-    let records: String = records.into_values().map(|text| format!("{text}\n")).collect();
+    let records = records.into_wit();
     let (package, interface) = (&contract.package, escaped(&contract.interface));
     format!(
         "package {package};\n\ninterface {interface} {{\n{records}{functions}}}\n\nworld service {{\n    export {interface};\n}}\n"
     )
 }
 
-fn mapping(instance: &str, endpoints: &[Endpoint]) -> String {
-    let renamed: BTreeMap<_, _> = endpoints.iter().flat_map(Endpoint::renamed).collect();
+fn mapping(instance: &str, endpoints: &[Endpoint], names: &Names) -> String {
     let mut out = String::from(
         "# Inferred from samples; sidecar/MAPPING.md explains every key.\n\nunknown_fields = \"ignore\"\n",
     );
-    if !renamed.is_empty() {
-        let pairs = renamed.iter().map(|(wit, json)| format!("{} = {}", quoted(wit), quoted(json)));
-        let _ = writeln!(out, "rename = {{ {} }}", pairs.collect::<Vec<_>>().join(", "));
+    if names.spelling != "wit" {
+        let _ = writeln!(out, "field_names = {}", quoted(names.spelling));
     }
-    for endpoint in endpoints {
+    out.push_str(&rename(&names.renamed));
+    for (endpoint, renamed) in endpoints.iter().zip(&names.by_endpoint) {
         let function = quoted(&format!("{instance}#{}", endpoint.function));
-        let _ = write!(
-            out,
-            "\n[[route]]\nfunction = {function}\nmethod = {}\npath = {}\n",
-            quoted(&endpoint.method),
-            quoted(&endpoint.path),
-        );
-        let query =
-            endpoint.query.iter().map(|(key, param)| format!("{} = {}", quoted(key), quoted(&format!("{{{param}}}"))));
+        let (method, path) = (quoted(&endpoint.method), quoted(&endpoint.path));
+        let _ = write!(out, "\n[[route]]\nfunction = {function}\nmethod = {method}\npath = {path}\n");
+        let query = endpoint.query.iter().map(|(key, param)| {
+            let key = quoted(key);
+            format!("{key} = {}", quoted(&format!("{{{param}}}")))
+        });
         let query = query.collect::<Vec<_>>().join(", ");
         if !query.is_empty() {
             let _ = writeln!(out, "query = {{ {query} }}");
         }
         if endpoint.has_body {
-            out.push_str("body = \"body\"\n");
+            let _ = writeln!(out, "body = {}", quoted(BODY));
         }
         let statuses = endpoint.statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         if !statuses.is_empty() {
             let _ = writeln!(out, "ok = [{statuses}]");
         }
+        out.push_str(&rename(renamed));
     }
     out
+}
+
+/// The line that gives names their JSON spelling; nothing where there are none.
+fn rename(renamed: &Renamed) -> String {
+    if renamed.is_empty() {
+        return String::new();
+    }
+    let pairs = renamed.iter().map(|(wit, json)| format!("{} = {}", quoted(wit), quoted(json)));
+    format!("rename = {{ {} }}\n", pairs.collect::<Vec<_>>().join(", "))
 }
 
 fn quoted(text: &str) -> String {

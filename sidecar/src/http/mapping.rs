@@ -29,6 +29,7 @@ mod style;
 mod table;
 mod template;
 
+pub(crate) use naming::Spelling;
 pub use problem::MappingProblem;
 
 /// The routes of every function that a virtual component serves over HTTP.

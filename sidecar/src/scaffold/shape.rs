@@ -66,8 +66,17 @@ impl Shape {
         }
     }
 
+    /// Whether nothing at all is known to be inside: WIT has no record without fields.
+    pub(super) fn is_formless(&self) -> bool {
+        match self {
+            Self::Record(fields) => fields.iter().all(|(_, shape)| shape.is_formless()),
+            Self::List(inner) | Self::Optional(inner) => inner.is_formless(),
+            Self::Unknown | Self::Bool | Self::Integer | Self::Float | Self::Text => false,
+        }
+    }
+
     /// The WIT type; records get a name like `noun` and are added to `records`.
-    pub(super) fn wit(&self, noun: &str, records: &mut BTreeMap<String, String>) -> String {
+    pub(super) fn wit(&self, noun: &str, records: &mut Records) -> String {
         match self {
             Self::Unknown | Self::Text => "string".to_owned(),
             Self::Bool => "bool".to_owned(),
@@ -75,23 +84,20 @@ impl Shape {
             Self::Float => "f64".to_owned(),
             Self::List(item) => format!("list<{}>", item.wit(&singular(noun), records)),
             Self::Optional(inner) => format!("option<{}>", inner.wit(noun, records)),
-            Self::Record(fields) => record(fields, noun, records),
+            Self::Record(fields) => records.add(fields, noun),
         }
     }
 
-    /// WIT names that are not the JSON's own.
-    pub(super) fn renamed(&self, into: &mut Vec<(String, String)>) {
+    /// The WIT names of the fields, with the JSON's own.
+    pub(super) fn names(&self, into: &mut Vec<(String, String)>) {
         match self {
             Self::Record(fields) => {
-                for (json, shape) in fields {
-                    let wit = kebab(json);
-                    if wit != *json {
-                        into.push((wit, json.clone()));
-                    }
-                    shape.renamed(into);
+                for (json, shape) in fields.iter().filter(|(_, shape)| !shape.is_formless()) {
+                    into.push((kebab(json), json.clone()));
+                    shape.names(into);
                 }
             }
-            Self::List(inner) | Self::Optional(inner) => inner.renamed(into),
+            Self::List(inner) | Self::Optional(inner) => inner.names(into),
             Self::Unknown | Self::Bool | Self::Integer | Self::Float | Self::Text => {}
         }
     }
@@ -127,27 +133,52 @@ fn merged_fields(mut one: Vec<(String, Shape)>, two: Vec<(String, Shape)>) -> Re
     Ok(one)
 }
 
-fn record(fields: &[(String, Shape)], noun: &str, records: &mut BTreeMap<String, String>) -> String {
-    let lines: Vec<_> = fields
-        .iter()
-        .map(|(json, shape)| {
-            let name = kebab(json);
-            format!("        {}: {},\n", escaped(&name), shape.wit(&name, records))
-        })
-        .collect();
-    // The same noun with other fields gets a number.
-    for number in 1.. {
-        let name = if number == 1 { noun.to_owned() } else { format!("{noun}-n{number}") };
-        let text = format!("    record {} {{\n{}    }}\n", escaped(&name), lines.concat());
-        match records.get(&name) {
-            Some(known) if *known != text => {}
-            Some(_) | None => {
-                records.insert(name.clone(), text);
+/// The records of an interface, by their WIT names.
+#[derive(Debug)]
+pub(super) struct Records {
+    texts: BTreeMap<String, String>,
+    /// Names that are no longer free: functions stand in the same namespace.
+    taken: Vec<String>,
+}
+
+impl Records {
+    pub(super) fn new(taken: Vec<String>) -> Self {
+        Self { texts: BTreeMap::new(), taken }
+    }
+
+    /// The records as WIT.
+    pub(super) fn into_wit(self) -> String {
+        self.texts.into_values().map(|text| format!("{text}\n")).collect()
+    }
+
+    /// Adds a record; the same noun with other fields gets a number.
+    fn add(&mut self, fields: &[(String, Shape)], noun: &str) -> String {
+        let fields = fields.iter().filter(|(_, shape)| !shape.is_formless());
+        let lines: Vec<_> = fields
+            .map(|(json, shape)| {
+                let name = kebab(json);
+                format!("        {}: {},\n", escaped(&name), shape.wit(&name, self))
+            })
+            .collect();
+        for name in numbered(noun) {
+            let text = format!("    record {} {{\n{}    }}\n", escaped(&name), lines.concat());
+            let free = match self.texts.get(&name) {
+                Some(known) => *known == text,
+                None => !self.taken.contains(&name),
+            };
+            if free {
+                self.texts.insert(name.clone(), text);
                 return escaped(&name);
             }
         }
+        noun.to_owned()
     }
-    noun.to_owned()
+}
+
+/// The name, and the name with numbers behind it.
+pub(super) fn numbered(name: &str) -> impl Iterator<Item = String> + use<> {
+    let name = name.to_owned();
+    std::iter::once(name.clone()).chain((2_u32..).map(move |number| format!("{name}-n{number}")))
 }
 
 /// `invoices` → `invoice`; a guess that a person may mend.
