@@ -65,6 +65,14 @@ impl v1::node_server::Node for NodeService {
             wit: wire::wit_messages(&served.component.wit),
         }))
     }
+
+    async fn sign_x509(&self, _request: Request<v1::Sign>) -> Result<Response<v1::Signed>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn sign_jwts(&self, _request: Request<v1::SignJwts>) -> Result<Response<v1::SignedJwts>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
 }
 
 impl NodeService {

@@ -158,6 +158,7 @@ pub(crate) fn bundle_message(bundle: &Bundle) -> v1::Bundle {
     v1::Bundle {
         trust_domain: bundle.trust_domain().to_string(),
         x509_authorities: bundle.certificates().map(|der| der.to_vec()).collect(),
+        ..v1::Bundle::default()
     }
 }
 
@@ -176,6 +177,7 @@ pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
         danger_any_digest,
         x509_ttl_seconds: entry.ttl.seconds(),
         lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..v1::Entry::default()
     }
 }
 
@@ -224,6 +226,7 @@ pub(crate) fn state_message(view: &NodeView, bundle: &Bundle, now_seconds: u64) 
         components: view.components.values().map(|record| record_message(record)).collect(),
         served: view.served.values().map(|served| served_message(served)).collect(),
         now_seconds,
+        revocations: Vec::new(),
     }
 }
 
@@ -238,5 +241,7 @@ pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
         components_removed: change.components_removed.iter().map(target_message).collect(),
         served: change.served.iter().map(|served| served_message(served)).collect(),
         served_removed: change.served_removed.iter().map(target_message).collect(),
+        revocations: Vec::new(),
+        bundles_removed: Vec::new(),
     }
 }

@@ -161,7 +161,8 @@ impl List {
 
 impl From<v1::Entry> for Row {
     fn from(entry: v1::Entry) -> Self {
-        let v1::Entry { id, spiffe_id, node, component_digest, danger_any_digest, x509_ttl_seconds, lattice } = entry;
+        let v1::Entry { id, spiffe_id, node, component_digest, danger_any_digest, x509_ttl_seconds, lattice, .. } =
+            entry;
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
             id,

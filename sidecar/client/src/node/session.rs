@@ -193,6 +193,7 @@ impl Uplink {
                 warn!(target, reason, "the broker refuses an announcement");
                 return Ok(());
             }
+            Some(watch_reply::Message::SignedJwts(_) | watch_reply::Message::Audit(_)) => return Ok(()),
             None => return Err("the broker sent an empty message".to_owned()),
         };
         let state = state.map_err(|error| {

@@ -134,7 +134,7 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State { version, bundles, entries, components, served, now_seconds: _ } = message;
+        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations: _ } = message;
         let version = parse_version(version)?;
         if version < known {
             return Err(InvalidState::Older { offered: version, known });
@@ -158,6 +158,8 @@ impl NodeState {
             components_removed,
             served,
             served_removed,
+            revocations: _,
+            bundles_removed: _,
         } = change;
         let version = parse_version(version)?;
         if version <= self.version {
@@ -188,6 +190,7 @@ impl NodeState {
             components: self.components.values().map(PeerRecord::to_message).collect(),
             served: self.served.values().map(ServedComponent::to_message).collect(),
             now_seconds: 0,
+            revocations: Vec::new(),
         }
     }
 
@@ -226,8 +229,7 @@ impl NodeState {
 
 impl Entry {
     fn from_message(message: v1::Entry) -> Result<Self, InvalidState> {
-        let v1::Entry { id, spiffe_id, node: _, component_digest, danger_any_digest, x509_ttl_seconds: _, lattice: _ } =
-            message;
+        let v1::Entry { id, spiffe_id, node: _, component_digest, danger_any_digest, .. } = message;
         let digest = match (component_digest.is_empty(), danger_any_digest) {
             (false, _) => ComponentDigest::Exactly(component_digest),
             (true, true) => ComponentDigest::DangerAny,
@@ -332,7 +334,7 @@ pub(crate) fn target_message(target: &Target) -> v1::Target {
 }
 
 pub(crate) fn parse_bundle(message: v1::Bundle) -> Result<Bundle, InvalidState> {
-    let v1::Bundle { trust_domain, x509_authorities } = message;
+    let v1::Bundle { trust_domain, x509_authorities, .. } = message;
     let field = |cause: String| InvalidState::Field { field: "bundle", cause };
     let trust_domain =
         portcullis_identity::parse_trust_domain(&trust_domain).map_err(|error| field(error.to_string()))?;
@@ -344,6 +346,7 @@ fn bundle_message(bundle: &Bundle) -> v1::Bundle {
     v1::Bundle {
         trust_domain: bundle.trust_domain().as_str().to_owned(),
         x509_authorities: bundle.certificates().map(|certificate| certificate.to_vec()).collect(),
+        ..v1::Bundle::default()
     }
 }
 
