@@ -12,7 +12,7 @@ use portcullis_transport::quic::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info, info_span};
+use tracing::info;
 
 use crate::clock;
 use crate::gate::{Caller, Gate};
@@ -41,13 +41,11 @@ impl Connections {
     /// Serves a connection to its end. `trusted` is what its handshake was judged by.
     pub(crate) async fn serve(mut self, connection: Connection, trusted: Arc<TrustBundles>) {
         let caller = Arc::new(Caller::new(connection.peer().id(), &self.gate.quota));
-        let span = info_span!("connection", peer = caller.id(), address = %connection.remote_address());
-        let serving = async {
-            info!("connected");
-            let why = self.streams(&connection, &caller, trusted).await;
-            info!(why, "disconnected");
-        };
-        serving.instrument(span).await;
+        // No span: it would be entered at every turn of a busy connection, for two lines.
+        let (peer, address) = (caller.id(), connection.remote_address());
+        info!(peer, %address, "connected");
+        let why = self.streams(&connection, &caller, trusted).await;
+        info!(peer, %address, why, "disconnected");
     }
 
     /// Spawns a task per stream until something ends the connection, and says what. What may end it is set up once, not per stream.

@@ -173,7 +173,7 @@ impl Gate {
             }
         };
         if invocation.header.instance == explanation::INSTANCE {
-            return self.explain(caller, invocation, stream).await;
+            return Box::pin(self.explain(caller, invocation, stream)).await;
         }
         let Invocation { header, raw, rest } = invocation;
         self.admitted(caller, &header, Begun { raw, rest }, stream)
@@ -203,9 +203,10 @@ impl Gate {
         let function = Arc::clone(function);
         let Stream { send, recv, began } = stream;
         let call = Call { caller, outlook: &outlook, function: &function, send, recv };
+        // Boxed: the task that holds this future is moved some times before it first runs, and these two are most of it.
         let outcome = match &self.upstream {
-            Upstream::Http(http) => typed::call(self, http, call, begun.rest).await?,
-            Upstream::Splice(splice) => spliced::call(self, splice, call, begun).await?,
+            Upstream::Http(http) => Box::pin(typed::call(self, http, call, begun.rest)).await?,
+            Upstream::Splice(splice) => Box::pin(spliced::call(self, splice, call, begun)).await?,
         };
         match outcome {
             Outcome::Answered => function.meter.answered(clock::instant().duration_since(*began)),

@@ -1,5 +1,7 @@
 //! A call whose bytes pass untouched: decided by its header alone, and again whenever the policies change while it lasts.
 
+use std::pin::pin;
+
 use portcullis_transport::{FrameLimits, Refusal};
 
 use super::{Begun, Call, Gate, Outcome, Refused};
@@ -24,11 +26,16 @@ pub(super) async fn call(gate: &Gate, splice: &Splice, call: Call<'_>, begun: Be
     let Call { caller, outlook, send, recv, .. } = call;
     let progress = Progress::new();
     let spliced = Spliced { send: &mut *send, recv, header: begun.raw, rest: begun.rest, limits, progress: &progress };
-    let ended = tokio::select! {
-        biased;
-        ended = splice.call(permit, spliced) => ended?,
-        refused = patience.end(&progress) => return Err(refused),
-        refused = gate.withdrawn(caller, function, outlook) => return Err(refused),
+    let ended = {
+        // Pinned here: `select!` would move them.
+        let mut carried = pin!(splice.call(permit, spliced));
+        let mut withdrawn = pin!(gate.withdrawn(caller, function, outlook));
+        tokio::select! {
+            biased;
+            ended = &mut carried => ended?,
+            refused = patience.end(&progress) => return Err(refused),
+            refused = &mut withdrawn => return Err(refused),
+        }
     };
     let expects_result = function.ty.as_ref().is_some_and(|ty| ty.result.is_some());
     match ended {

@@ -186,9 +186,9 @@ fn a_removed_node_is_out_at_once_and_comes_back_with_a_new_token() {
     assert_eq!(nodes(&lab), Vec::<String>::new());
     eventually("the sidecar to be cut off", || (lab.status("shop")["broker_connected"] == false).then_some(()));
     // Its certificate is still good, and it is refused all the same, each time it tries.
-    lab.broker().logged(&["refused", "shop"]);
+    lab.broker().logged(&["a node that is not registered was refused", "shop"]);
     let before = issued(&mut lab);
-    sidecar.logged(&["broker", "removed"]);
+    sidecar.logged(&["lost the broker", "needs a new join token"]);
     assert_eq!(lab.status("shop")["broker_connected"], false);
     assert_eq!(issued(&mut lab), before);
 
