@@ -26,3 +26,6 @@ examples/guests/build.sh --check
 
 echo "== tests"
 cargo test --release --workspace --no-fail-fast -- "$@"
+
+echo "== benchmarks: a smoke run, so that they keep working"
+cargo bench --workspace --bench quic -- --quick

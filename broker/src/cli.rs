@@ -13,7 +13,6 @@ mod run;
 mod screen;
 mod status;
 mod token;
-mod wit_folder;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

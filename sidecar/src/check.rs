@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use portcullis_api::read_wit_folder;
+use portcullis_api::v1::WitFile;
 use portcullis_policy::{Component, Interface, ParamsReadable, PolicyFile, PolicySet, Schema};
-use portcullis_value::{FunctionKind, Wit};
+use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
 
 use crate::config::{Config, Mistake, UpstreamSection};
 use crate::upstream::Upstream;
-use crate::wit_folder;
 
 /// What was found to be right.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -63,7 +64,8 @@ fn finished(checked: Checked, mistakes: Vec<Mistake>) -> Result<Checked, Vec<Mis
 }
 
 fn wit(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Wit> {
-    let sources = wit_folder::read(folder).map_err(|error| mistakes.push(mistake(folder, &error))).ok()?;
+    let files = read_wit_folder(folder).map_err(|error| mistakes.push(mistake(folder, &error))).ok()?;
+    let sources: Vec<_> = files.into_iter().map(|WitFile { path, text }| WitSource { path, text }).collect();
     Wit::parse(&sources)
         .map_err(|error| {
             let file = folder.join(&error.file).display().to_string();

@@ -1,6 +1,7 @@
 //! One caller's connection: its streams become calls; it ends at the certificate's expiry, when trust is withdrawn, or when the sidecar
 //! stops.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use portcullis_transport::quic::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info, info_span};
+use tracing::info;
 
 use crate::clock;
 use crate::gate::{Caller, Gate};
@@ -40,55 +41,82 @@ impl Connections {
     /// Serves a connection to its end. `trusted` is what its handshake was judged by.
     pub(crate) async fn serve(mut self, connection: Connection, trusted: Arc<TrustBundles>) {
         let caller = Arc::new(Caller::new(connection.peer().id(), &self.gate.quota));
-        let span = info_span!("connection", peer = caller.id(), address = %connection.remote_address());
-        let serving = async {
-            info!("connected");
-            let why = self.streams(&connection, &caller, trusted).await;
-            info!(why, "disconnected");
-        };
-        serving.instrument(span).await;
+        // No span: it would be entered at every turn of a busy connection, for two lines.
+        let (peer, address) = (caller.id(), connection.remote_address());
+        info!(peer, %address, "connected");
+        let why = self.streams(&connection, &caller, trusted).await;
+        info!(peer, %address, why, "disconnected");
     }
 
-    async fn streams(
-        &mut self,
-        connection: &Connection,
-        caller: &Arc<Caller>,
-        mut trusted: Arc<TrustBundles>,
-    ) -> String {
+    /// Spawns a task per stream until something ends the connection, and says what. What may end it is set up once, not per stream.
+    async fn streams(&mut self, connection: &Connection, caller: &Arc<Caller>, trusted: Arc<TrustBundles>) -> String {
+        let Self { gate, verifier, trust, state, end, tasks } = self;
+        let mut withdrawn = pin!(withdrawn(connection, Trust { verifier, source: trust, seen: trusted }, state));
+        let mut expired = pin!(expired(connection));
+        let mut ended = pin!(end.cancelled());
         loop {
-            let now_trusted = self.trusted();
-            if !Arc::ptr_eq(&trusted, &now_trusted) {
-                if let Err(refused) = connection.recheck(&self.verifier, clock::now()) {
-                    connection.close(CloseReason::TrustWithdrawn);
-                    return refused.reason().to_string();
-                }
-                trusted = now_trusted;
-            }
-            let left = connection.expires_at().duration_since(clock::now()).unwrap_or_default();
-            if left.is_zero() {
-                connection.close(CloseReason::CertificateExpired);
-                return CloseReason::CertificateExpired.name().to_owned();
-            }
             tokio::select! {
-                stream = connection.accept() => match stream {
-                    Ok((send, recv)) => {
-                        let (gate, caller) = (Arc::clone(&self.gate), Arc::clone(caller));
-                        self.tasks.spawn(async move { gate.serve(&caller, send, recv).await });
-                    }
-                    Err(lost) => return lost.to_string(),
-                },
-                changed = self.state.changed() => {
-                    if changed.is_err() {
-                        // The node has stopped, and with it the sidecar.
-                        self.end.cancelled().await;
-                    }
-                }
-                () = tokio::time::sleep(left.min(LOOK)) => {}
-                () = self.end.cancelled() => {
+                biased;
+                () = &mut ended => {
                     connection.close(CloseReason::Draining);
                     return CloseReason::Draining.name().to_owned();
                 }
+                why = &mut withdrawn => {
+                    connection.close(CloseReason::TrustWithdrawn);
+                    return why;
+                }
+                () = &mut expired => {
+                    connection.close(CloseReason::CertificateExpired);
+                    return CloseReason::CertificateExpired.name().to_owned();
+                }
+                stream = connection.accept() => match stream {
+                    Ok((send, recv)) => {
+                        let (gate, caller) = (Arc::clone(gate), Arc::clone(caller));
+                        tasks.spawn(async move { gate.serve(&caller, send, recv).await });
+                    }
+                    Err(lost) => return lost.to_string(),
+                },
             }
         }
+    }
+}
+
+/// What a peer is believed by.
+struct Trust<'a> {
+    verifier: &'a PeerVerifier,
+    source: &'a TrustSource,
+    /// The bundles that the peer was last judged by.
+    seen: Arc<TrustBundles>,
+}
+
+/// Judges the peer again whenever the bundles change, until it is not believed any more; says why.
+async fn withdrawn(
+    connection: &Connection,
+    mut trust: Trust<'_>,
+    state: &mut watch::Receiver<Arc<NodeState>>,
+) -> String {
+    loop {
+        let now = trust.source.load_full();
+        if !Arc::ptr_eq(&trust.seen, &now) {
+            if let Err(refused) = connection.recheck(trust.verifier, clock::now()) {
+                return refused.reason().to_string();
+            }
+            trust.seen = now;
+        }
+        if state.changed().await.is_err() {
+            // The node has stopped, and with it the sidecar.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Waits until the peer's certificate expires, by the wall clock.
+async fn expired(connection: &Connection) {
+    loop {
+        let left = connection.expires_at().duration_since(clock::now()).unwrap_or_default();
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use portcullis_client::explanation;
 use portcullis_policy::{CallContext, ParamValue, Permit, Transport, Verdict};
 use portcullis_transport::quic::{self, Invocation, RecvStream, SendStream};
-use portcullis_transport::{HeaderLimits, Refusal};
+use portcullis_transport::{Header, HeaderLimits, Refusal};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -73,6 +73,15 @@ struct Stream {
     send: SendStream,
     recv: RecvStream,
     began: Instant,
+}
+
+/// What was read of a call when its header was whole.
+#[derive(Debug)]
+struct Begun {
+    /// The header's bytes as they came.
+    raw: Bytes,
+    /// What came behind it.
+    rest: Bytes,
 }
 
 /// One call being served.
@@ -164,16 +173,22 @@ impl Gate {
             }
         };
         if invocation.header.instance == explanation::INSTANCE {
-            return self.explain(caller, invocation, stream).await;
+            return Box::pin(self.explain(caller, invocation, stream)).await;
         }
-        let (instance, function) = (invocation.header.instance.clone(), invocation.header.function.clone());
-        self.admitted(caller, invocation, stream)
+        let Invocation { header, raw, rest } = invocation;
+        self.admitted(caller, &header, Begun { raw, rest }, stream)
             .await
-            .map_err(|refused| recorded(caller, &instance, &function, refused))
+            .map_err(|refused| recorded(caller, &header.instance, &header.function, refused))
     }
 
     /// Everything behind a readable header.
-    async fn admitted(&self, caller: &Caller, invocation: Invocation, stream: &mut Stream) -> Result<(), Refused> {
+    async fn admitted(
+        &self,
+        caller: &Caller,
+        header: &Header,
+        begun: Begun,
+        stream: &mut Stream,
+    ) -> Result<(), Refused> {
         if self.is_draining() {
             return Err(Refused::new(Refusal::Draining, "the sidecar is stopping"));
         }
@@ -182,15 +197,16 @@ impl Gate {
                 .detailed(self.not_ready.load().as_str())
         })?;
         let outlook = caller.outlook(served);
-        let Some(function) = outlook.served.function(&invocation.header.instance, &invocation.header.function) else {
-            return Err(unknown(&outlook, &invocation));
+        let Some(function) = outlook.served.function(&header.instance, &header.function) else {
+            return Err(unknown(&outlook, header));
         };
         let function = Arc::clone(function);
         let Stream { send, recv, began } = stream;
         let call = Call { caller, outlook: &outlook, function: &function, send, recv };
+        // Boxed: the task that holds this future is moved some times before it first runs, and these two are most of it.
         let outcome = match &self.upstream {
-            Upstream::Http(http) => typed::call(self, http, call, invocation.rest).await?,
-            Upstream::Splice(splice) => spliced::call(self, splice, call, invocation).await?,
+            Upstream::Http(http) => Box::pin(typed::call(self, http, call, begun.rest)).await?,
+            Upstream::Splice(splice) => Box::pin(spliced::call(self, splice, call, begun)).await?,
         };
         match outcome {
             Outcome::Answered => function.meter.answered(clock::instant().duration_since(*began)),
@@ -199,24 +215,29 @@ impl Gate {
         Ok(())
     }
 
-    /// Waits until a change of policy takes back what a call under way was permitted.
-    async fn withdrawn(&self, caller: &Caller, function: &served::ServedFunction) -> Refused {
+    /// Waits until a change of policy takes back what a call under way was permitted by `decided`.
+    async fn withdrawn(&self, caller: &Caller, function: &served::ServedFunction, decided: &Outlook) -> Refused {
         let mut changes = self.changes.subscribe();
+        let mut seen = Arc::clone(&decided.served);
         loop {
-            // The sender lives in this very gate.
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
             let Some(served) = self.served.load_full() else {
                 return Refused::new(Refusal::NotReady, "the sidecar cannot decide calls any more");
             };
-            let outlook = caller.outlook(served);
-            let Some(now) = outlook.served.function(&function.instance, &function.name) else {
-                return Refused::new(Refusal::UnknownFunction, "the function is not served any more");
-            };
-            let verdict = outlook.view.decide(now.action, &CallContext::over(Transport::Quic));
-            if !verdict.is_allowed() {
-                return Refused::denied(&verdict);
+            // Looked at before the first wait too: a change between the decision and the subscription announces itself no more.
+            if !Arc::ptr_eq(&seen, &served) {
+                seen = Arc::clone(&served);
+                let outlook = caller.outlook(served);
+                let Some(now) = outlook.served.function(&function.instance, &function.name) else {
+                    return Refused::new(Refusal::UnknownFunction, "the function is not served any more");
+                };
+                let verdict = outlook.view.decide(now.action, &CallContext::over(Transport::Quic));
+                if !verdict.is_allowed() {
+                    return Refused::denied(&verdict);
+                }
+            }
+            // The sender lives in this very gate.
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -272,12 +293,11 @@ impl Call<'_> {
 }
 
 /// A name that is not served. Who may call nothing here learns nothing about what exists.
-fn unknown(outlook: &Outlook, invocation: &Invocation) -> Refused {
+fn unknown(outlook: &Outlook, header: &Header) -> Refused {
     if !outlook.view.may_call_any(Transport::Quic) {
         return Refused::new(Refusal::Denied, NO_POLICY);
     }
-    let name = format!("`{}#{}`", invocation.header.instance, invocation.header.function);
-    Refused::new(Refusal::UnknownFunction, format!("{name} is not served here"))
+    Refused::new(Refusal::UnknownFunction, format!("`{header}` is not served here"))
 }
 
 /// The one log line of a refusal: a decision record for denials, a warning where the service is at fault.

@@ -20,4 +20,3 @@ mod connection;
 mod gate;
 mod meters;
 mod upstream;
-mod wit_folder;

@@ -37,6 +37,7 @@ pub struct Visits {
 #[derive(Debug)]
 pub struct FakeCallee {
     pub address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
     visits: Arc<Mutex<Visits>>,
     stop: CancellationToken,
 }
@@ -51,9 +52,15 @@ impl FakeCallee {
         let listener = lab.block_on(async { bind() });
         let address = listener.local_addr().unwrap();
         let (visits, stop) = (Arc::default(), CancellationToken::new());
-        let serving = serve(listener, answer, Arc::clone(&visits), lab.tasks().clone(), stop.clone());
+        let answer = Arc::new(Mutex::new(answer));
+        let serving = serve(listener, Arc::clone(&answer), Arc::clone(&visits), lab.tasks().clone(), stop.clone());
         lab.spawn(stop.clone().run_until_cancelled_owned(serving));
-        Self { address, visits, stop }
+        Self { address, answer, visits, stop }
+    }
+
+    /// What calls get from now on.
+    pub fn answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
     }
 
     pub fn visits(&self) -> Visits {
@@ -69,13 +76,14 @@ impl Drop for FakeCallee {
 
 async fn serve(
     listener: Listener,
-    answer: Answer,
+    answer: Arc<Mutex<Answer>>,
     visits: Arc<Mutex<Visits>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     while let Some(incoming) = listener.accept().await {
-        let (answer, visits, tasks_too, stop_too) = (answer.clone(), Arc::clone(&visits), tasks.clone(), stop.clone());
+        let (answer, visits) = (Arc::clone(&answer), Arc::clone(&visits));
+        let (tasks_too, stop_too) = (tasks.clone(), stop.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             match incoming.handshake().await {
                 Ok(connection) => {
@@ -90,14 +98,15 @@ async fn serve(
 
 async fn streams(
     connection: Connection,
-    answer: Answer,
+    answer: Arc<Mutex<Answer>>,
     visits: Arc<Mutex<Visits>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     while let Ok((mut send, recv)) = connection.accept().await {
         visits.lock().unwrap().calls += 1;
-        let (answer, visits) = (answer.clone(), Arc::clone(&visits));
+        let answer = answer.lock().unwrap().clone();
+        let visits = Arc::clone(&visits);
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             // Kept open: a stopped stream would tell the caller something.
             let _recv = recv;

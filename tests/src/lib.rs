@@ -10,6 +10,7 @@
 
 mod admin;
 mod callee;
+mod component;
 mod forge;
 mod impostor;
 mod lab;
@@ -20,6 +21,7 @@ pub mod wire;
 
 pub use admin::get;
 pub use callee::{Answer, FakeCallee, Visits};
+pub use component::{Component, guest};
 pub use forge::{Certificate, Flaw, Forge};
 pub use impostor::Impostor;
 pub use lab::{Caller, ITEMS, Lab, PIPE_WIT, PIPES, SidecarSetup, WIT};

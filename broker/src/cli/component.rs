@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use portcullis_api::v1;
+use portcullis_api::{WitFolderError, read_wit_folder, v1};
 use portcullis_identity::{NodeName, Target};
 use serde::Serialize;
 
+use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, target_message, target_name, version_name};
 use super::screen::{Screen, cell};
-use super::{OperatorOptions, wit_folder};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Component {
@@ -115,7 +115,7 @@ impl Register {
         };
         let request = v1::RegisterComponentRequest {
             target: Some(target_message(&self.target)),
-            wit: wit_folder::read(&self.wit)?,
+            wit: read_wit_folder(&self.wit).map_err(|error| unreadable(&error))?,
             interfaces: self.interfaces,
             spiffe_id: self.spiffe_id.unwrap_or_default(),
             upstream: upstream.into(),
@@ -189,5 +189,14 @@ impl From<v1::RegisteredComponent> for Row {
         let v1::RegisteredComponent { record, upstream: _, grants } = component;
         let v1::PeerRecord { target, spiffe_id, interfaces, addresses } = record.unwrap_or_default();
         Self { component: target_name(target.as_ref()), spiffe_id, upstream, interfaces, addresses, grants }
+    }
+}
+
+fn unreadable(error: &WitFolderError) -> Failure {
+    match error {
+        WitFolderError::Unreadable { .. } => Failure::broken(error.to_string()),
+        WitFolderError::Empty(_) | WitFolderError::TooMany(_) | WitFolderError::TooLarge { .. } => {
+            Failure::misused(error.to_string())
+        }
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{leb::put_leb, refusal::Refusal};
 
-pub(crate) use scanner::Scanner;
+pub use scanner::FrameScanner;
 
 /// How much room a payload that comes in several pieces is given beyond what has arrived, in bytes. A peer that only
 /// announces a length costs no more than this.
@@ -93,7 +93,7 @@ impl FrameError {
 /// is never copied. Memory stays within what arrived, times two, plus 16 KiB, whatever lengths the peer announces.
 #[derive(Debug)]
 pub struct RootFrames {
-    scanner: Scanner,
+    scanner: FrameScanner,
     payload: Payload,
 }
 
@@ -106,7 +106,7 @@ enum Payload {
 impl RootFrames {
     /// No frames yet. `limits.path` does not count here: any path is refused.
     pub const fn new(limits: FrameLimits) -> Self {
-        Self { scanner: Scanner::new(FrameLimits { path: 0, ..limits }), payload: Payload::Whole(Bytes::new()) }
+        Self { scanner: FrameScanner::new(FrameLimits { path: 0, ..limits }), payload: Payload::Whole(Bytes::new()) }
     }
 
     /// Takes the next bytes of the stream.

@@ -7,7 +7,7 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
-    frame::{FrameError, FrameLimits, Scanner},
+    frame::{FrameError, FrameLimits, FrameScanner},
     header::{Header, HeaderLimits, InvalidHeader, Parsed},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 pub struct LimitedReader<R> {
     inner: R,
     guard: Guard,
-    frames: Scanner,
+    frames: FrameScanner,
 }
 
 #[derive(Debug)]
@@ -45,12 +45,12 @@ enum Broken {
 impl<R> LimitedReader<R> {
     /// For a stream that begins with frames: the reading half of a client, or of a server whose header is read.
     pub const fn frames(inner: R, limits: FrameLimits) -> Self {
-        Self { inner, guard: Guard::Frames, frames: Scanner::new(limits) }
+        Self { inner, guard: Guard::Frames, frames: FrameScanner::new(limits) }
     }
 
     /// For a stream that begins with a header: the reading half of a server.
     pub const fn invocation(inner: R, header: HeaderLimits, frames: FrameLimits) -> Self {
-        Self { inner, guard: Guard::Header { limits: header, passed: Vec::new() }, frames: Scanner::new(frames) }
+        Self { inner, guard: Guard::Header { limits: header, passed: Vec::new() }, frames: FrameScanner::new(frames) }
     }
 
     /// Whether what has passed ends with a whole frame, or nothing has passed: false at the end of a stream that was cut.
@@ -82,20 +82,10 @@ impl<R> LimitedReader<R> {
             }
             self.guard = Guard::Frames;
         }
-        let mut rest = bytes.get(frames..).unwrap_or_default();
-        while let Some((&byte, tail)) = rest.split_first() {
-            let run = self.frames.payload_left().min(rest.len());
-            if run > 0 {
-                self.frames.skip_payload(run);
-                rest = rest.get(run..).unwrap_or_default();
-                continue;
-            }
-            if let Err(error) = self.frames.head_byte(byte) {
-                return (bytes.len() - rest.len(), Some(error.into()));
-            }
-            rest = tail;
+        match self.frames.follow(bytes.get(frames..).unwrap_or_default()) {
+            Ok(()) => (bytes.len(), None),
+            Err((passed, error)) => (frames + passed, Some(error.into())),
         }
-        (bytes.len(), None)
     }
 }
 

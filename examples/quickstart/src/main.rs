@@ -48,10 +48,16 @@ fn build() -> anyhow::Result<PathBuf> {
     say("building the daemons (minutes the first time, seconds after)")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--workspace", "--bins", "--manifest-path", manifest])
-        .status()
-        .context("cannot run cargo")?;
+    let mut build = Command::new(cargo);
+    build.args(["build", "--release", "--workspace", "--bins", "--manifest-path", manifest]);
+    // `cargo run` describes this package in the environment. Build scripts that watch those variables (ring's does) would run again in the
+    // next build by hand, and half of the workspace with them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            build.env_remove(name);
+        }
+    }
+    let status = build.status().context("cannot run cargo")?;
     ensure!(status.success(), "the build failed");
     let own = std::env::current_exe()?;
     Ok(own.parent().context("this program is in no folder")?.to_owned())

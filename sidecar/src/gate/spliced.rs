@@ -1,40 +1,41 @@
 //! A call whose bytes pass untouched: decided by its header alone, and again whenever the policies change while it lasts.
 
-use portcullis_transport::quic::Invocation;
+use std::pin::pin;
+
 use portcullis_transport::{FrameLimits, Refusal};
 
-use super::{Call, Gate, Outcome, Refused};
-use crate::upstream::{Ended, Splice, Spliced};
+use super::{Begun, Call, Gate, Outcome, Refused};
+use crate::upstream::{Ended, Patience, Progress, Splice, Spliced};
 
-pub(super) async fn call(
-    gate: &Gate,
-    splice: &Splice,
-    call: Call<'_>,
-    invocation: Invocation,
-) -> Result<Outcome, Refused> {
+pub(super) async fn call(gate: &Gate, splice: &Splice, call: Call<'_>, begun: Begun) -> Result<Outcome, Refused> {
     let permit = call.permit(gate, None)?;
     let function = call.function;
     let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
     let frame = u32::try_from(gate.limits.value_bytes).unwrap_or(u32::MAX);
-    let (limit, silence, frames) = match &function.ty {
+    let (patience, limits) = match &function.ty {
         Some(_) => {
             let frames = FrameLimits { frame, path: 0, total: frame.into(), ..FrameLimits::default() };
-            (Some(gate.limits.call_timeout), gate.limits.call_timeout, frames)
+            (Patience::InAll(gate.limits.call_timeout), frames)
         }
         // Streams may last and carry any amount, frame by frame; silence ends them.
         None => {
             let frames = FrameLimits { frame, total: u64::MAX, frames: u64::MAX, ..FrameLimits::default() };
-            (None, splice.idle_timeout, frames)
+            (Patience::InSilence(splice.idle_timeout), frames)
         }
     };
-    let Call { caller, send, recv, .. } = call;
-    let spliced = Spliced { send: &mut *send, recv, header: invocation.raw, rest: invocation.rest, limits: frames };
-    let carrying = splice.call(permit, spliced, silence);
-    let withdrawn = gate.withdrawn(caller, function);
-    let ended = tokio::select! {
-        biased;
-        ended = bounded(limit, carrying) => ended?,
-        refused = withdrawn => return Err(refused),
+    let Call { caller, outlook, send, recv, .. } = call;
+    let progress = Progress::new();
+    let spliced = Spliced { send: &mut *send, recv, header: begun.raw, rest: begun.rest, limits, progress: &progress };
+    let ended = {
+        // Pinned here: `select!` would move them.
+        let mut carried = pin!(splice.call(permit, spliced));
+        let mut withdrawn = pin!(gate.withdrawn(caller, function, outlook));
+        tokio::select! {
+            biased;
+            ended = &mut carried => ended?,
+            refused = patience.end(&progress) => return Err(refused),
+            refused = &mut withdrawn => return Err(refused),
+        }
     };
     let expects_result = function.ty.as_ref().is_some_and(|ty| ty.result.is_some());
     match ended {
@@ -49,15 +50,4 @@ pub(super) async fn call(
         }
         Ended::GivenUp => Ok(Outcome::GivenUp),
     }
-}
-
-async fn bounded(
-    limit: Option<std::time::Duration>,
-    carrying: impl Future<Output = Result<Ended, Refused>>,
-) -> Result<Ended, Refused> {
-    let Some(limit) = limit else { return carrying.await };
-    tokio::time::timeout(limit, carrying).await.unwrap_or_else(|_| {
-        let reason = format!("the call took longer than {} ms", limit.as_millis());
-        Err(Refused::new(Refusal::DeadlineExceeded, reason))
-    })
 }

@@ -4,22 +4,28 @@
 //! resets the caller's stream, so that a cut answer never looks like a whole one. Frames are followed but not changed: a length beyond its
 //! limit does not reach the service, whose own decoder may believe it.
 
-use std::future::Future;
+mod patience;
+mod unix;
+
 use std::io;
-use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use portcullis_policy::Permit;
-use portcullis_transport::quic::{RecvStream, SendStream};
-use portcullis_transport::{FrameError, FrameLimits, LimitedReader, Refusal};
+use portcullis_transport::quic::{RecvStream, SendStream, StreamFailed, next_chunk};
+use portcullis_transport::{FrameError, FrameLimits, FrameScanner, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+
+pub(crate) use patience::{Patience, Progress};
 
 use crate::config::{SpliceAddress, SpliceSection};
 use crate::gate::Refused;
 
-/// Room for one read from either side: small messages need one, large ones few.
+/// Room for the beginning of an answer: most are no longer.
+const FIRST_READ: usize = 1024;
+/// Room for one read of a longer answer.
 const READ: usize = 16 * 1024;
 /// The service's answer is bounded by the caller, who asked for it: only its form is checked here.
 const ANSWER: FrameLimits = FrameLimits { frame: u32::MAX, path: 16, total: u64::MAX, frames: u64::MAX };
@@ -43,6 +49,8 @@ pub(crate) struct Spliced<'a> {
     pub(crate) rest: Bytes,
     /// What the caller's frames may amount to.
     pub(crate) limits: FrameLimits,
+    /// Told of every byte that passes.
+    pub(crate) progress: &'a Progress,
 }
 
 /// How a spliced call ended well.
@@ -60,61 +68,88 @@ impl Splice {
         Self { address, connect_timeout, idle_timeout }
     }
 
-    /// Carries one permitted call. `silence` bounds how long neither direction may move.
-    pub(crate) async fn call(&self, permit: Permit, call: Spliced<'_>, silence: Duration) -> Result<Ended, Refused> {
+    /// Carries one permitted call.
+    pub(crate) async fn call(&self, permit: Permit, call: Spliced<'_>) -> Result<Ended, Refused> {
         // A permit is spent by the call it was made for.
         drop(permit);
         match &self.address {
             SpliceAddress::Unix(path) => {
-                let stream = self.connected(UnixStream::connect(path), || path_name(path)).await?;
-                let (read, write) = stream.into_split();
-                carry(call, read, write, silence).await
+                let socket = unix::connected(path, self.connect_timeout).await?;
+                let mut params = Params::new(&call)?;
+                // Before the reactor knows the socket: it would only say that there is room, and that a turn later.
+                params.begin(&socket);
+                let name = || path.display().to_string();
+                let mut stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
+                let (read, write) = stream.split();
+                carry(call, params, read, write).await
             }
             SpliceAddress::Tcp(peer) => {
-                let stream = self.connected(TcpStream::connect(peer), || peer.clone()).await?;
-                stream.set_nodelay(true).map_err(|error| unavailable(peer, &error))?;
-                let (read, write) = stream.into_split();
-                carry(call, read, write, silence).await
+                let mut stream = self.tcp(peer).await?;
+                let params = Params::new(&call)?;
+                let (read, write) = stream.split();
+                carry(call, params, read, write).await
             }
         }
     }
 
-    async fn connected<S>(
-        &self,
-        connecting: impl Future<Output = io::Result<S>>,
-        name: impl Fn() -> String,
-    ) -> Result<S, Refused> {
-        match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(unavailable(&name(), &error)),
-            Err(_) => {
-                let reason = "the service does not accept the connection in time";
-                Err(Refused::new(Refusal::UpstreamUnavailable, reason).detailed(name()))
-            }
-        }
+    async fn tcp(&self, peer: &str) -> Result<TcpStream, Refused> {
+        let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(peer)).await;
+        let stream = connecting.map_err(|_| slow(peer))?.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        stream.map_err(|error| unavailable(peer, &error))
     }
-}
-
-fn path_name(path: &Path) -> String {
-    path.display().to_string()
 }
 
 fn unavailable(name: &str, error: &io::Error) -> Refused {
     Refused::new(Refusal::UpstreamUnavailable, "the service cannot be reached").detailed(format!("`{name}`: {error}"))
 }
 
+fn slow(name: &str) -> Refused {
+    let reason = "the service does not accept the connection in time";
+    Refused::new(Refusal::UpstreamUnavailable, reason).detailed(name)
+}
+
+/// What the caller says: the header, what came with it, and then what comes.
+struct Params {
+    first: bytes::buf::Chain<Bytes, Bytes>,
+    frames: FrameScanner,
+}
+
+impl Params {
+    fn new(call: &Spliced<'_>) -> Result<Self, Refused> {
+        let mut frames = FrameScanner::new(call.limits);
+        follow(&mut frames, &call.rest).map_err(|error| refused(&error))?;
+        Ok(Self { first: call.header.clone().chain(call.rest.clone()), frames })
+    }
+
+    /// Writes what there is, as far as it goes at once.
+    fn begin(&mut self, mut socket: &std::os::unix::net::UnixStream) {
+        let mut slices = [io::IoSlice::new(&[]); 2];
+        let count = self.first.chunks_vectored(&mut slices);
+        // What does not go now goes later, and what goes wrong shows again then.
+        if let Ok(written) = io::Write::write_vectored(&mut socket, slices.get(..count).unwrap_or_default()) {
+            self.first.advance(written);
+        }
+    }
+}
+
+fn follow(frames: &mut FrameScanner, bytes: &[u8]) -> Result<(), FrameError> {
+    frames.follow(bytes).map_err(|(_, error)| error)
+}
+
+fn refused(error: &FrameError) -> Refused {
+    Refused::new(error.refusal(), error.to_string())
+}
+
 async fn carry(
     call: Spliced<'_>,
+    params: Params,
     read: impl AsyncRead + Unpin,
-    mut write: impl AsyncWrite + Unpin,
-    silence: Duration,
+    write: impl AsyncWrite + Unpin,
 ) -> Result<Ended, Refused> {
-    let Spliced { send, recv, header, rest, limits } = call;
-    let stopped = send.stopped();
-    let params = LimitedReader::frames(rest.as_ref().chain(recv), limits);
-    let up = upload(&header, rest.len(), params, &mut write, silence);
-    let down = download(LimitedReader::frames(read, ANSWER), send, silence);
-    tokio::pin!(up, down, stopped);
+    let Spliced { send, recv, progress, .. } = call;
+    let mut stopped = pin!(send.stopped());
+    let mut up = pin!(upload(params, recv, write, progress));
+    let mut down = pin!(download(read, send, progress));
     let mut uploading = true;
     loop {
         tokio::select! {
@@ -125,8 +160,7 @@ async fn carry(
                 Err(Cut::Caller) => return Ok(Ended::GivenUp),
                 // The service may answer without reading everything: what it has to say comes down.
                 Err(Cut::Service) => uploading = false,
-                Err(Cut::Silent) => return Err(silent(silence)),
-                Err(Cut::Frame(error)) => return Err(Refused::new(error.refusal(), error.to_string())),
+                Err(Cut::Frame(error)) => return Err(refused(&error)),
             },
             _ = &mut stopped => return Ok(Ended::GivenUp),
         }
@@ -137,79 +171,63 @@ async fn carry(
 enum Cut {
     Caller,
     Service,
-    Silent,
     Frame(FrameError),
 }
 
-/// `ready` bytes of `params` are there already: they go with the header, in one write.
 async fn upload(
-    header: &[u8],
-    ready: usize,
-    mut params: LimitedReader<impl AsyncRead + Unpin>,
-    write: &mut (impl AsyncWrite + Unpin),
-    silence: Duration,
+    mut params: Params,
+    recv: &mut RecvStream,
+    mut write: impl AsyncWrite + Unpin,
+    progress: &Progress,
 ) -> Result<(), Cut> {
-    let mut buffer = BytesMut::with_capacity(header.len() + ready);
-    buffer.extend_from_slice(header);
-    let mut more = ready == 0 || params.read_buf(&mut buffer).await.map_err(|error| cut(&error))? > 0;
-    loop {
-        let written = tokio::time::timeout(silence, write.write_all_buf(&mut buffer)).await.map_err(|_| Cut::Silent)?;
-        written.map_err(|_| Cut::Service)?;
-        if !more {
-            return write.shutdown().await.map_err(|_| Cut::Service);
-        }
-        buffer.reserve(READ);
-        // Not timed: a caller may keep its half open while it reads a long answer. The download's silence bounds the call.
-        more = params.read_buf(&mut buffer).await.map_err(|error| cut(&error))? > 0;
+    if params.first.has_remaining() {
+        write.write_all_buf(&mut params.first).await.map_err(|_| Cut::Service)?;
     }
-}
-
-fn cut(error: &io::Error) -> Cut {
-    match frame_error(error) {
-        Some(error) => Cut::Frame(error),
-        None => Cut::Caller,
+    while let Some(chunk) = next_chunk(recv).await.map_err(|_: StreamFailed| Cut::Caller)? {
+        follow(&mut params.frames, &chunk).map_err(Cut::Frame)?;
+        progress.made();
+        write.write_all(&chunk).await.map_err(|_| Cut::Service)?;
+        progress.made();
     }
-}
-
-fn frame_error(error: &io::Error) -> Option<FrameError> {
-    error.get_ref()?.downcast_ref::<FrameError>().copied()
+    write.shutdown().await.map_err(|_| Cut::Service)
 }
 
 async fn download(
-    mut answer: LimitedReader<impl AsyncRead + Unpin>,
+    mut read: impl AsyncRead + Unpin,
     send: &mut SendStream,
-    silence: Duration,
+    progress: &Progress,
 ) -> Result<u64, Refused> {
-    let mut buffer = BytesMut::new();
+    let mut frames = FrameScanner::new(ANSWER);
+    let mut buffer = BytesMut::with_capacity(FIRST_READ);
     let mut total: u64 = 0;
     loop {
-        buffer.reserve(READ);
-        let got = tokio::time::timeout(silence, answer.read_buf(&mut buffer)).await.map_err(|_| silent(silence))?;
-        let got = got.map_err(|error| {
-            let reason = match frame_error(&error) {
-                Some(_) => "the service's answer is not wRPC",
-                None => "the service broke the connection",
-            };
-            Refused::new(Refusal::UpstreamProtocol, reason).detailed(error.to_string())
-        })?;
+        let got = read.read_buf(&mut buffer).await.map_err(|error| broken(&error))?;
         if got == 0 {
-            if answer.at_boundary() {
-                return Ok(total);
-            }
-            let reason = "the service broke off inside its answer";
-            return Err(Refused::new(Refusal::UpstreamProtocol, reason));
+            return if frames.at_boundary() {
+                Ok(total)
+            } else {
+                let reason = "the service broke off inside its answer";
+                Err(Refused::new(Refusal::UpstreamProtocol, reason))
+            };
         }
+        progress.made();
         total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
+        let full = buffer.len() == buffer.capacity();
         let chunk = buffer.split().freeze();
-        let sent = tokio::time::timeout(silence, send.write_chunk(chunk)).await.map_err(|_| silent(silence))?;
-        if sent.is_err() {
+        follow(&mut frames, &chunk).map_err(|error| nonsense(&error))?;
+        if send.write_chunk(chunk).await.is_err() {
             // The caller is gone; who watches for that ends the call.
             std::future::pending::<()>().await;
         }
+        progress.made();
+        buffer.reserve(if full { READ } else { FIRST_READ / 2 });
     }
 }
 
-fn silent(silence: Duration) -> Refused {
-    let reason = format!("the service was silent for {} ms", silence.as_millis());
-    Refused::new(Refusal::DeadlineExceeded, reason)
+fn broken(error: &io::Error) -> Refused {
+    Refused::new(Refusal::UpstreamProtocol, "the service broke the connection").detailed(error.to_string())
+}
+
+fn nonsense(error: &FrameError) -> Refused {
+    Refused::new(Refusal::UpstreamProtocol, "the service's answer is not wRPC").detailed(error.to_string())
 }

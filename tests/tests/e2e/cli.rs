@@ -408,3 +408,88 @@ fn every_command_has_help() {
         assert!(names.iter().any(|known| known == name), "{name} is not among {names:?}");
     }
 }
+
+#[test]
+fn what_new_http_writes_passes_check_and_serves_the_sample() {
+    let lab = Lab::start();
+    lab.allow_all();
+    let service = LegacyService::start(Behaviour::Answer(200, r#"{"id":"42","total":100}"#.to_owned()));
+    let samples = write(
+        lab.path(),
+        "samples.txt",
+        "GET /api/v1/invoices/42?full=true -> 200 {\"id\":\"42\",\"total\":100}\n\
+         POST /api/v1/invoices {\"customer\":\"acme\"} -> 201 {\"id\":\"43\",\"total\":0}\n",
+    );
+    let folder = lab.path().join("billing");
+    let url = format!("http://{}", service.address);
+    let arguments = [
+        "new",
+        "http",
+        "--package",
+        "acme:billing@1.0.0",
+        "--interface",
+        "invoices",
+        "--url",
+        &url,
+        "--samples",
+        samples.to_str().unwrap(),
+        folder.to_str().unwrap(),
+        "--json",
+    ];
+    let made = sidecar(&arguments).ok().json();
+    assert_eq!(made["instance"], "acme:billing/invoices@1.0.0");
+    assert_eq!(made["functions"].as_array().unwrap().len(), 2, "{made}");
+    let config = folder.join("sidecar.toml");
+    let checked = sidecar(&["check", "--config", config.to_str().unwrap()]).ok();
+    all_in(&checked.out, &["default/billing: 1 interfaces, 2 functions", "no mistakes"]);
+    // Nothing that a person may have changed is written over.
+    std::fs::write(&config, "mended").unwrap();
+    let again = sidecar(&arguments);
+    assert_eq!(again.code, 1, "{again:?}");
+    all_in(&again.err, &["is there already; nothing was written"]);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "mended");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    sidecar(&arguments).ok();
+    // A port and a lattice of this lab.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("127.0.0.1:7443", "127.0.0.1:0").replace("\"default\"", "\"demo\"");
+    std::fs::write(&config, text).unwrap();
+    let wit = folder.join("wit");
+    lab.broker_command(&["component", "register", "demo/billing", "--wit", wit.to_str().unwrap(), "--node", "billing"])
+        .ok();
+    let token = folder.join("join.token");
+    lab.broker_command(&["token", "create", "--node", "billing", "--out", token.to_str().unwrap()]).ok();
+    let _sidecar = lab.start_sidecar("billing", &config);
+    let alice = lab.caller("alice");
+    lab.record(&alice, "billing");
+    let state = lab.path().join("alice-state");
+    let function = made["functions"][0].as_str().unwrap();
+    let ran =
+        sidecar(&["invoke", "--state", state.to_str().unwrap(), "demo/billing", function, r#"["42", true]"#]).ok();
+    assert_eq!(ran.json(), serde_json::json!({ "ok": { "id": "42", "total": 100 } }));
+    let seen = service.seen().pop().unwrap();
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/api/v1/invoices/42?full=true"));
+
+    let nowhere = lab.path().join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let wrong = sidecar(&[
+        "new",
+        "http",
+        "--package",
+        "Acme",
+        "--interface",
+        "invoices",
+        "--samples",
+        samples.to_str().unwrap(),
+        nowhere,
+    ]);
+    assert_eq!(wrong.code, 3, "{wrong:?}");
+    let nonsense = write(lab.path(), "nonsense.txt", "GET /items -> 200 {}\nGET the invoice please\n");
+    let arguments =
+        ["new", "http", "--package", "a:b@1.0.0", "--interface", "c", "--samples", nonsense.to_str().unwrap(), nowhere];
+    let wrong = sidecar(&arguments);
+    assert_ne!(wrong.code, 0);
+    all_in(&wrong.err, &["line 2: "]);
+    assert!(!Path::new(nowhere).exists());
+}

@@ -9,8 +9,8 @@ use e2e::{
 };
 use portcullis_client::CallError;
 use portcullis_client::node::Connectivity;
-use portcullis_transport::Refusal;
-use portcullis_transport::quic::ConnectionLost;
+use portcullis_transport::quic::{ConnectionLost, QuicLimits};
+use portcullis_transport::{CloseReason, Refusal};
 
 const ALICE: &str = "spiffe://test.example/component/demo/alice";
 const CALLEE: &str = "spiffe://test.example/virtual/demo/shop";
@@ -72,7 +72,7 @@ fn who_cannot_prove_an_svid_of_the_trust_domain_gets_no_connection() {
         (door.sidecar.log().matches("handshake refused").count() == count).then_some(())
     });
     assert!(door.service.seen().is_empty());
-    assert!(!door.sidecar.log().contains("connection{"), "one got in");
+    assert!(!door.sidecar.log().contains("connection: connected "), "one got in");
     let (_, metrics) = e2e::get(&door.lab.admin_socket("shop"), "/metrics").unwrap();
     assert!(metrics.contains(&format!("portcullis_handshakes_refused_total {count}\n")), "{metrics}");
     // The same way in, without a flaw: what was refused above was refused for its flaw.
@@ -197,4 +197,55 @@ fn a_control_server_that_is_not_the_broker_is_refused_and_the_broker_found_when_
     assert_eq!(lab.call(&alice, &record, "count", b"").unwrap(), &b"\x03"[..]);
     sidecar.logged(&["lost the broker"]);
     drop((alice, service));
+}
+
+#[test]
+fn connections_beyond_a_limit_are_refused_and_the_others_live_on() {
+    let lab = Lab::start();
+    lab.allow_all();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let limits = "[limits]\nconnections = 3\nconnections_per_second = 1000\n";
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(limits));
+    let (trust, forge, address) = (lab.trust(), lab.forge(), sidecar.address("quic"));
+    let call = [wire::header(ITEMS, "count"), wire::frame(b"")].concat();
+    let answer = Ended::Answer(wire::frame(b"\x03"));
+    let connect = || lab.block_on(raw_connect(&trust, Some(forge.certificate(ALICE, Flaw::None)), address));
+    let mut inside: Vec<_> = (0..3).map(|_| connect().unwrap()).collect();
+    for connection in &inside {
+        assert_eq!(lab.block_on(raw_call(connection, &call)), answer);
+    }
+    assert_eq!(connect().unwrap_err(), ConnectionLost::Busy);
+    for connection in &inside {
+        assert_eq!(lab.block_on(raw_call(connection, &call)), answer);
+    }
+    // A place that becomes free is given away again.
+    inside.pop().unwrap().close(0u32.into(), b"");
+    let late = eventually("a free place", || connect().ok());
+    assert_eq!(lab.block_on(raw_call(&late, &call)), answer);
+    drop(inside);
+}
+
+#[test]
+fn one_spiffe_id_has_only_so_many_connections() {
+    let lab = Lab::start();
+    lab.allow_all();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let limits = "[limits]\nconnections_per_second = 1000\n";
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(limits));
+    let (trust, forge, address) = (lab.trust(), lab.forge(), sidecar.address("quic"));
+    let call = [wire::header(ITEMS, "count"), wire::frame(b"")].concat();
+    let answer = Ended::Answer(wire::frame(b"\x03"));
+    let connect = |id: &str| lab.block_on(raw_connect(&trust, Some(forge.certificate(id, Flaw::None)), address));
+    let most = QuicLimits::default().connections_per_peer;
+    let inside: Vec<_> = (0..most).map(|_| connect(ALICE).unwrap()).collect();
+    for connection in &inside {
+        assert_eq!(lab.block_on(raw_call(connection, &call)), answer);
+    }
+    let excess = connect(ALICE).unwrap();
+    let ended = lab.block_on(raw_call(&excess, &call));
+    assert_eq!(ended, Ended::Lost(ConnectionLost::Closed(CloseReason::TooManyConnections)));
+    // It is this identity's limit, nobody else's.
+    let other = connect("spiffe://test.example/component/demo/bob").unwrap();
+    assert_eq!(lab.block_on(raw_call(&other, &call)), answer);
+    assert_eq!(lab.block_on(raw_call(&inside[0], &call)), answer);
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use e2e::wire::{self, Ended, begin, raw_call, raw_connect, read_to_end};
 use e2e::{
-    Answer, Behaviour, Caller, Daemon, FakeCallee, Flaw, ITEMS, Lab, LegacyService, PIPE_WIT, PIPES, ScriptedUpstream,
-    SidecarSetup, memory,
+    Answer, Behaviour, Caller, Component, Daemon, FakeCallee, Flaw, ITEMS, Lab, LegacyService, PIPE_WIT, PIPES,
+    ScriptedUpstream, SidecarSetup, guest, memory,
 };
 use portcullis_client::CallError;
 use portcullis_client::node::PeerRecord;
@@ -374,4 +374,34 @@ fn the_command_line_survives_a_hostile_callee() {
         served.fetch_add(callee.visits().calls, Ordering::Relaxed);
     }
     assert_eq!(served.load(Ordering::Relaxed), attacks().len() + 1);
+}
+
+#[test]
+fn a_wasm_host_survives_a_hostile_callee_and_the_component_goes_on() {
+    let lab = Lab::start();
+    let wit = include_str!("../../../examples/invoices/wit/invoices.wit");
+    lab.register(&SidecarSetup::http("billing", ([127, 0, 0, 1], 1).into()).wit(wit));
+    let attacker = lab.node("billing");
+    let svid = lab.forge().svid("spiffe://test.example/virtual/demo/billing");
+    // `ok({ invoices: [], matched: 0 })`
+    let good = Answer::Whole(wire::frame(&[0, 0, 0]));
+    let callee = FakeCallee::start(&lab, &lab.trust(), svid, good.clone());
+    lab.block_on(attacker.announce("demo/billing".parse().unwrap(), vec![callee.address.to_string()]));
+    let mut checkout = Component::start(&lab, "checkout", &guest("checkout"));
+    let arguments = serde_json::json!(["acme"]);
+    assert_eq!(checkout.call("total", &arguments)["ok"]["ok"], 0);
+    let before = checkout.memory().peak;
+    let nothing = ("no answer", Answer::Whole(Vec::new()));
+    // A value whose list claims a gigabyte of items, in a small frame.
+    let lying = ("a list of a gigabyte", Answer::Whole(wire::frame(&[vec![0], wire::leb(GIGABYTE)].concat())));
+    for (attack, answer) in attacks().into_iter().chain([nothing, lying]) {
+        callee.answer(answer);
+        let outcome = checkout.call("total", &arguments);
+        let trap = outcome["trap"].as_str().unwrap_or_default();
+        assert!(trap.contains("demo/billing"), "{attack}: {outcome}");
+    }
+    let grown = checkout.memory().peak - before;
+    assert!(grown < 32 * MEGABYTE, "{grown} bytes");
+    callee.answer(good);
+    assert_eq!(checkout.call("total", &arguments)["ok"]["ok"], 0);
 }

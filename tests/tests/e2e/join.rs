@@ -171,3 +171,32 @@ fn a_node_whose_certificate_ran_out_while_it_was_away_joins_with_a_new_token() {
     let _sidecar = lab.start_sidecar("shop", &config);
     eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
 }
+
+#[test]
+fn a_removed_node_is_out_at_once_and_comes_back_with_a_new_token() {
+    let mut lab = Lab::start();
+    let (_service, config, token) = registered(&lab);
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    eventually("the sidecar to be connected", || (lab.status("shop")["broker_connected"] == true).then_some(()));
+    let unknown = lab.broker_command(&["nodes", "remove", "shop2"]);
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+    assert_eq!(nodes(&lab), ["shop"]);
+
+    lab.broker_command(&["nodes", "remove", "shop"]).ok();
+    assert_eq!(nodes(&lab), Vec::<String>::new());
+    eventually("the sidecar to be cut off", || (lab.status("shop")["broker_connected"] == false).then_some(()));
+    // Its certificate is still good, and it is refused all the same, each time it tries.
+    lab.broker().logged(&["a node that is not registered was refused", "shop"]);
+    let before = issued(&mut lab);
+    sidecar.logged(&["lost the broker", "needs a new join token"]);
+    assert_eq!(lab.status("shop")["broker_connected"], false);
+    assert_eq!(issued(&mut lab), before);
+
+    lab.token("shop");
+    assert!(token.exists());
+    sidecar.terminate();
+    assert_eq!(sidecar.wait().code(), Some(0));
+    let _sidecar = lab.start_sidecar("shop", &config);
+    eventually("the sidecar to be back", || (lab.status("shop")["broker_connected"] == true).then_some(()));
+    assert_eq!(nodes(&lab), ["shop"]);
+}

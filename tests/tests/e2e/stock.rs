@@ -1,6 +1,7 @@
 //! wRPC as others speak it: stock clients at the sidecar's door, bindings generated from WIT over our client, stock servers behind a splice.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
@@ -381,4 +382,32 @@ fn a_service_that_is_down_or_silent_is_told_apart() {
     let outcome = CallOutcome::default();
     lab.block_on(pipes::double(&client, outcome.clone(), 1)).unwrap_err();
     assert_eq!(outcome.refusal(), Some(Refusal::DeadlineExceeded));
+}
+
+#[test]
+fn bytes_pass_untouched_to_a_service_on_tcp() {
+    let lab = Lab::start();
+    lab.allow_all();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let setup = SidecarSetup {
+        upstream: format!("[upstream.splice]\naddress = \"tcp:{address}\"\n"),
+        ..SidecarSetup::splice("pipe", Path::new("unused")).wit(PIPE_WIT)
+    };
+    let sidecar = lab.sidecar(&setup);
+    let call = [wire::header(PIPES, "double"), wire::frame(&[21])].concat();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut params = Vec::new();
+        stream.read_to_end(&mut params).unwrap();
+        stream.write_all(&wire::frame(&[42])).unwrap();
+        params
+    });
+    let certificate = lab.forge().certificate(ALICE, Flaw::None);
+    let connection = lab.block_on(raw_connect(&lab.trust(), Some(certificate), sidecar.address("quic"))).unwrap();
+    assert_eq!(lab.block_on(wire::raw_call(&connection, &call)), Ended::Answer(wire::frame(&[42])));
+    assert_eq!(serving.join().unwrap(), call);
+    // Nobody listens there any more.
+    let ended = lab.block_on(wire::raw_call(&connection, &call));
+    assert_eq!(ended, Ended::Reset(Refusal::UpstreamUnavailable.code().into()));
 }

@@ -2,12 +2,12 @@ use crate::leb::Leb;
 
 use super::{FrameError, FrameLimits};
 
-/// Follows a sequence of frames: says which bytes are payload and refuses a number the moment it breaks a limit, so
-/// that its last byte goes no further.
+/// Follows a sequence of frames that somebody else decodes: says which bytes are payload and refuses a number the
+/// moment it breaks a limit, so that its last byte goes no further.
 ///
 /// A frame is: number of indices, that many indices, payload length (LEB128 each), payload.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub struct FrameScanner {
     limits: FrameLimits,
     leb: Leb,
     state: State,
@@ -29,9 +29,32 @@ enum State {
     },
 }
 
-impl Scanner {
-    pub(crate) const fn new(limits: FrameLimits) -> Self {
+impl FrameScanner {
+    /// Before the first frame.
+    pub const fn new(limits: FrameLimits) -> Self {
         Self { limits, leb: Leb::new(), state: State::Boundary, frames: 0, total: 0 }
+    }
+
+    /// Follows the next bytes of the stream, in any chunks.
+    ///
+    /// # Errors
+    ///
+    /// The first rule broken, and how many of the bytes may still pass. Nothing after them can be followed.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), (usize, FrameError)> {
+        let mut rest = bytes;
+        while let Some((&byte, tail)) = rest.split_first() {
+            let run = self.payload_left().min(rest.len());
+            if run > 0 {
+                self.skip_payload(run);
+                rest = rest.get(run..).unwrap_or_default();
+                continue;
+            }
+            if let Err(error) = self.head_byte(byte) {
+                return Err((bytes.len() - rest.len(), error));
+            }
+            rest = tail;
+        }
+        Ok(())
     }
 
     /// How many of the next bytes are payload; 0 where the next byte belongs to a frame's head.
@@ -75,7 +98,8 @@ impl Scanner {
         self.frames
     }
 
-    pub(crate) const fn at_boundary(&self) -> bool {
+    /// True between two frames, where a stream may end.
+    pub const fn at_boundary(&self) -> bool {
         matches!(self.state, State::Boundary)
     }
 

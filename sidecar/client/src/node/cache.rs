@@ -74,6 +74,8 @@ pub(crate) struct CachedSvid {
 #[derive(Debug)]
 pub(crate) struct Identities {
     pub(crate) broker: String,
+    /// SHA-256 of the secret of the token that the node joined with.
+    pub(crate) token: Vec<u8>,
     pub(crate) bundles: Vec<v1::Bundle>,
     pub(crate) svids: Vec<CachedSvid>,
 }
@@ -97,6 +99,8 @@ struct IdentityFile {
     bundles: Vec<v1::Bundle>,
     #[prost(message, repeated, tag = "4")]
     svids: Vec<SvidFile>,
+    #[prost(bytes = "vec", tag = "5")]
+    token: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -134,20 +138,21 @@ impl Cache {
         let Some(bytes) = read(&path)? else { return Ok(None) };
         let damaged = |cause: String| CacheError::Damaged { path: path.display().to_string(), cause };
         let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
-        let IdentityFile { format, broker, bundles, svids } = file;
+        let IdentityFile { format, broker, bundles, svids, token } = file;
         if format != FORMAT {
             return Err(damaged(format!("format {format} is unknown")));
         }
         let svids = svids.into_iter().map(|svid| parse_svid(svid).map_err(&damaged)).collect::<Result<_, _>>()?;
-        Ok(Some(Identities { broker, bundles, svids }))
+        Ok(Some(Identities { broker, token, bundles, svids }))
     }
 
     /// Replaces the identities; returns once they are on disk.
     pub(crate) fn store_identities(&self, identities: &Identities) -> Result<(), CacheError> {
-        let Identities { broker, bundles, svids } = identities;
+        let Identities { broker, token, bundles, svids } = identities;
         let file = IdentityFile {
             format: FORMAT,
             broker: broker.clone(),
+            token: token.clone(),
             bundles: bundles.clone(),
             svids: svids
                 .iter()

@@ -41,39 +41,58 @@ impl From<SignError> for JoinError {
     }
 }
 
-/// The identities to start with.
+/// The identities to start with: those of the cache while they are good, unless the operator gives a token that was not used yet.
 pub(super) async fn resume_or_join(cache: &Cache, config: &NodeConfig) -> Result<Identities, StartError> {
     let cached = cache.identities()?;
     let had_one = cached.is_some();
-    if let Some(mut identities) = cached {
-        let now = clock::now();
+    let good = cached.filter(|identities| {
         let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
-        if own.is_some_and(|own| own.svid.not_after() > now) {
-            if let Some(broker) = &config.broker {
-                identities.broker.clone_from(broker);
-            }
-            return Ok(identities);
+        own.is_some_and(|own| own.svid.not_after() > clock::now())
+    });
+    let Some(mut good) = good else {
+        let Some(token) = &config.join_token else {
+            return Err(if had_one { StartError::Expired } else { StartError::NoToken });
+        };
+        return joined(cache, config, token, PATIENCE).await;
+    };
+    if let Some(token) = &config.join_token
+        && token.secret_sha256() != good.token[..]
+    {
+        match joined(cache, config, token, Duration::ZERO).await {
+            Ok(identities) => return Ok(identities),
+            Err(StartError::Join(error)) => warn!(%error, "going on with the identity of an earlier join"),
+            Err(error) => return Err(error),
         }
     }
-    let Some(token) = &config.join_token else {
-        return Err(if had_one { StartError::Expired } else { StartError::NoToken });
-    };
+    if let Some(broker) = &config.broker {
+        good.broker.clone_from(broker);
+    }
+    Ok(good)
+}
+
+/// Joins, and keeps the identity.
+async fn joined(
+    cache: &Cache,
+    config: &NodeConfig,
+    token: &JoinToken,
+    patience: Duration,
+) -> Result<Identities, StartError> {
     let broker = config.broker.clone().unwrap_or_else(|| token.broker.clone());
-    let identities = join(token, broker).await?;
+    let identities = join(token, broker, patience).await?;
     cache.store_identities(&identities)?;
     info!(node = %token.node, trust_domain = %token.trust_domain, "joined");
     Ok(identities)
 }
 
 /// Redeems the token. One key is used for every attempt, so that a lost reply can be asked for again.
-async fn join(token: &JoinToken, broker: String) -> Result<Identities, JoinError> {
+async fn join(token: &JoinToken, broker: String, patience: Duration) -> Result<Identities, JoinError> {
     let key = PrivateKey::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
     let csr = key_request(&key).map_err(|error| JoinError::Unusable(error.to_string()))?;
-    let patience = clock::instant() + PATIENCE;
+    let until = clock::instant() + patience;
     let reply = loop {
         match attempt(token, &broker, &csr).await {
             Ok(reply) => break reply,
-            Err(JoinError::Unreachable(cause)) if clock::instant() < patience => {
+            Err(JoinError::Unreachable(cause)) if clock::instant() < until => {
                 warn!(cause, "the broker does not answer; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -90,7 +109,7 @@ async fn join(token: &JoinToken, broker: String) -> Result<Identities, JoinError
         return Err(JoinError::Unusable(format!("the certificate is for `{}`, not for `{expected}`", svid.id())));
     }
     let own = CachedSvid { entry: String::new(), digest: String::new(), svid };
-    Ok(Identities { broker, bundles, svids: vec![own] })
+    Ok(Identities { broker, token: token.secret_sha256().to_vec(), bundles, svids: vec![own] })
 }
 
 async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::JoinReply, JoinError> {

@@ -22,6 +22,8 @@ use crate::clock;
 pub(super) struct Shared {
     pub(super) kind: NodeKind,
     pub(super) broker: String,
+    /// Of the cache: which token the node joined with.
+    token: Vec<u8>,
     pub(super) trust_domain: TrustDomain,
     pub(super) trust: TrustSource,
     pub(super) own: Arc<Identity>,
@@ -50,7 +52,7 @@ pub(super) fn shared(
     identities: Identities,
     requests: mpsc::Sender<Request>,
 ) -> Result<Shared, StartError> {
-    let Identities { broker, bundles, mut svids } = identities;
+    let Identities { broker, token, bundles, mut svids } = identities;
     let unusable = |what: &'static str, cause: String| StartError::Unusable { what, cause };
     let position = svids.iter().position(|svid| svid.entry.is_empty()).ok_or(StartError::NoToken)?;
     let own = svids.swap_remove(position).svid;
@@ -61,6 +63,7 @@ pub(super) fn shared(
     Ok(Shared {
         kind,
         broker,
+        token,
         trust_domain,
         trust: Arc::new(ArcSwap::from_pointee(trust)),
         own: Identity::new(String::new(), String::new(), own),
@@ -136,7 +139,7 @@ impl Shared {
         // What an earlier run cached and nobody asked for yet stays on disk.
         let svids = held.chain(lock(&self.cached).iter().cloned()).collect();
         let bundles = self.state.borrow().to_message().bundles;
-        Identities { broker: self.broker.clone(), bundles, svids }
+        Identities { broker: self.broker.clone(), token: self.token.clone(), bundles, svids }
     }
 
     /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
