@@ -6,6 +6,7 @@
 //! moment in which one matches and the other does not.
 
 mod ca_file;
+mod jwt_file;
 mod profile;
 
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_identity::{
-    Bundle, InvalidBundle, InvalidRequest, InvalidSvid, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid,
-    TrustDomain, broker_id, key_request,
+    Audience, Bundle, InvalidBundle, InvalidRequest, InvalidSvid, JwtAuthority, JwtId, JwtKey, JwtNotSigned, JwtSvid,
+    NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt, broker_id, key_request,
 };
 use rcgen::{Issuer, KeyPair, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
@@ -25,7 +26,8 @@ pub use self::ca_file::CaFileError;
 use self::profile::Validity;
 use crate::atomic_file::{self, Existing};
 use crate::data_folder::make_private;
-use crate::ttl::Ttl;
+use crate::dns_name::DnsName;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// Ten years: a root outlives the machines that pinned it in a join token.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -84,6 +86,24 @@ pub enum IssueError {
     /// Our own certificate.
     #[error(transparent)]
     Svid(#[from] InvalidSvid),
+    /// A token that cannot be.
+    #[error(transparent)]
+    Jwt(#[from] JwtNotSigned),
+}
+
+/// Whom a certificate names.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its SPIFFE ID.
+    pub id: &'a SpiffeId,
+    /// Further names.
+    pub dns_names: &'a [DnsName],
+}
+
+impl<'a> From<&'a SpiffeId> for Subject<'a> {
+    fn from(id: &'a SpiffeId) -> Self {
+        Self { id, dns_names: &[] }
+    }
 }
 
 /// A leaf and what is above it, without the root.
@@ -111,6 +131,8 @@ pub struct Authority {
     folder: PathBuf,
     root: Root,
     signing: ArcSwap<Signing>,
+    jwt: JwtKey,
+    jwt_authorities: Vec<JwtAuthority>,
 }
 
 /// What is known of the root without its key.
@@ -157,7 +179,10 @@ impl Authority {
             Err(CaFileError::Missing { .. }) => make_signing(folder, trust_domain, now)?,
             Err(error) => return Err(error.into()),
         };
+        let jwt = jwt_file::open(folder)?;
         let authority = Self {
+            jwt_authorities: vec![jwt.authority(Some(root.certificate.not_after()))],
+            jwt,
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
             root,
@@ -182,16 +207,21 @@ impl Authority {
         Ok(SigningRenewal::Renewed)
     }
 
-    /// Issues an X.509-SVID for `id` on `key`; nothing else comes from the requester (D3).
+    /// Issues an X.509-SVID for `subject` on `key`; nothing else comes from the requester (D3).
     ///
     /// The lifetime is cut to that of the signing certificate.
     ///
     /// # Errors
     /// When the ID is not of this trust domain, the key is one of ours, or the signing certificate expired.
-    pub fn issue(&self, key: &RequestedKey, id: &SpiffeId, ttl: Ttl, now: SystemTime) -> Result<Issued, IssueError> {
-        if !id.is_member_of(&self.trust_domain) || id.path().is_empty() {
-            return Err(IssueError::ForeignId(id.clone()));
-        }
+    pub fn issue<'a>(
+        &self,
+        key: &RequestedKey,
+        subject: impl Into<Subject<'a>>,
+        ttl: Ttl,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        let subject = subject.into();
+        self.check_member(subject.id)?;
         let signing = self.signing.load();
         if [&self.root.certificate, &signing.certificate].iter().any(|own| own.public_key_sha256() == key.sha256()) {
             return Err(IssueError::AuthorityKey);
@@ -201,8 +231,42 @@ impl Authority {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
-        let leaf = profile::leaf(id, validity)?.signed_by(&spki, &signing.issuer)?;
+        let leaf = profile::leaf(subject, validity)?.signed_by(&spki, &signing.issuer)?;
         Ok(Issued { chain: vec![leaf.der().clone(), signing.certificate.der().clone()], not_after: validity.not_after })
+    }
+
+    /// Issues a JWT-SVID for `id` that is meant for `audience`.
+    ///
+    /// The lifetime is cut to that of the signing key.
+    ///
+    /// # Errors
+    /// When the ID is not of this trust domain, there is no audience or too many, or the key's time is over.
+    pub fn jwt_svid(
+        &self,
+        id: &SpiffeId,
+        audience: &[Audience],
+        ttl: JwtTtl,
+        now: SystemTime,
+    ) -> Result<JwtSvid, IssueError> {
+        self.check_member(id)?;
+        let wanted = now.checked_add(ttl.duration()).unwrap_or(now);
+        let expires_at = wanted.min(self.root.certificate.not_after());
+        let jti = Some(JwtId::generate()?);
+        Ok(UnsignedJwt { id, audience, issued_at: now, expires_at, jti, issuer: None }.sign(&self.jwt)?)
+    }
+
+    /// The keys whose JWT-SVIDs nodes trust.
+    #[must_use]
+    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
+        &self.jwt_authorities
+    }
+
+    fn check_member(&self, id: &SpiffeId) -> Result<(), IssueError> {
+        if id.is_member_of(&self.trust_domain) && !id.path().is_empty() {
+            Ok(())
+        } else {
+            Err(IssueError::ForeignId(id.clone()))
+        }
     }
 
     /// The broker's own SVID. Its chain carries the root too, because a joining node knows of it only the hash in its token (D4).

@@ -26,6 +26,7 @@ use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
+use crate::signing::Signing;
 use crate::store::{OpenError, Store};
 use crate::{clock, listener};
 
@@ -126,6 +127,7 @@ impl Daemon {
             tracker: tracker.clone(),
             stop: stop.clone(),
             joins: Joins::default(),
+            signing: Signing::default(),
         });
         let slot = SvidSlot::new(broker.authority.own_svid(config.node_ttl, clock::now())?);
         let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;

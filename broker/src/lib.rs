@@ -10,10 +10,12 @@ pub mod atomic_file;
 pub mod authority;
 pub mod clock;
 pub mod config;
+pub mod dns_name;
 pub mod registry;
 pub mod store;
 pub mod ttl;
 
+mod admission;
 mod broker;
 mod courier;
 mod daemon;
@@ -24,6 +26,8 @@ mod node_service;
 mod operator_service;
 mod operator_socket;
 mod presence;
+mod rejoin;
+mod signing;
 mod throttle;
 mod wire;
 

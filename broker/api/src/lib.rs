@@ -6,7 +6,7 @@
 mod channel;
 mod wit_folder;
 
-pub use channel::{ConnectError, PeerStreamError, connect_node, connect_operator};
+pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_exporting, connect_operator};
 pub use wit_folder::{WitFolderError, read_wit_folder};
 
 /// The messages and services of `portcullis.v1`, as generated from `proto/`.

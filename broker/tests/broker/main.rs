@@ -10,9 +10,11 @@
     reason = "tests fail by panicking, and live in the present"
 )]
 
+mod entries;
 mod join;
 mod lab;
 mod operator;
 mod process;
+mod rejoin;
 mod sign;
 mod watch;

@@ -8,7 +8,7 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::cache::{Cache, CachedSvid, Identities};
-use super::{NodeConfig, SignError, StartError, identity, state};
+use super::{NodeConfig, NodeKind, SignError, StartError, identity, state};
 use crate::clock;
 
 /// How long a joining node looks for a broker that does not answer yet.
@@ -43,31 +43,32 @@ impl From<SignError> for JoinError {
 
 /// The identities to start with: those of the cache while they are good, unless the operator gives a token that was not used yet.
 pub(super) async fn resume_or_join(cache: &Cache, config: &NodeConfig) -> Result<Identities, StartError> {
-    let cached = cache.identities()?;
-    let had_one = cached.is_some();
-    let good = cached.filter(|identities| {
-        let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
-        own.is_some_and(|own| own.svid.not_after() > clock::now())
-    });
-    let Some(mut good) = good else {
-        let Some(token) = &config.join_token else {
-            return Err(if had_one { StartError::Expired } else { StartError::NoToken });
-        };
+    let mut cached = cache.identities()?;
+    if let (Some(identities), Some(broker)) = (&mut cached, &config.broker) {
+        identities.broker.clone_from(broker);
+    }
+    let Some(cached) = cached else {
+        let token = config.join_token.as_ref().ok_or(StartError::NoToken)?;
         return joined(cache, config, token, PATIENCE).await;
     };
-    if let Some(token) = &config.join_token
-        && token.secret_sha256() != good.token[..]
-    {
-        match joined(cache, config, token, Duration::ZERO).await {
-            Ok(identities) => return Ok(identities),
-            Err(StartError::Join(error)) => warn!(%error, "going on with the identity of an earlier join"),
-            Err(error) => return Err(error),
+    let own = cached.svids.iter().find(|svid| svid.entry.is_empty());
+    let good = own.is_some_and(|own| own.svid.not_after() > clock::now());
+    // An expired identity is of use to its owner: the session redeems it for a new one.
+    if !good && config.kind == NodeKind::Shell {
+        return Err(StartError::Expired);
+    }
+    let Some(token) = config.join_token.as_ref().filter(|token| token.secret_sha256() != cached.token[..]) else {
+        return Ok(cached);
+    };
+    let patience = if good { Duration::ZERO } else { PATIENCE };
+    match joined(cache, config, token, patience).await {
+        Err(StartError::Join(error @ (JoinError::Refused(_) | JoinError::Unreachable(_)))) => {
+            // Most often it is the token of long ago.
+            warn!(%error, "the join token is of no use: going on with the identity of an earlier join");
+            Ok(cached)
         }
+        outcome => outcome,
     }
-    if let Some(broker) = &config.broker {
-        good.broker.clone_from(broker);
-    }
-    Ok(good)
 }
 
 /// Joins, and keeps the identity.
@@ -109,7 +110,8 @@ async fn join(token: &JoinToken, broker: String, patience: Duration) -> Result<I
         return Err(JoinError::Unusable(format!("the certificate is for `{}`, not for `{expected}`", svid.id())));
     }
     let own = CachedSvid { entry: String::new(), digest: String::new(), svid };
-    Ok(Identities { broker, token: token.secret_sha256().to_vec(), bundles, svids: vec![own] })
+    let token = token.secret_sha256().to_vec();
+    Ok(Identities { broker, token, bundles, svids: vec![own], next_key: None })
 }
 
 async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::JoinReply, JoinError> {
