@@ -117,27 +117,15 @@ pub(crate) fn lattice(claim: &Claim<'_>, entry: &Entry) -> Option<Lattice> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
-
     use super::*;
     use portcullis_identity::{node_id, parse_spiffe_id, parse_trust_domain};
 
     const DIGEST: &str = "sha256:aa";
 
     fn state(entries: &[(&str, ComponentDigest)]) -> NodeState {
-        let entry = |(path, digest): &(&str, ComponentDigest)| Entry {
-            id: (*path).to_owned(),
-            spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
-            digest: digest.clone(),
-            lattice: None,
-            selectors: BTreeSet::new(),
-            x509_ttl: Duration::from_secs(3600),
-            jwt_ttl: Duration::from_secs(300),
-            hint: String::new(),
-            dns_names: Vec::new(),
-            federates_with: BTreeSet::new(),
-            admin: false,
-            created_at: 0,
+        let entry = |(path, digest): &(&str, ComponentDigest)| {
+            let spiffe_id = parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap();
+            Entry::new((*path).to_owned(), spiffe_id, digest.clone())
         };
         let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
         NodeState { entries, ..NodeState::default() }
