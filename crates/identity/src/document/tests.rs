@@ -314,9 +314,10 @@ fn an_unreadable_certificate_does_not_discard_the_others() {
         assert_eq!(ignored(&with(&good, "x5c", json!([url_safe]))), member);
     }
     assert_eq!(ignored(&without(&good, "x5c")), member);
-    let certificate = |der: &[u8]| match ignored(&with(&good, "x5c", json!([STANDARD.encode(der)]))) {
-        IgnoredReason::Authority(reason) => reason,
-        other => panic!("{other:?}"),
+    let certificate = |der: &[u8]| {
+        let reason = ignored(&with(&good, "x5c", json!([STANDARD.encode(der)])));
+        let IgnoredReason::Authority(reason) = reason else { panic!("{reason:?}") };
+        reason
     };
     let der = STANDARD.decode(&x5c).unwrap();
     assert!(matches!(certificate(b""), InvalidAuthority::Certificate(_)));
