@@ -125,7 +125,7 @@ fn audiences(claims: &Map<String, Value>) -> Result<Vec<Audience>, JwtRefused> {
 /// A NumericDate (RFC 7519 §2): seconds since 1970, a fraction allowed and dropped, not after the year 9999.
 fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<SystemTime>, JwtRefused> {
     let Some(value) = claims.get(claim) else { return Ok(None) };
-    let fraction = || value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds.trunc()).ok());
+    let fraction = || value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     value
         .as_u64()
         .or_else(|| fraction().map(|since| since.as_secs()))

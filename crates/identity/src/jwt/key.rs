@@ -80,7 +80,8 @@ impl JwtKey {
 
     /// Signs the head of an audit log: 64 bytes (r and s) over `records`, big endian, and `hash`.
     ///
-    /// No such message is a token's signing input: that begins with `ey`, and no log has 7 × 10^18 records.
+    /// No such message is a token's signing input: that begins with a character of base64url, and no log has
+    /// 3 × 10^18 records.
     ///
     /// # Errors
     /// [`NoRandomness`].
