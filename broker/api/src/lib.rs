@@ -3,8 +3,11 @@
 //! This crate knows the wire: messages, services, channels. It does not know what a message means; broker and nodes parse each message
 //! into their own types first.
 
+pub mod authority;
+
 mod channel;
 
+pub use authority::LegalAuthority;
 pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_exporting, connect_operator};
 
 /// The messages and services of `portcullis.v1`, as generated from `proto/`.
