@@ -1,4 +1,5 @@
-//! The gRPC contract between the broker, its nodes and its operators, and how to reach either service.
+//! The gRPC contract between the broker, its nodes and its operators, and how to reach either service; and the SPIFFE Workload API, as the
+//! standard writes it.
 //!
 //! This crate knows the wire: messages, services, channels. It does not know what a message means; broker and nodes parse each message
 //! into their own types first.
@@ -6,6 +7,7 @@
 pub mod authority;
 
 mod channel;
+mod unprinted;
 
 pub use authority::LegalAuthority;
 pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_exporting, connect_operator};
@@ -22,6 +24,20 @@ pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_expo
 )]
 pub mod v1 {
     tonic::include_proto!("portcullis.v1");
+}
+
+/// The messages and the service of the SPIFFE Workload API, as generated from `proto/spiffe/`.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction,
+    reason = "generated code; the contract is documented in the proto file"
+)]
+pub mod workload {
+    tonic::include_proto!("_");
 }
 
 /// The largest message either side accepts, in bytes: a snapshot with the WIT and policies of the components a node serves.
