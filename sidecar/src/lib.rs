@@ -12,6 +12,7 @@ pub mod http;
 pub mod invoke;
 pub mod scaffold;
 pub mod status;
+pub mod workload;
 
 mod admin;
 mod clock;
