@@ -4,6 +4,7 @@
 //! It knows one virtual component, as the broker registered it, and one upstream. It does not issue identities, does not keep the
 //! registry, and knows nothing of wasm. The library never reads arguments or the environment.
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod daemon;
 pub mod files;
 pub mod http;
 pub mod invoke;
+pub mod local;
 pub mod scaffold;
 pub mod status;
 pub mod workload;
@@ -21,5 +23,6 @@ mod component;
 mod connection;
 mod gate;
 mod meters;
+mod supply;
 mod upstream;
 mod wit_folder;
