@@ -69,6 +69,7 @@ pub async fn run(
     let bound = AgentBound { socket, admin: admin.address() };
     let source = Arc::new(Source { node: node.clone(), local });
     tasks.spawn(admin.serve(source, stop.clone()));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(tell_applied(node.clone())));
     info!(id = %node.id(), "the agent runs");
     ready(&bound);
     shutdown.cancelled().await;
@@ -76,6 +77,18 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// Tells the broker which version is in force: every change is, at once.
+async fn tell_applied(node: Node) {
+    let mut state = node.state();
+    loop {
+        let version = state.borrow_and_update().version;
+        node.applied(version);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Where a reading comes from.

@@ -150,8 +150,8 @@ fn files_are_given_to_their_owner_with_their_mode() {
 async fn renewals_are_written_and_the_service_is_told_each_time() {
     let (folder, ca) = (tempfile::tempdir().unwrap(), Ca::new("a.test"));
     let told = folder.path().join("told");
-    let arguments =
-        ["-c", "cat \"$1\" >> \"$0\"", told.to_str().unwrap(), folder.path().join("svid/svid.pem").to_str().unwrap()];
+    let certificate = folder.path().join("svid/svid.pem");
+    let arguments = ["-c", "cat \"$1\" >> \"$0\"", told.to_str().unwrap(), certificate.to_str().unwrap()];
     let notice = Notice::Command { program: "sh".to_owned(), arguments: arguments.map(str::to_owned).into() };
     let config = FilesConfig { notice: Some(notice), ..config(folder.path()) };
     let (fake, tasks, stop) = (Fake::new(), TaskTracker::new(), CancellationToken::new());
