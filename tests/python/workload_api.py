@@ -82,15 +82,15 @@ def main():
 
     renewed = threading.Semaphore(0)
     with X509Source(socket_path=arguments.socket, timeout_in_seconds=10) as source:
-        check(source.svid.spiffe_id == identity, "X509Source")
+        check(source.get_x509_context().default_svid.spiffe_id == identity, "X509Source")
         source.subscribe_for_updates(renewed.release)
-        serial = source.svid.leaf.serial_number
+        serial = source.get_x509_context().default_svid.leaf.serial_number
         end = time.monotonic() + arguments.seconds
         done = 0
         while done < arguments.rotations:
             check(renewed.acquire(timeout=max(0.0, end - time.monotonic())), f"rotation {done + 1} came in time")
-            if source.svid.leaf.serial_number != serial:
-                serial, done = source.svid.leaf.serial_number, done + 1
+            if source.get_x509_context().default_svid.leaf.serial_number != serial:
+                serial, done = source.get_x509_context().default_svid.leaf.serial_number, done + 1
         check(True, f"{done} rotations")
 
 

@@ -80,7 +80,7 @@ impl Run {
             }
             Program::Agent(config) => {
                 let told = |bound: &AgentBound| ready(&Ready::new(None, bound.socket.as_deref(), &bound.admin));
-                agent::run(config, shutdown, told).await
+                agent::run(*config, shutdown, told).await
             }
         };
         match ended {

@@ -15,7 +15,7 @@ pub enum Program {
     /// Serves a virtual component, and local identities where they are configured.
     Sidecar(Box<Config>),
     /// Local identities alone.
-    Agent(AgentConfig),
+    Agent(Box<AgentConfig>),
 }
 
 /// The configuration of an agent: no component, no listener, no upstream.
@@ -48,7 +48,7 @@ impl Program {
         let (table, _) = DeTable::parse_recoverable(text);
         let has = |key: &&str| table.get_ref().contains_key(*key);
         if ["workload_api", "files"].iter().any(has) && !["component", "listen", "upstream"].iter().any(has) {
-            AgentConfig::parse(file, text).map(Self::Agent)
+            AgentConfig::parse(file, text).map(|config| Self::Agent(Box::new(config)))
         } else {
             Config::parse(file, text).map(|config| Self::Sidecar(Box::new(config)))
         }

@@ -152,7 +152,7 @@ mod tests {
 
     fn agent(text: &str) -> Result<AgentConfig, String> {
         match Program::parse("/etc/agent.toml", text) {
-            Ok(Program::Agent(agent)) => Ok(agent),
+            Ok(Program::Agent(agent)) => Ok(*agent),
             Ok(Program::Sidecar(_)) => panic!("a sidecar"),
             Err(mistakes) => Err(mistakes.iter().map(|mistake| format!("{mistake}\n")).collect()),
         }
