@@ -1,4 +1,4 @@
-//! Compiles the contract without a `protoc` on the machine.
+//! Compiles the contracts without a `protoc` on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(
@@ -7,5 +7,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     println!("cargo::rerun-if-changed=proto");
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    let workload = protox::compile(["spiffe/workloadapi.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        // Ordered maps: the same content is then the same bytes, so that a stream can tell whether there is anything to send.
+        .btree_map(".")
+        // What holds keys and tokens is not printed: the library says how.
+        .skip_debug([".X509SVID", ".JWTSVID", ".WITSVID", ".ValidateJWTSVIDRequest"])
+        .compile_fds(workload)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portcullis_api::LegalAuthority;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,7 +89,7 @@ pub(crate) fn incoming(
     allowed: AllowedUsers,
     tracker: &TaskTracker,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<UnixStream>> {
+) -> ReceiverStream<io::Result<LegalAuthority<UnixStream>>> {
     let (accepted, stream) = mpsc::channel(QUEUE);
     tracker.spawn(async move {
         tokio::select! {
@@ -99,7 +100,11 @@ pub(crate) fn incoming(
     ReceiverStream::new(stream)
 }
 
-async fn accept(listener: &UnixListener, allowed: &AllowedUsers, accepted: &mpsc::Sender<io::Result<UnixStream>>) {
+async fn accept(
+    listener: &UnixListener,
+    allowed: &AllowedUsers,
+    accepted: &mpsc::Sender<io::Result<LegalAuthority<UnixStream>>>,
+) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -111,7 +116,7 @@ async fn accept(listener: &UnixListener, allowed: &AllowedUsers, accepted: &mpsc
         };
         match stream.peer_cred() {
             Ok(peer) if allowed.contains(peer.uid()) => {
-                if accepted.send(Ok(stream)).await.is_err() {
+                if accepted.send(Ok(LegalAuthority::new(stream))).await.is_err() {
                     return;
                 }
             }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -19,12 +20,21 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::config::AdminAddress;
-use crate::status::Source;
 
 /// For a request's head to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one connection in all.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is looked at.
+pub(crate) trait Observed: Send + Sync + 'static {
+    /// Why it does not serve, where it does not.
+    fn not_ready(&self) -> Option<String>;
+    /// The text of `/metrics`.
+    fn metrics(&self) -> String;
+    /// The JSON of `/status`.
+    fn status(&self) -> serde_json::Result<String>;
+}
 
 /// An open admin listener.
 #[derive(Debug)]
@@ -67,7 +77,7 @@ impl Admin {
     }
 
     /// Serves until `stop`.
-    pub(crate) async fn serve(self, source: Source, stop: CancellationToken) {
+    pub(crate) async fn serve(self, source: Arc<dyn Observed>, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -76,7 +86,7 @@ impl Admin {
             };
             match accepted {
                 Ok(stream) => {
-                    let serving = connection(stream, source.clone());
+                    let serving = connection(stream, Arc::clone(&source));
                     connections.spawn(stop.clone().run_until_cancelled_owned(serving));
                 }
                 Err(error) => {
@@ -118,9 +128,9 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn connection(stream: Box<dyn Stream>, source: Source) {
+async fn connection(stream: Box<dyn Stream>, source: Arc<dyn Observed>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&request, &source);
+        let response = respond(&request, &*source);
         async move { Ok::<_, Infallible>(response) }
     });
     let serving = http1::Builder::new()
@@ -134,16 +144,18 @@ async fn connection(stream: Box<dyn Stream>, source: Source) {
     }
 }
 
-fn respond(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, source: &dyn Observed) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
     }
     match request.uri().path() {
         "/live" => answer(StatusCode::OK, "text/plain", "live\n".to_owned()),
-        "/ready" if source.is_ready() => answer(StatusCode::OK, "text/plain", "ready\n".to_owned()),
-        "/ready" => answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{}\n", source.gate.not_ready())),
+        "/ready" => match source.not_ready() {
+            None => answer(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+            Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{why}\n")),
+        },
         "/metrics" => answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0", source.metrics()),
-        "/status" => match serde_json::to_string(&source.status()) {
+        "/status" => match source.status() {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
             Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
         },

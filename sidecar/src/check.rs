@@ -8,13 +8,13 @@ use portcullis_policy::{Component, Interface, ParamsReadable, PolicyFile, Policy
 use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
 
-use crate::config::{Config, Mistake, UpstreamSection};
+use crate::config::{Config, Mistake, Program, UpstreamSection};
 use crate::upstream::Upstream;
 
 /// What was found to be right.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// `LATTICE/ID`.
+    /// `LATTICE/ID`; empty for an agent.
     pub component: String,
     /// Interfaces of the WIT folder.
     pub interfaces: usize,
@@ -31,7 +31,14 @@ pub struct Checked {
 /// # Errors
 /// Every mistake, with file and line.
 pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
-    let config = Config::load(path)?;
+    let config = match Program::load(path)? {
+        Program::Sidecar(config) => *config,
+        Program::Agent(config) => {
+            let token = config.node.join_token_file.as_ref().map(|token| (token, crate::daemon::join_token(token)));
+            let mistakes = token.and_then(|(path, token)| token.err().map(|error| mistake(path, &error)));
+            return finished(Checked::default(), mistakes.into_iter().collect());
+        }
+    };
     let mut mistakes = Vec::new();
     let mut checked = Checked { component: config.component.target.to_string(), ..Checked::default() };
     let upstream = Upstream::open(&config.upstream).map_err(|more| mistakes.extend(more)).ok();

@@ -12,9 +12,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::{Config, LimitsSection};
+use crate::config::{Config, LimitsSection, NodeSection};
 use crate::daemon::{RunError, join_token};
 use crate::gate::{Gate, Served};
+use crate::local::Local;
 use crate::meters::Meters;
 use crate::upstream::Upstream;
 
@@ -30,6 +31,7 @@ pub(crate) struct Component {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) identity: Arc<Identity>,
+    local: Local,
     /// What the gate was last opened with: a change of something else leaves every cached verdict alone.
     loaded: Mutex<Option<ServedComponent>>,
 }
@@ -38,11 +40,13 @@ impl Component {
     /// Joins the broker and waits for the identity; the gate is closed still.
     pub(crate) async fn join(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self, RunError> {
         let upstream = Upstream::open(&config.upstream).map_err(RunError::Configuration)?;
-        let node = Node::start(node_config(&config)?, tasks, stop.clone()).await?;
+        let node = Node::start(node_config(&config.node)?, tasks, stop.clone()).await?;
+        // Before the component is registered: the service beside it may need an identity in order to start.
+        let local = Local::start(&node, config.workload.as_ref(), &config.files, tasks, stop)?;
         let identity = identity(&node, &config).await?;
         let meters = Meters::new();
         let gate = Arc::new(Gate::new(upstream, config.limits, Arc::clone(&meters), config.record_allowed));
-        Ok(Self { node, gate, meters, identity, config, loaded: Mutex::default() })
+        Ok(Self { node, gate, meters, identity, local, config, loaded: Mutex::default() })
     }
 
     pub(crate) fn listen(&self, verifier: Arc<PeerVerifier>) -> Result<Listener, BindError> {
@@ -64,6 +68,7 @@ impl Component {
             gate: Arc::clone(&self.gate),
             meters: Arc::clone(&self.meters),
             connections: listener,
+            local: self.local.clone(),
         }
     }
 
@@ -148,12 +153,12 @@ impl Component {
     }
 }
 
-fn node_config(config: &Config) -> Result<NodeConfig, RunError> {
+pub(crate) fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
-        state_dir: config.node.state.clone(),
+        state_dir: node.state.clone(),
         kind: NodeKind::Sidecar,
-        join_token: config.node.join_token_file.as_ref().map(join_token).transpose()?.flatten(),
-        broker: config.node.broker.clone(),
+        join_token: node.join_token_file.as_ref().map(join_token).transpose()?.flatten(),
+        broker: node.broker.clone(),
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Relative paths are relative to the file. Nothing here opens a file but the configuration itself.
 
+mod agent;
+mod local;
 mod reader;
 
 use std::net::SocketAddr;
@@ -10,8 +12,11 @@ use std::time::Duration;
 
 use portcullis_identity::Target;
 
+pub use agent::{AgentConfig, Program};
 pub use reader::Mistake;
 
+use crate::files::FilesConfig;
+use crate::workload::WorkloadConfig;
 use reader::{Reader, Section};
 
 /// A sidecar's whole configuration.
@@ -27,6 +32,10 @@ pub struct Config {
     pub upstream: UpstreamSection,
     /// What callers may take.
     pub limits: LimitsSection,
+    /// The socket of the Workload API, for what runs beside the sidecar.
+    pub workload: Option<WorkloadConfig>,
+    /// Identities as files.
+    pub files: Vec<FilesConfig>,
     /// Where operators look.
     pub admin: AdminAddress,
     /// Which decisions are recorded besides denials.
@@ -187,14 +196,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it.
     pub fn load(path: &Path) -> Result<Self, Vec<Mistake>> {
-        let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&file, &text),
-            Err(error) => {
-                let message = format!("cannot be read: {error}");
-                Err(vec![Mistake { file, line: None, message, hint: None }])
-            }
-        }
+        Self::parse(&path.display().to_string(), &read(path)?)
     }
 
     /// Parses a document; `file` is its path, for messages and relative paths.
@@ -211,6 +213,8 @@ impl Config {
         let listen = listen(root.section("listen", &mut reader), &mut reader);
         let upstream = upstream(root.section("upstream", &mut reader), &base, &mut reader);
         let limits = limits(root.section("limits", &mut reader), &mut reader);
+        let workload = local::workload(root.section("workload_api", &mut reader), &base, &mut reader);
+        let files = local::files(root.sections("files", &mut reader), &base, &mut reader);
         let state = node.as_ref().map(|node| node.state.clone());
         let admin = admin(root.section("admin", &mut reader), &base, state.as_deref(), &mut reader);
         let mut records = root.section("records", &mut reader);
@@ -220,11 +224,18 @@ impl Config {
         let mistakes = reader.into_mistakes();
         match (node, component, listen, upstream, admin) {
             (Some(node), Some(component), Some(listen), Some(upstream), Some(admin)) if mistakes.is_empty() => {
-                Ok(Self { node, component, listen, upstream, limits, admin, record_allowed })
+                Ok(Self { node, component, listen, upstream, limits, workload, files, admin, record_allowed })
             }
             _ => Err(mistakes),
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, Vec<Mistake>> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot be read: {error}");
+        vec![Mistake { file: path.display().to_string(), line: None, message, hint: None }]
+    })
 }
 
 fn node(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<NodeSection> {

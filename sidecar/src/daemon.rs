@@ -19,6 +19,7 @@ use crate::component::Component;
 use crate::config::{Config, Mistake};
 use crate::connection::Connections;
 use crate::meters::Meters;
+use crate::workload::SocketError;
 
 /// What the last answers get to reach their callers before connections close.
 const LINGER: Duration = Duration::from_millis(100);
@@ -62,6 +63,9 @@ pub enum RunError {
         /// Why.
         cause: io::Error,
     },
+    /// The socket of the Workload API cannot be made.
+    #[error(transparent)]
+    Workload(#[from] SocketError),
     /// The system says no.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -106,7 +110,7 @@ pub async fn run(
     let end = CancellationToken::new();
     component.load();
     tasks.spawn(Arc::clone(&component).keep_current(stop.clone()));
-    tasks.spawn(admin.serve(component.view(quic, Arc::clone(&listener)), stop.clone()));
+    tasks.spawn(admin.serve(Arc::new(component.view(quic, Arc::clone(&listener))), stop.clone()));
     component.node.announce(component.config.component.target.clone(), component.advertised(quic)).await;
     info!(address = %quic, id = %component.identity.id(), "listening");
     ready(&bound);

@@ -4,14 +4,18 @@
 //! It knows one virtual component, as the broker registered it, and one upstream. It does not issue identities, does not keep the
 //! registry, and knows nothing of wasm. The library never reads arguments or the environment.
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod files;
 pub mod http;
 pub mod invoke;
+pub mod local;
 pub mod scaffold;
 pub mod status;
+pub mod workload;
 
 mod admin;
 mod clock;
@@ -19,4 +23,5 @@ mod component;
 mod connection;
 mod gate;
 mod meters;
+mod supply;
 mod upstream;

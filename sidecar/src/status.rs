@@ -9,8 +9,10 @@ use portcullis_identity::Target;
 use portcullis_transport::quic::Listener;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::Observed;
 use crate::clock;
 use crate::gate::Gate;
+use crate::local::{Local, LocalStatus};
 use crate::meters::Meters;
 
 /// One reading.
@@ -52,6 +54,9 @@ pub struct Status {
     pub refused: Vec<(String, u64)>,
     /// The keys of the on-disk cache lie there unencrypted.
     pub unsealed: bool,
+    /// Identities for the machine, where there are any.
+    #[serde(default)]
+    pub local: Option<LocalStatus>,
     /// This software's version.
     pub software: String,
 }
@@ -66,10 +71,25 @@ pub(crate) struct Source {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) connections: Arc<Listener>,
+    pub(crate) local: Local,
+}
+
+impl Observed for Source {
+    fn not_ready(&self) -> Option<String> {
+        (!self.is_ready()).then(|| self.gate.not_ready().to_string())
+    }
+
+    fn metrics(&self) -> String {
+        self.gauges()
+    }
+
+    fn status(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&self.reading())
+    }
 }
 
 impl Source {
-    pub(crate) fn status(&self) -> Status {
+    fn reading(&self) -> Status {
         let served = self.gate.served();
         let connectivity = self.node.connectivity().borrow().clone();
         let svid = self.identity.svid();
@@ -97,16 +117,17 @@ impl Source {
             calls_underway: self.gate.quota.calls(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             unsealed: true,
+            local: self.local.status(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         !self.gate.is_draining() && self.gate.served().is_some()
     }
 
     /// The text of `/metrics`, gauges read now.
-    pub(crate) fn metrics(&self) -> String {
+    fn gauges(&self) -> String {
         let meters = &self.meters;
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         meters.calls_underway.set(gauge(self.gate.quota.calls()));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Members, lowest first; each may depend on those before it alone.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
+    "portcullis-pidfd",
     "portcullis-identity",
     "portcullis-value",
     "portcullis-policy",
@@ -117,6 +118,22 @@ fn no_source_file_is_long() {
         let text = std::fs::read_to_string(root().join(&file)).unwrap();
         let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
         assert!(lines <= MAX_LINES, "{file} has {lines} lines; {MAX_LINES} are enough");
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    for file in tracked(".rs") {
+        let text = std::fs::read_to_string(root().join(&file)).unwrap();
+        let found = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
+        assert!(!found || file == "crates/pidfd/src/lib.rs" || file.starts_with("tests/"), "{file} has unsafe code");
+    }
+    for manifest in tracked("Cargo.toml") {
+        let text = std::fs::read_to_string(root().join(&manifest)).unwrap();
+        let other = ["tests/", "crates/pidfd/", "examples/guests", "crates/value/fuzz"];
+        if text.contains("[package]") && !other.iter().any(|prefix| manifest.starts_with(prefix)) {
+            assert!(text.contains("[lints]\nworkspace = true"), "{manifest} does not take the workspace's lints");
+        }
     }
 }
 

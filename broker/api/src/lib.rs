@@ -1,11 +1,16 @@
-//! The gRPC contract between the broker, its nodes and its operators, and how to reach either service.
+//! The gRPC contract between the broker, its nodes and its operators, and how to reach either service; and the SPIFFE Workload API, as the
+//! standard writes it.
 //!
 //! This crate knows the wire: messages, services, channels. It does not know what a message means; broker and nodes parse each message
 //! into their own types first.
 
+pub mod authority;
+
 mod channel;
+mod unprinted;
 mod wit_folder;
 
+pub use authority::LegalAuthority;
 pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_exporting, connect_operator};
 pub use wit_folder::{WitFolderError, read_wit_folder};
 
@@ -21,6 +26,20 @@ pub use wit_folder::{WitFolderError, read_wit_folder};
 )]
 pub mod v1 {
     tonic::include_proto!("portcullis.v1");
+}
+
+/// The messages and the service of the SPIFFE Workload API, as generated from `proto/spiffe/`.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction,
+    reason = "generated code; the contract is documented in the proto file"
+)]
+pub mod workload {
+    tonic::include_proto!("_");
 }
 
 /// The largest message either side accepts, in bytes: a snapshot with the WIT and policies of the components a node serves.

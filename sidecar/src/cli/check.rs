@@ -33,6 +33,9 @@ impl Check {
             Ok(checked) if json => say(&serde_json::json!({ "ok": checked }).to_string()),
             Ok(checked) => {
                 checked.skipped.iter().for_each(|skipped| complain(&format!("not checked: {skipped}")));
+                if checked.component.is_empty() {
+                    return say("agent: no mistakes");
+                }
                 say(&format!(
                     "{}: {} interfaces, {} functions, {} policies: no mistakes",
                     checked.component, checked.interfaces, checked.functions, checked.policies

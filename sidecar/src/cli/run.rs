@@ -1,4 +1,5 @@
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{broken, complain, refused};
-use crate::config::Config;
+use crate::agent::{self, AgentBound};
+use crate::config::Program;
 use crate::daemon::{self, Bound, RunError};
 
 /// Runs the sidecar until SIGTERM or SIGINT, then drains.
@@ -25,15 +27,24 @@ pub(super) struct Run {
 
 #[derive(Serialize)]
 struct Ready<'a> {
-    quic: std::net::SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload_api: Option<&'a Path>,
     admin: &'a str,
     pid: u32,
 }
 
+impl<'a> Ready<'a> {
+    fn new(quic: Option<SocketAddr>, workload_api: Option<&'a Path>, admin: &'a str) -> Self {
+        Self { quic, workload_api, admin, pid: std::process::id() }
+    }
+}
+
 impl Run {
     pub(super) async fn carry_out(self) -> ExitCode {
-        let config = match Config::load(&self.config) {
-            Ok(config) => config,
+        let program = match Program::load(&self.config) {
+            Ok(program) => program,
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| complain(&mistake.to_string()));
                 return refused(&format!("`{}` has {} mistakes", self.config.display(), mistakes.len()));
@@ -54,14 +65,25 @@ impl Run {
             told.cancel();
         });
         let ready_file = self.ready_file;
-        let ready = move |bound: &Bound| {
+        let ready = move |ready: &Ready<'_>| {
             if let Some(path) = &ready_file
-                && let Err(error) = write_ready(path, bound)
+                && let Err(error) = write_ready(path, ready)
             {
                 complain(&format!("cannot write `{}`: {error}", path.display()));
             }
         };
-        match daemon::run(config, shutdown, ready).await {
+        let ended = match program {
+            Program::Sidecar(config) => {
+                let socket = config.workload.as_ref().map(|workload| workload.socket.clone());
+                let told = |bound: &Bound| ready(&Ready::new(Some(bound.quic), socket.as_deref(), &bound.admin));
+                daemon::run(*config, shutdown, told).await
+            }
+            Program::Agent(config) => {
+                let told = |bound: &AgentBound| ready(&Ready::new(None, bound.socket.as_deref(), &bound.admin));
+                agent::run(*config, shutdown, told).await
+            }
+        };
+        match ended {
             Ok(()) | Err(RunError::Stopped) => ExitCode::SUCCESS,
             Err(RunError::Configuration(mistakes)) => {
                 mistakes.iter().for_each(|mistake| complain(&mistake.to_string()));
@@ -72,9 +94,8 @@ impl Run {
     }
 }
 
-fn write_ready(path: &std::path::Path, bound: &Bound) -> std::io::Result<()> {
-    let ready = Ready { quic: bound.quic, admin: &bound.admin, pid: std::process::id() };
+fn write_ready(path: &Path, ready: &Ready<'_>) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, serde_json::to_vec(&ready)?)?;
+    std::fs::write(&fresh, serde_json::to_vec(ready)?)?;
     std::fs::rename(fresh, path)
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 
 use super::{ask, broken, say};
+use crate::agent::AgentStatus;
 use crate::clock;
-use crate::config::{AdminAddress, Config};
+use crate::config::{AdminAddress, Program};
 use crate::status::Status;
 
 /// Shows how a running sidecar is.
@@ -34,17 +35,21 @@ impl StatusCommand {
         if json {
             return say(&String::from_utf8_lossy(&body));
         }
+        // What an agent says lacks the component.
         match serde_json::from_slice::<Status>(&body) {
             Ok(status) => say(&table(&status)),
-            Err(error) => broken(&error),
+            Err(error) => match serde_json::from_slice::<AgentStatus>(&body) {
+                Ok(agent) => say(&agent_table(&agent)),
+                Err(_) => broken(&error),
+            },
         }
     }
 
     fn address(&self) -> Result<AdminAddress, String> {
         let Some(admin) = &self.admin else {
-            let config = Config::load(&self.config);
-            return config
-                .map(|config| config.admin)
+            let program = Program::load(&self.config);
+            return program
+                .map(|program| program.admin().clone())
                 .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         };
         match admin.strip_prefix("unix:") {
@@ -54,12 +59,32 @@ impl StatusCommand {
     }
 }
 
-fn table(status: &Status) -> String {
-    let left = |not_after: u64| {
-        let end: SystemTime = UNIX_EPOCH + Duration::from_secs(not_after);
-        let left = end.duration_since(clock::now()).map(|left| Duration::from_secs(left.as_secs()));
-        left.map_or_else(|_| "expired".to_owned(), |left| format!("{} left", humantime::format_duration(left)))
+/// How long until a moment in seconds since 1970.
+fn left(not_after: u64) -> String {
+    let end: SystemTime = UNIX_EPOCH + Duration::from_secs(not_after);
+    let left = end.duration_since(clock::now()).map(|left| Duration::from_secs(left.as_secs()));
+    left.map_or_else(|_| "expired".to_owned(), |left| format!("{} left", humantime::format_duration(left)))
+}
+
+fn agent_table(status: &AgentStatus) -> String {
+    let broker = match &status.broker_error {
+        None => format!("{} (connected)", status.broker),
+        Some(why) => format!("{} (away: {why})", status.broker),
     };
+    let mut rows = vec![
+        ("node", format!("{} ({})", status.node_id, left(status.node_not_after))),
+        ("broker", broker),
+        ("entries", format!("version {}, confirmed {} s ago", status.version, status.state_age_seconds)),
+    ];
+    rows.extend(status.local.rows(left));
+    lines(&rows)
+}
+
+fn lines(rows: &[(&str, String)]) -> String {
+    rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect::<Vec<_>>().join("\n")
+}
+
+fn table(status: &Status) -> String {
     let ready = match (&status.not_ready, status.draining) {
         (_, true) => "no: draining".to_owned(),
         (Some(why), false) => format!("no: {why}"),
@@ -70,7 +95,7 @@ fn table(status: &Status) -> String {
         Some(why) => format!("{} (away: {why})", status.broker),
     };
     let refused = status.refused.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>();
-    let rows = [
+    let mut rows = vec![
         ("component", status.component.clone()),
         ("ready", ready),
         ("identity", format!("{} ({})", status.spiffe_id, left(status.svid_not_after))),
@@ -82,5 +107,8 @@ fn table(status: &Status) -> String {
         ("refused", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") }),
         ("cache", if status.unsealed { "unsealed: its keys lie unencrypted (mode 0600)" } else { "sealed" }.to_owned()),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect::<Vec<_>>().join("\n")
+    if let Some(local) = &status.local {
+        rows.extend(local.rows(left));
+    }
+    lines(&rows)
 }

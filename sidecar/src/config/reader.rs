@@ -107,6 +107,26 @@ impl<'d, 't> Section<'d, 't> {
         section
     }
 
+    /// Every table of an array of tables: `[[key]]`.
+    pub(super) fn sections(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Vec<Self> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let name = self.path(key);
+        let section = |item: &'d Spanned<DeValue<'t>>| {
+            let table = item.get_ref().as_table()?;
+            Some(Self { name: name.clone(), table: Some(table), span: Some(item.span()), known: BTreeSet::new() })
+        };
+        let sections = value.get_ref().as_array().and_then(|items| items.iter().map(section).collect());
+        sections.unwrap_or_else(|| {
+            let _: Option<()> = self.wrong(key, value, &format!("tables written as [[{name}]]"), reader);
+            Vec::new()
+        })
+    }
+
+    /// Where the table stands.
+    pub(super) fn at(&self) -> Option<Range<usize>> {
+        self.span.clone()
+    }
+
     pub(super) fn text(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Found<String>> {
         let value = self.take(key)?;
         match value.get_ref().as_str() {
@@ -167,6 +187,27 @@ impl<'d, 't> Section<'d, 't> {
                 self.wrong(key, value, &wanted, reader)
             }
         }
+    }
+
+    /// A list of numbers.
+    pub(super) fn numbers(
+        &mut self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        reader: &mut Reader<'_>,
+    ) -> Vec<u64> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let number = |item: &Spanned<DeValue<'_>>| {
+            let integer = item.get_ref().as_integer()?;
+            let number = u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()?;
+            range.contains(&number).then_some(number)
+        };
+        let numbers = value.get_ref().as_array().and_then(|items| items.iter().map(number).collect());
+        numbers.unwrap_or_else(|| {
+            let wanted = format!("a list of numbers from {} to {}", range.start(), range.end());
+            let _: Option<()> = self.wrong(key, value, &wanted, reader);
+            Vec::new()
+        })
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<bool> {
