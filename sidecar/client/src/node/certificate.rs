@@ -78,7 +78,7 @@ async fn join(certificate: &JoinCertificate, broker: String) -> Result<Identitie
         return Err(JoinError::Unusable(format!("the certificate is for `{}`, which is no node", svid.id())));
     }
     let own = CachedSvid { entry: String::new(), digest: String::new(), svid };
-    Ok(Identities { broker, bundles, svids: vec![own], next_key: None })
+    Ok(Identities { broker, token: Vec::new(), bundles, svids: vec![own], next_key: None })
 }
 
 async fn attempt(certificate: &JoinCertificate, broker: &str, key: &PrivateKey) -> Result<v1::JoinReply, JoinError> {
