@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::registry::Address;
 use crate::ttl::Ttl;
+use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
 
 /// Where a broker keeps its data unless told otherwise, below the working folder.
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
@@ -35,6 +36,8 @@ pub struct Config {
     pub node_ttl: Ttl,
     /// Lifetime of entries' SVIDs where the entry does not say.
     pub svid_ttl: Ttl,
+    /// Whose certificates let nodes join; `None`: nobody's.
+    pub x509pop: Option<X509Pop>,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -62,6 +65,12 @@ pub struct Settings {
     /// `svid_ttl = "1h"`
     #[serde(alias = "svid-ttl")]
     pub svid_ttl: Option<String>,
+    /// `x509pop_ca = "/etc/portcullis/machines.pem"`
+    #[serde(alias = "x509pop-ca")]
+    pub x509pop_ca: Option<PathBuf>,
+    /// `x509pop_name = "edge-{cn}"`
+    #[serde(alias = "x509pop-name")]
+    pub x509pop_name: Option<String>,
 }
 
 /// Every mistake of a set-up at once.
@@ -90,6 +99,8 @@ impl Settings {
             operator_uids: self.operator_uids.or(others.operator_uids),
             node_ttl: self.node_ttl.or(others.node_ttl),
             svid_ttl: self.svid_ttl.or(others.svid_ttl),
+            x509pop_ca: self.x509pop_ca.or(others.x509pop_ca),
+            x509pop_name: self.x509pop_name.or(others.x509pop_name),
         }
     }
 
@@ -108,12 +119,23 @@ impl Settings {
         let advertise = note(&mut problems, "advertise", self.advertise.as_deref().map(str::parse).transpose());
         let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
         let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
+        let x509pop = note(&mut problems, "x509pop_name", x509pop(self.x509pop_ca, self.x509pop_name.as_deref()));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
-        match (trust_domain, listen, advertise, node_ttl, svid_ttl) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => {
-                Ok(Config { trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl, svid_ttl })
+        match (trust_domain, listen, advertise, node_ttl, svid_ttl, x509pop) {
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(x509pop)) => {
+                Ok(Config {
+                    trust_domain,
+                    data,
+                    listen,
+                    advertise,
+                    operator_socket,
+                    operator_uids,
+                    node_ttl,
+                    svid_ttl,
+                    x509pop,
+                })
             }
             _ => Err(InvalidConfig(problems)),
         }
@@ -141,6 +163,17 @@ fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Resul
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
+}
+
+fn x509pop(ca: Option<PathBuf>, name: Option<&str>) -> Result<Option<X509Pop>, String> {
+    match (ca, name) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err("needs x509pop_ca: the authorities whose certificates are accepted".to_owned()),
+        (Some(ca), None) => Ok(Some(X509Pop { ca, name: NameTemplate::default() })),
+        (Some(ca), Some(name)) => {
+            name.parse().map(|name| Some(X509Pop { ca, name })).map_err(|error: InvalidTemplate| error.to_string())
+        }
+    }
 }
 
 fn ttl(text: Option<&str>) -> Result<Ttl, String> {

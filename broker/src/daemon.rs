@@ -28,6 +28,7 @@ use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
 use crate::signing::Signing;
 use crate::store::{OpenError, Store};
+use crate::x509pop::{Attestor, AttestorError};
 use crate::{clock, listener};
 
 /// Bytes; what a node says is small: a certificate request has at most 8 KiB.
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The authorities whose certificates let nodes join.
+    #[error(transparent)]
+    Attestor(#[from] AttestorError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -128,6 +132,7 @@ impl Daemon {
             stop: stop.clone(),
             joins: Joins::default(),
             signing: Signing::default(),
+            attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
         let slot = SvidSlot::new(broker.authority.own_svid(config.node_ttl, clock::now())?);
         let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;

@@ -14,9 +14,11 @@ pub mod dns_name;
 pub mod registry;
 pub mod store;
 pub mod ttl;
+pub mod x509pop;
 
 mod admission;
 mod broker;
+mod certificate_join;
 mod courier;
 mod daemon;
 mod data_folder;

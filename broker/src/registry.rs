@@ -27,17 +27,17 @@ use portcullis_policy::{PolicyFile, PolicySet, Schema};
 
 pub use self::address::{Address, InvalidAddress};
 pub use self::command::{
-    Amendment, Announcement, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present,
-    Redemption, Registration, Rejoining, Sighting,
+    Amendment, Announcement, CertificateJoin, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken,
+    Present, Redemption, Registration, Rejoining, Sighting,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
-pub use self::node::{Node, REJOIN_GRACE, Spent, Standing};
+pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
 };
-pub use self::refusal::{Refusal, RejoinRefusal, TokenRefusal};
+pub use self::refusal::{JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
 pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};

@@ -40,7 +40,7 @@ pub(crate) struct Run {
     #[arg(long = "operator-uid", value_name = "UID")]
     operator_uids: Vec<u32>,
     /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
-    /// svid_ttl); the command line wins
+    /// svid_ttl, x509pop_ca, x509pop_name); the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Once serving, write the bound addresses and the process id to this file, as JSON
@@ -106,6 +106,8 @@ impl Run {
             operator_uids: if self.operator_uids.is_empty() { None } else { Some(self.operator_uids) },
             node_ttl: None,
             svid_ttl: None,
+            x509pop_ca: None,
+            x509pop_name: None,
         };
         Ok(line.or(file))
     }

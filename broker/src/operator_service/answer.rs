@@ -43,6 +43,7 @@ pub(super) fn nodes(broker: &Broker) -> Vec<v1::NodeStatus> {
             let absent = v1::NodeStatus {
                 name: node.name.to_string(),
                 spiffe_id: node_id(registry.trust_domain(), &node.name).to_string(),
+                standing: node.standing.name().to_owned(),
                 ..v1::NodeStatus::default()
             };
             match connections.get(&node.name) {
@@ -141,7 +142,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoNode(_)
         | Refusal::NoPolicyFile(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
-        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::Rejoin(_) => Code::FailedPrecondition,
+        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::Rejoin(_) | Refusal::Join(_) => Code::FailedPrecondition,
         Refusal::TooMany { .. } => Code::ResourceExhausted,
     };
     Status::new(code, refusal.to_string())

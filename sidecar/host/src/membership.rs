@@ -123,10 +123,9 @@ mod tests {
     const DIGEST: &str = "sha256:aa";
 
     fn state(entries: &[(&str, ComponentDigest)]) -> NodeState {
-        let entry = |(path, digest): &(&str, ComponentDigest)| Entry {
-            id: (*path).to_owned(),
-            spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
-            digest: digest.clone(),
+        let entry = |(path, digest): &(&str, ComponentDigest)| {
+            let spiffe_id = parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap();
+            Entry::new((*path).to_owned(), spiffe_id, digest.clone())
         };
         let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
         NodeState { entries, ..NodeState::default() }
