@@ -19,6 +19,7 @@ mod peer;
 mod private_key;
 mod renewal;
 mod request;
+mod seal;
 mod slot;
 mod svid;
 mod tls;
@@ -43,6 +44,7 @@ pub use self::{
     private_key::{InvalidKey, NoRandomness, PrivateKey},
     renewal::RenewalSchedule,
     request::{InvalidRequest, RequestedKey, key_request},
+    seal::{InvalidSealKey, InvalidSealKeyPlace, SealBroken, SealError, SealKey, SealKeyId, SealKeyPlace, is_sealed},
     slot::SvidSlot,
     svid::{InvalidSvid, Svid},
     tls::{ClientAuth, client_config, joining_client_config, server_config},
