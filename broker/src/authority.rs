@@ -3,7 +3,7 @@
 //! The root lives ten years and signs only signing certificates, so its key is read from disk when one is due and dropped again. A signing
 //! certificate lives 90 days and is replaced at half-life, at start or while running; leaves name it in their chain, so a node
 //! needs nothing but the root. Both keys lie in the data folder, in 0600 files, each together with its certificate: there is no
-//! moment in which one matches and the other does not.
+//! moment in which one matches and the other does not. With a seal key the files are encrypted.
 
 mod ca_file;
 mod profile;
@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_identity::{
-    Bundle, InvalidBundle, InvalidRequest, InvalidSvid, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid,
-    TrustDomain, broker_id, key_request,
+    Bundle, InvalidBundle, InvalidRequest, InvalidSvid, NoRandomness, PrivateKey, RequestedKey, SealKey, SpiffeId,
+    Svid, TrustDomain, broker_id, key_request,
 };
 use rcgen::{Issuer, KeyPair, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
@@ -109,6 +109,7 @@ pub enum SigningRenewal {
 pub struct Authority {
     trust_domain: TrustDomain,
     folder: PathBuf,
+    seal: Option<SealKey>,
     root: Root,
     signing: ArcSwap<Signing>,
 }
@@ -133,11 +134,17 @@ impl Authority {
         root_path(folder).exists()
     }
 
-    /// Opens the authority in `folder`; makes the folder, a root and a signing certificate where they are missing.
+    /// Opens the authority in `folder`; makes the folder, a root and a signing certificate where they are missing. With a seal key, files
+    /// that lie there plain are sealed.
     ///
     /// # Errors
     /// When a file there cannot be read or written, is readable by others, is not what it should be, or belongs to another trust domain.
-    pub fn open(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
+    pub fn open(
+        folder: &Path,
+        seal: Option<SealKey>,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         let failed = |cause| AuthorityError::Folder { path: folder.to_owned(), cause };
         make_private(folder).map_err(failed)?;
         atomic_file::remove_leftovers(folder).map_err(failed)?;
@@ -146,20 +153,24 @@ impl Authority {
             let key = KeyPair::generate().map_err(IssueError::from)?;
             let validity = Validity::from_now(now, ROOT_LIFETIME, None);
             let certificate = profile::root(trust_domain, validity)?.self_signed(&key).map_err(IssueError::from)?;
-            CaFile::write(&path, &key, certificate.der(), Existing::Keep)?;
+            CaFile::write(&path, seal.as_ref(), &key, certificate.der(), Existing::Keep)?;
         }
-        let root = Root::new(CaFile::read(&path, trust_domain)?, trust_domain)?;
+        if let Some(key) = &seal {
+            seal_plain_files(folder, key)?;
+        }
+        let root = Root::new(CaFile::read(&path, seal.as_ref(), trust_domain)?, trust_domain)?;
         if root.certificate.not_after() <= now {
             return Err(AuthorityError::RootExpired { path });
         }
-        let signing = match CaFile::read(&signing_path(folder), trust_domain) {
+        let signing = match CaFile::read(&signing_path(folder), seal.as_ref(), trust_domain) {
             Ok(file) => Signing::new(file)?,
-            Err(CaFileError::Missing { .. }) => make_signing(folder, trust_domain, now)?,
+            Err(CaFileError::Missing { .. }) => make_signing(folder, seal.as_ref(), trust_domain, now)?,
             Err(error) => return Err(error.into()),
         };
         let authority = Self {
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
+            seal,
             root,
             signing: ArcSwap::from_pointee(signing),
         };
@@ -178,7 +189,7 @@ impl Authority {
         if signing.certificate.not_before().checked_add(lifetime / 2).is_some_and(|half_life| now < half_life) {
             return Ok(SigningRenewal::NotDue);
         }
-        self.signing.store(Arc::new(make_signing(&self.folder, &self.trust_domain, now)?));
+        self.signing.store(Arc::new(make_signing(&self.folder, self.seal.as_ref(), &self.trust_domain, now)?));
         Ok(SigningRenewal::Renewed)
     }
 
@@ -241,6 +252,12 @@ impl Authority {
         self.root.certificate.public_key_sha256()
     }
 
+    /// Whether the keys lie on disk encrypted.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
     /// When the root ends.
     #[must_use]
     pub fn root_not_after(&self) -> SystemTime {
@@ -270,15 +287,31 @@ impl Signing {
     }
 }
 
-fn make_signing(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Signing, AuthorityError> {
-    let root = CaFile::read(&root_path(folder), trust_domain)?;
+/// Seals what an earlier start without a seal key wrote.
+fn seal_plain_files(folder: &Path, key: &SealKey) -> Result<(), AuthorityError> {
+    for path in [root_path(folder), signing_path(folder)] {
+        match ca_file::seal_in_place(&path, key) {
+            Ok(()) | Err(CaFileError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn make_signing(
+    folder: &Path,
+    seal: Option<&SealKey>,
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<Signing, AuthorityError> {
+    let root = CaFile::read(&root_path(folder), seal, trust_domain)?;
     let issuer = Issuer::from_ca_cert_der(root.certificate.der(), root.key).map_err(IssueError::from)?;
     let key = KeyPair::generate().map_err(IssueError::from)?;
     let validity = Validity::from_now(now, SIGNING_LIFETIME, Some(root.certificate.not_after()));
     let certificate = profile::signing(trust_domain, validity)?.signed_by(&key, &issuer).map_err(IssueError::from)?;
     let path = signing_path(folder);
-    CaFile::write(&path, &key, certificate.der(), Existing::Replace)?;
-    Signing::new(CaFile::read(&path, trust_domain)?)
+    CaFile::write(&path, seal, &key, certificate.der(), Existing::Replace)?;
+    Signing::new(CaFile::read(&path, seal, trust_domain)?)
 }
 
 fn root_path(folder: &Path) -> PathBuf {

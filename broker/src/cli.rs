@@ -11,6 +11,7 @@ mod operator;
 mod policy;
 mod run;
 mod screen;
+mod seal_key;
 mod status;
 mod token;
 mod wit_folder;
@@ -41,6 +42,8 @@ pub(crate) struct Environment {
     pub(crate) socket: Option<PathBuf>,
     /// `PORTCULLIS_LOG`, else `RUST_LOG`
     pub(crate) log: Option<String>,
+    /// `CREDENTIALS_DIRECTORY`
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +71,9 @@ enum Command {
     Nodes(node::Nodes),
     /// Show the broker's state in numbers
     Status(status::Status),
+    /// Make the key that seals the CA keys on disk
+    #[command(subcommand)]
+    SealKey(seal_key::SealKey),
     /// Print the completion script of a shell
     Completion(completion::Completion),
 }
@@ -98,9 +104,9 @@ pub(crate) fn run(arguments: Arguments, environment: Environment) -> ExitCode {
 }
 
 async fn dispatch(command: Command, environment: Environment, screen: &mut Screen) -> Result<(), Failure> {
-    let Environment { socket, log } = environment;
+    let Environment { socket, log, credentials } = environment;
     match command {
-        Command::Run(run) => run.execute(log).await,
+        Command::Run(run) => run.execute(log, credentials).await,
         Command::Component(command) => command.execute(socket, screen).await,
         Command::Entry(command) => command.execute(socket, screen).await,
         Command::Token(command) => command.execute(socket, screen).await,
@@ -109,6 +115,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Explain(command) => command.execute(socket, screen).await,
         Command::Nodes(command) => command.execute(socket, screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
+        Command::SealKey(command) => command.execute(screen),
         Command::Completion(command) => command.execute(screen),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{TrustDomain, parse_trust_domain};
+use portcullis_identity::{SealKeyPlace, TrustDomain, parse_trust_domain};
 use serde::Deserialize;
 
 use crate::registry::Address;
@@ -35,6 +35,10 @@ pub struct Config {
     pub node_ttl: Ttl,
     /// Lifetime of entries' SVIDs where the entry does not say.
     pub svid_ttl: Ttl,
+    /// The key that seals CA files; `None`: they lie plain.
+    pub seal_key: Option<SealKeyPlace>,
+    /// The folder of the credentials that systemd passes.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -62,6 +66,12 @@ pub struct Settings {
     /// `svid_ttl = "1h"`
     #[serde(alias = "svid-ttl")]
     pub svid_ttl: Option<String>,
+    /// `seal_key_file = "/etc/portcullis/seal.key"`, or `"credential:NAME"` for one that systemd passes.
+    #[serde(alias = "seal-key-file")]
+    pub seal_key_file: Option<String>,
+    /// `$CREDENTIALS_DIRECTORY`: not a setting, but where the process was told to look.
+    #[serde(skip)]
+    pub credentials: Option<PathBuf>,
 }
 
 /// Every mistake of a set-up at once.
@@ -90,6 +100,8 @@ impl Settings {
             operator_uids: self.operator_uids.or(others.operator_uids),
             node_ttl: self.node_ttl.or(others.node_ttl),
             svid_ttl: self.svid_ttl.or(others.svid_ttl),
+            seal_key_file: self.seal_key_file.or(others.seal_key_file),
+            credentials: self.credentials.or(others.credentials),
         }
     }
 
@@ -108,12 +120,24 @@ impl Settings {
         let advertise = note(&mut problems, "advertise", self.advertise.as_deref().map(str::parse).transpose());
         let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
         let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
+        let seal_key = note(&mut problems, "seal_key_file", self.seal_key_file.as_deref().map(str::parse).transpose());
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
-        match (trust_domain, listen, advertise, node_ttl, svid_ttl) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => {
-                Ok(Config { trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl, svid_ttl })
+        match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key) {
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(seal_key)) => {
+                Ok(Config {
+                    trust_domain,
+                    data,
+                    listen,
+                    advertise,
+                    operator_socket,
+                    operator_uids,
+                    node_ttl,
+                    svid_ttl,
+                    seal_key,
+                    credentials: self.credentials,
+                })
             }
             _ => Err(InvalidConfig(problems)),
         }
@@ -172,9 +196,9 @@ mod tests {
 
     #[test]
     fn every_mistake_is_listed() {
-        let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'";
+        let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'\nseal-key-file = 'credential:'";
         let error = Settings::parse(Path::new("b.toml"), text).unwrap().check().unwrap_err().to_string();
-        assert_eq!(error.lines().count(), 5, "{error}");
+        assert_eq!(error.lines().count(), 6, "{error}");
     }
 
     #[test]

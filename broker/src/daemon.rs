@@ -26,6 +26,7 @@ use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
+use crate::seal_key::{self, SealKeyError};
 use crate::store::{OpenError, Store};
 use crate::{clock, listener};
 
@@ -59,6 +60,9 @@ pub enum StartError {
     /// There is a store, and its authority is gone.
     #[error("the data folder `{}` has a store but no CA key in `ca/root.pem`: a new one would be strange to every node; restore it from a backup", .0.display())]
     AuthorityLost(PathBuf),
+    /// The key that its files are sealed with.
+    #[error(transparent)]
+    SealKey(#[from] SealKeyError),
     /// The certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -111,7 +115,9 @@ impl Daemon {
         if folder.store().exists() && !Authority::exists(&folder.authority()) {
             return Err(StartError::AuthorityLost(config.data));
         }
-        let authority = Authority::open(&folder.authority(), &config.trust_domain, clock::now())?;
+        let seal =
+            config.seal_key.as_ref().map(|place| seal_key::read(place, config.credentials.as_deref())).transpose()?;
+        let authority = Authority::open(&folder.authority(), seal, &config.trust_domain, clock::now())?;
         atomic_file::write(&folder.bundle(), authority.root_pem().as_bytes(), 0o644, Existing::Replace)?;
         let (store, registry) = Store::open(&folder.store(), &config.trust_domain)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());

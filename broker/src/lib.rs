@@ -11,6 +11,7 @@ pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod registry;
+pub mod seal_key;
 pub mod store;
 pub mod ttl;
 

@@ -1,11 +1,11 @@
-//! A CA key and its certificate in one PEM file that nobody but its owner can read.
+//! A CA key and its certificate in one PEM file that nobody but its owner can read, sealed where the broker has a seal key (D11).
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::{Authority, InvalidAuthority, TrustDomain};
+use portcullis_identity::{Authority, InvalidAuthority, SealBroken, SealError, SealKey, TrustDomain, is_sealed};
 use rcgen::{KeyPair, PublicKeyData as _};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject as _;
@@ -42,6 +42,28 @@ pub enum CaFileError {
         /// What the file system said.
         cause: io::Error,
     },
+    /// It is sealed, and there is no key.
+    #[error("the CA file `{}` is sealed: start the broker with its seal key (--seal-key-file)", path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The seal key does not open it.
+    #[error("the seal key does not open the CA file `{}`: {cause}", path.display())]
+    SealBroken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: SealBroken,
+    },
+    /// It cannot be sealed.
+    #[error("cannot seal the CA file `{}`: {cause}", path.display())]
+    Seal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: SealError,
+    },
     /// Others than its owner may read it.
     #[error("the CA file `{}` has mode {mode:o}: others may have read the key; make it 600 if they cannot have", path.display())]
     Exposed {
@@ -76,23 +98,23 @@ pub(super) struct CaFile {
 }
 
 impl CaFile {
-    /// Writes key and certificate, durably, mode 0600.
+    /// Writes key and certificate, durably, mode 0600, sealed where there is a key.
     pub(super) fn write(
         path: &Path,
+        seal: Option<&SealKey>,
         key: &KeyPair,
         certificate: &CertificateDer<'_>,
         existing: Existing,
     ) -> Result<(), CaFileError> {
         let mut text = Zeroizing::new(key.serialize_pem());
         text.push_str(&pem_certificate(certificate));
-        atomic_file::write(path, text.as_bytes(), 0o600, existing)
-            .map_err(|cause| CaFileError::Write { path: path.to_owned(), cause })
+        write_private(path, seal, text.as_bytes(), existing)
     }
 
     /// Reads and checks: private to its owner, key and certificate belong together, a CA of `trust_domain`.
-    pub(super) fn read(path: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFileError> {
+    pub(super) fn read(path: &Path, seal: Option<&SealKey>, trust_domain: &TrustDomain) -> Result<Self, CaFileError> {
         let damaged = |problem| CaFileError::Damaged { path: path.to_owned(), problem };
-        let text = read_private(path)?;
+        let text = read_private(path, seal)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| damaged("it holds no private key"))?;
         let key = KeyPair::try_from(&key).map_err(|_| damaged("its private key is not one"))?;
         let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| damaged("it holds no certificate"))?;
@@ -105,7 +127,35 @@ impl CaFile {
     }
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
+/// Seals a file that an earlier start left plain. One that is sealed already, with whatever key, is left to [`CaFile::read`].
+pub(super) fn seal_in_place(path: &Path, seal: &SealKey) -> Result<(), CaFileError> {
+    let content = read_file(path)?;
+    if is_sealed(&content) {
+        return Ok(());
+    }
+    write_private(path, Some(seal), &content, Existing::Replace)
+}
+
+fn write_private(path: &Path, seal: Option<&SealKey>, text: &[u8], existing: Existing) -> Result<(), CaFileError> {
+    let sealed = seal
+        .map(|key| key.seal(&purpose(path), text))
+        .transpose()
+        .map_err(|cause| CaFileError::Seal { path: path.to_owned(), cause })?;
+    atomic_file::write(path, sealed.as_deref().unwrap_or(text), 0o600, existing)
+        .map_err(|cause| CaFileError::Write { path: path.to_owned(), cause })
+}
+
+/// A plain file is read where there is a seal key, too: so it was before there was one.
+fn read_private(path: &Path, seal: Option<&SealKey>) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
+    let content = read_file(path)?;
+    if !is_sealed(&content) {
+        return Ok(content);
+    }
+    let key = seal.ok_or_else(|| CaFileError::Sealed { path: path.to_owned() })?;
+    key.open(&purpose(path), &content).map_err(|cause| CaFileError::SealBroken { path: path.to_owned(), cause })
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
     let failed = |cause: io::Error| {
         if cause.kind() == io::ErrorKind::NotFound {
             CaFileError::Missing { path: path.to_owned() }
@@ -118,9 +168,15 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
     if mode & 0o077 != 0 {
         return Err(CaFileError::Exposed { path: path.to_owned(), mode });
     }
-    let mut text = Zeroizing::new(Vec::new());
-    file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
-    Ok(text)
+    let mut content = Zeroizing::new(Vec::new());
+    file.take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+/// What a file is sealed for: its name, so that one cannot stand for another.
+fn purpose(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("portcullis ca {name}")
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

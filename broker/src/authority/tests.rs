@@ -27,7 +27,7 @@ fn requested() -> RequestedKey {
 }
 
 fn open(folder: &Path, now: SystemTime) -> Authority {
-    Authority::open(folder, &trust_domain(), now).unwrap()
+    Authority::open(folder, None, &trust_domain(), now).unwrap()
 }
 
 fn verify(authority: &Authority, issued: &Issued, now: SystemTime) -> Result<SpiffeId, String> {
@@ -99,7 +99,7 @@ fn the_authoritys_own_keys_get_no_svid() {
     let folder = tempfile::tempdir().unwrap();
     let authority = open(folder.path(), now());
     for path in [root_path(folder.path()), signing_path(folder.path())] {
-        let key = CaFile::read(&path, &trust_domain()).unwrap().key;
+        let key = CaFile::read(&path, None, &trust_domain()).unwrap().key;
         let csr = CertificateParams::default().serialize_request(&key).unwrap();
         let requested = RequestedKey::parse(csr.der()).unwrap();
         let refused = authority.issue(&requested, &workload(), Ttl::DEFAULT, now());
@@ -140,7 +140,7 @@ fn a_signing_certificate_is_renewed_at_half_life_under_the_same_root() {
 fn an_expired_root_is_said_to_be() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), now());
-    let refused = Authority::open(folder.path(), &trust_domain(), now() + 3651 * DAY);
+    let refused = Authority::open(folder.path(), None, &trust_domain(), now() + 3651 * DAY);
     assert!(matches!(refused, Err(AuthorityError::RootExpired { .. })), "{refused:?}");
 }
 
@@ -163,7 +163,7 @@ fn an_exposed_key_is_refused() {
     open(folder.path(), now());
     let path = root_path(folder.path());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Authority::open(folder.path(), &trust_domain(), now()).unwrap_err().to_string();
+    let error = Authority::open(folder.path(), None, &trust_domain(), now()).unwrap_err().to_string();
     assert!(error.contains("root.pem") && error.contains("mode 640"), "{error}");
 }
 
@@ -190,10 +190,55 @@ fn a_damaged_key_is_refused_and_left_alone() {
         (swapped, "do not belong together"),
     ] {
         std::fs::write(&path, &bad).unwrap();
-        let error = Authority::open(folder.path(), &trust_domain(), now()).unwrap_err().to_string();
+        let error = Authority::open(folder.path(), None, &trust_domain(), now()).unwrap_err().to_string();
         assert!(error.contains("root.pem") && error.contains(problem), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
     }
+}
+
+#[test]
+fn keys_are_sealed_where_there_is_a_seal_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = SealKey::generate().unwrap();
+    let copy = || SealKey::parse(key.reveal().as_bytes()).unwrap();
+    let open_sealed = |seal| Authority::open(folder.path(), seal, &trust_domain(), now());
+    let first = open_sealed(Some(copy())).unwrap();
+    let issued = first.issue(&requested(), &workload(), Ttl::DEFAULT, now()).unwrap();
+    assert!(first.is_sealed());
+    for path in [root_path(folder.path()), signing_path(folder.path())] {
+        let content = std::fs::read(&path).unwrap();
+        assert!(portcullis_identity::is_sealed(&content), "{path:?}");
+        assert!(!content.windows(5).any(|window| window == b"BEGIN"), "{path:?}");
+    }
+    let again = open_sealed(Some(copy())).unwrap();
+    assert_eq!(verify(&again, &issued, now()).unwrap(), workload());
+    assert_eq!(again.renew_signing(now() + 46 * DAY).unwrap(), SigningRenewal::Renewed);
+    assert!(portcullis_identity::is_sealed(&std::fs::read(signing_path(folder.path())).unwrap()));
+
+    let without = open_sealed(None).unwrap_err().to_string();
+    assert!(without.contains("root.pem` is sealed") && without.contains("--seal-key-file"), "{without}");
+    let other = open_sealed(Some(SealKey::generate().unwrap())).unwrap_err().to_string();
+    assert!(other.contains("sealed with key"), "{other}");
+    // One file does not stand for the other.
+    std::fs::copy(root_path(folder.path()), signing_path(folder.path())).unwrap();
+    let swapped = open_sealed(Some(copy())).unwrap_err().to_string();
+    assert!(swapped.contains("signing.pem") && swapped.contains("another file's"), "{swapped}");
+}
+
+#[test]
+fn plain_keys_are_sealed_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = open(folder.path(), now());
+    assert!(!plain.is_sealed());
+    let key = SealKey::generate().unwrap();
+    let sealed = Authority::open(folder.path(), Some(key), &trust_domain(), now()).unwrap();
+    assert_eq!(plain.root_spki_sha256(), sealed.root_spki_sha256());
+    assert_eq!(plain.signing_not_after(), sealed.signing_not_after());
+    for path in [root_path(folder.path()), signing_path(folder.path())] {
+        assert!(portcullis_identity::is_sealed(&std::fs::read(&path).unwrap()), "{path:?}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[test]
@@ -201,7 +246,7 @@ fn the_authority_of_another_trust_domain_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), now());
     let other = TrustDomain::new("other.test").unwrap();
-    let error = Authority::open(folder.path(), &other, now()).unwrap_err().to_string();
+    let error = Authority::open(folder.path(), None, &other, now()).unwrap_err().to_string();
     assert!(error.contains("acme.test") && error.contains("other.test"), "{error}");
 }
 

@@ -27,7 +27,7 @@ pub(super) fn status(broker: &Broker) -> v1::StatusReply {
         entries: count(registry.entries().len()),
         nodes_connected: count(broker.presence.node_count()),
         policies: count(registry.policy_count()),
-        unsealed: true,
+        unsealed: !authority.is_sealed(),
         control_address: broker.control_address.to_string(),
     })
 }
