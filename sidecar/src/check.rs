@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use portcullis_client::node::SealKeyError;
 use portcullis_policy::{Component, Interface, ParamsReadable, PolicyFile, PolicySet, Schema};
 use portcullis_value::{FunctionKind, Wit};
 use serde::Serialize;
 
+use crate::component::seal_key;
 use crate::config::{Config, Mistake, UpstreamSection};
 use crate::upstream::Upstream;
 use crate::wit_folder;
@@ -38,6 +40,10 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
         && let Err(error) = crate::daemon::join_token(token)
     {
         mistakes.push(mistake(token, &error));
+    }
+    // A key that is not here may be where the sidecar runs; one that is here has to be good.
+    if let Err(error @ (SealKeyError::Exposed { .. } | SealKeyError::Invalid { .. })) = seal_key(&config) {
+        mistakes.push(mistake(path, &error));
     }
     let Some(folder) = &config.component.wit else {
         checked.skipped.push("mapping and policies: `component.wit` names no WIT folder".to_owned());

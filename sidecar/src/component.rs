@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_client::node::{Entry, Identity, Node, NodeConfig, NodeKind, NodeState, ServedComponent, SignError};
-use portcullis_identity::PeerVerifier;
+use portcullis_client::node::{
+    Entry, Identity, Node, NodeConfig, NodeKind, NodeState, SealKeyError, ServedComponent, SignError, read_seal_key,
+};
+use portcullis_identity::{PeerVerifier, SealKey};
 use portcullis_transport::quic::{BindError, Listener, QuicLimits};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -154,7 +156,13 @@ fn node_config(config: &Config) -> Result<NodeConfig, RunError> {
         kind: NodeKind::Sidecar,
         join_token: config.node.join_token_file.as_ref().map(join_token).transpose()?.flatten(),
         broker: config.node.broker.clone(),
+        seal_key: seal_key(config)?,
     })
+}
+
+pub(crate) fn seal_key(config: &Config) -> Result<Option<SealKey>, SealKeyError> {
+    let place = config.node.seal_key.as_ref();
+    place.map(|place| read_seal_key(place, config.credentials.as_deref())).transpose()
 }
 
 fn quic_limits(limits: &LimitsSection) -> QuicLimits {

@@ -6,6 +6,7 @@
 mod cache;
 mod identity;
 mod join;
+mod seal_key;
 mod session;
 mod shared;
 mod state;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_api::v1;
-use portcullis_identity::{JoinToken, SpiffeId, Svid, Target, TrustDomain, TrustSource};
+use portcullis_identity::{JoinToken, SealKey, SpiffeId, Svid, Target, TrustDomain, TrustSource};
 use portcullis_value::WitSource;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 pub use cache::{Access, CacheError};
 pub use identity::Identity;
 pub use join::JoinError;
+pub use seal_key::{SealKeyError, read_seal_key};
 pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
 
 use crate::clock;
@@ -61,6 +63,8 @@ pub struct NodeConfig {
     pub join_token: Option<JoinToken>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// Seals the identity file of the cache; without it the keys lie there plain, for the owner alone.
+    pub seal_key: Option<SealKey>,
 }
 
 /// Why a node does not start.
@@ -155,12 +159,16 @@ impl Node {
     ///
     /// # Errors
     /// When there is no usable identity and no way to join, or when the cache cannot be used.
-    pub async fn start(config: NodeConfig, tasks: &TaskTracker, stop: CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(
+        mut config: NodeConfig,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
         let access = match config.kind {
             NodeKind::Sidecar | NodeKind::Host => Access::Own,
             NodeKind::Shell => Access::Borrow,
         };
-        let cache = Arc::new(Cache::open(&config.state_dir, access)?);
+        let cache = Arc::new(Cache::open(&config.state_dir, access, config.seal_key.take())?);
         let identities = join::resume_or_join(&cache, &config).await?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
         let shared = Arc::new(shared(config.kind, cache, identities, requests)?);
@@ -191,6 +199,12 @@ impl Node {
     #[must_use]
     pub fn svid(&self) -> Arc<Svid> {
         self.shared.own.svid()
+    }
+
+    /// Whether the keys in the on-disk cache are encrypted.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.shared.cache.is_sealed()
     }
 
     /// `host:port` of the broker.

@@ -31,9 +31,9 @@ struct Ready<'a> {
 }
 
 impl Run {
-    pub(super) async fn carry_out(self) -> ExitCode {
+    pub(super) async fn carry_out(self, credentials: Option<PathBuf>) -> ExitCode {
         let config = match Config::load(&self.config) {
-            Ok(config) => config,
+            Ok(config) => Config { credentials, ..config },
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| complain(&mistake.to_string()));
                 return refused(&format!("`{}` has {} mistakes", self.config.display(), mistakes.len()));
