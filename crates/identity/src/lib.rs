@@ -25,6 +25,7 @@ mod peer;
 mod private_key;
 mod renewal;
 mod request;
+mod revocation;
 mod seal;
 mod slot;
 mod svid;
@@ -61,11 +62,12 @@ pub use self::{
     private_key::{InvalidKey, NoRandomness, PrivateKey},
     renewal::RenewalSchedule,
     request::{InvalidRequest, RequestedKey, key_request},
+    revocation::{BACKDATED, InvalidSerialNumber, Revocation, Revocations, Revoked, SerialNumber},
     seal::{InvalidSealKey, InvalidSealKeyPlace, SealBroken, SealError, SealKey, SealKeyId, SealKeyPlace, is_sealed},
     slot::SvidSlot,
     svid::{InvalidSvid, Svid},
     tls::{ClientAuth, client_config, joining_client_config, server_config},
-    verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, Usage},
+    verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, SigningPath, Usage},
 };
 
 /// The longest certificate that is looked at, in bytes of DER.
