@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 broken (files, network, the broker unreachable), 2 misused, 3 refused or denied.
 
+mod ca;
 mod completion;
 mod component;
 mod entry;
@@ -9,6 +10,7 @@ mod grant;
 mod node;
 mod operator;
 mod policy;
+mod revoke;
 mod run;
 mod screen;
 mod seal_key;
@@ -69,6 +71,12 @@ enum Command {
     Explain(explain::Explain),
     /// List the nodes that joined and who of them is connected; remove one
     Nodes(node::Nodes),
+    /// Show the authorities that sign SVIDs, and let one follow another
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Refuse SVIDs that are not expired
+    #[command(subcommand)]
+    Revoke(revoke::Revoke),
     /// Show the broker's state in numbers
     Status(status::Status),
     /// Make the key that seals the CA keys on disk
@@ -114,6 +122,8 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Grant(command) => command.execute(socket, screen).await,
         Command::Explain(command) => command.execute(socket, screen).await,
         Command::Nodes(command) => command.execute(socket, screen).await,
+        Command::Ca(command) => command.execute(socket, screen).await,
+        Command::Revoke(command) => command.execute(socket, screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
         Command::SealKey(command) => command.execute(screen),
         Command::Completion(command) => command.execute(screen),

@@ -25,7 +25,9 @@ mod node_service;
 mod operator_service;
 mod operator_socket;
 mod presence;
+mod succession;
 mod throttle;
+mod trust;
 mod wire;
 
 pub use daemon::{Daemon, StartError, run};

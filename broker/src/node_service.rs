@@ -93,7 +93,7 @@ impl NodeService {
         tracing::info!(%node, address = %remote.address, "node joined");
         Ok(v1::JoinReply {
             chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
-            bundles: vec![wire::bundle_message(self.0.authority.bundle())],
+            bundles: vec![wire::bundle_message(&self.0.authority.bundle())],
         })
     }
 
@@ -102,7 +102,7 @@ impl NodeService {
         let Some(peer) = &remote.peer else {
             return Err(Status::unauthenticated("this needs a node's certificate: join first"));
         };
-        let ours = peer.id().is_member_of(self.0.authority.bundle().trust_domain());
+        let ours = peer.id().is_member_of(self.0.authority.trust_domain());
         let Some(node) = node_name(peer.id()).filter(|_| ours) else {
             tracing::warn!(peer = %peer.id(), address = %remote.address, "a peer that is not a node was refused");
             return Err(Status::permission_denied("only nodes may ask this"));

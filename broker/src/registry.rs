@@ -5,6 +5,7 @@
 //! wire.
 
 mod address;
+mod authority;
 mod bounds;
 mod command;
 mod explanation;
@@ -19,13 +20,17 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{ComponentId, Lattice, NodeName, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{ComponentId, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain};
 use portcullis_policy::{PolicyFile, PolicySet, Schema};
 
 pub use self::address::{Address, InvalidAddress};
+pub use self::authority::{
+    AuthorityId, AuthorityKind, AuthorityRecord, InvalidAuthorityId, Material, NewAuthority, OwnBundle, Roster, Stage,
+    Taint,
+};
 pub use self::command::{
-    Announcement, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present, Redemption,
-    Registration,
+    Announcement, AuthorityStep, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present,
+    Redemption, Registration, Revoke, TrustChange,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
 pub use self::plan::{Plan, PolicyCheck};
@@ -33,7 +38,7 @@ pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
     PolicyDocument, Served, Upstream, Version,
 };
-pub use self::refusal::{Refusal, TokenRefusal};
+pub use self::refusal::{AuthorityRefusal, Refusal, TokenRefusal};
 pub use self::token::{Token, TokenIndex};
 pub use self::view::{NodeView, ViewChange};
 
@@ -53,14 +58,23 @@ pub struct Registry {
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
     schema: Arc<Schema>,
+    authorities: BTreeMap<AuthorityId, Arc<AuthorityRecord>>,
+    /// What the authorities make together.
+    bundle: Arc<OwnBundle>,
+    revocations: Revoking,
     marks: Marks,
 }
+
+/// Revocations in force, by what they revoke.
+pub type Revoking = Arc<BTreeMap<Revoked, Arc<Revocation>>>;
 
 /// The epochs at which something last changed that the nodes of a lattice, or one node, can see.
 #[derive(Debug, Default)]
 struct Marks {
     lattices: BTreeMap<Lattice, u64>,
     nodes: BTreeMap<NodeName, u64>,
+    /// For every node: the bundle, the revocations.
+    all: u64,
 }
 
 /// A store whose records do not fit together.
@@ -81,6 +95,9 @@ impl Registry {
     /// When the policy engine refuses the schema of nothing, which it does not.
     pub fn empty(trust_domain: TrustDomain) -> Result<Self, Unrestorable> {
         Ok(Self {
+            bundle: Arc::new(OwnBundle::empty(trust_domain.clone())),
+            authorities: BTreeMap::new(),
+            revocations: Revoking::default(),
             trust_domain,
             version: Version::FIRST,
             components: BTreeMap::new(),
@@ -286,6 +303,7 @@ impl Registry {
                     held.addresses.insert(node.clone(), addresses.clone());
                 }
             }),
+            Change::Trust(change) => self.apply_trust(change),
         }
     }
 

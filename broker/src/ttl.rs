@@ -19,6 +19,8 @@ impl Ttl {
     const MAX: u32 = 24 * 3600;
     /// One hour.
     pub const DEFAULT: Self = Self(3600);
+    /// The longest there is.
+    pub const LONGEST: Self = Self(Self::MAX);
 
     /// The lifetime in seconds.
     #[must_use]

@@ -1,11 +1,14 @@
-//! A CA key and its certificate in one PEM file that nobody but its owner can read, sealed where the broker has a seal key (D11).
+//! CA keys in files that nobody but their owner can read, sealed where the broker has a seal key (D11): a key and its certificates in one PEM
+//! file, so that there is no moment in which one matches and the other does not.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::{Authority, InvalidAuthority, SealBroken, SealError, SealKey, TrustDomain, is_sealed};
+use portcullis_identity::{
+    Authority, InvalidAuthority, JwtKey, SealBroken, SealError, SealKey, TrustDomain, is_sealed,
+};
 use rcgen::{KeyPair, PublicKeyData as _};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject as _;
@@ -90,24 +93,26 @@ pub enum CaFileError {
     },
 }
 
-/// A key and the certificate on it.
+/// A key, the certificate on it and those above that certificate.
 #[derive(Debug)]
 pub(super) struct CaFile {
     pub(super) key: KeyPair,
     pub(super) certificate: Authority,
+    /// Without the root.
+    pub(super) above: Vec<CertificateDer<'static>>,
 }
 
 impl CaFile {
-    /// Writes key and certificate, durably, mode 0600, sealed where there is a key.
+    /// Writes a key and its chain, the key's certificate first: durably, mode 0600, sealed where there is a key.
     pub(super) fn write(
         path: &Path,
         seal: Option<&SealKey>,
         key: &KeyPair,
-        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
         existing: Existing,
     ) -> Result<(), CaFileError> {
         let mut text = Zeroizing::new(key.serialize_pem());
-        text.push_str(&pem_certificate(certificate));
+        chain.iter().for_each(|certificate| text.push_str(&pem_certificate(certificate)));
         write_private(path, seal, text.as_bytes(), existing)
     }
 
@@ -115,16 +120,54 @@ impl CaFile {
     pub(super) fn read(path: &Path, seal: Option<&SealKey>, trust_domain: &TrustDomain) -> Result<Self, CaFileError> {
         let damaged = |problem| CaFileError::Damaged { path: path.to_owned(), problem };
         let text = read_private(path, seal)?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| damaged("it holds no private key"))?;
-        let key = KeyPair::try_from(&key).map_err(|_| damaged("its private key is not one"))?;
-        let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| damaged("it holds no certificate"))?;
+        let key = key_pair(&text).map_err(damaged)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        let mut chain = chain.map_err(|_| damaged("a certificate in it is not one"))?.into_iter();
+        let certificate = chain.next().ok_or_else(|| damaged("it holds no certificate"))?;
         let certificate = Authority::parse(&certificate, trust_domain)
             .map_err(|reason| CaFileError::Certificate { path: path.to_owned(), reason })?;
         if certificate.public_key_sha256() != sha256(&key.subject_public_key_info()) {
             return Err(damaged("its key and its certificate do not belong together"));
         }
-        Ok(Self { key, certificate })
+        Ok(Self { key, certificate, above: chain.collect() })
     }
+}
+
+/// Writes a key that has no certificate yet.
+pub(super) fn write_key(path: &Path, seal: Option<&SealKey>, key: &KeyPair) -> Result<(), CaFileError> {
+    write_private(path, seal, Zeroizing::new(key.serialize_pem()).as_bytes(), Existing::Keep)
+}
+
+/// Reads a key that has no certificate yet.
+pub(super) fn read_key(path: &Path, seal: Option<&SealKey>) -> Result<KeyPair, CaFileError> {
+    let text = read_private(path, seal)?;
+    key_pair(&text).map_err(|problem| CaFileError::Damaged { path: path.to_owned(), problem })
+}
+
+/// Writes a key that signs tokens.
+pub(super) fn write_jwt_key(path: &Path, seal: Option<&SealKey>, key: &JwtKey) -> Result<(), CaFileError> {
+    write_private(path, seal, key.pkcs8(), Existing::Keep)
+}
+
+/// Reads a key that signs tokens.
+pub(super) fn read_jwt_key(path: &Path, seal: Option<&SealKey>) -> Result<JwtKey, CaFileError> {
+    let damaged = |_| CaFileError::Damaged { path: path.to_owned(), problem: "it holds no key for tokens" };
+    JwtKey::from_pkcs8(&read_private(path, seal)?).map_err(damaged)
+}
+
+/// Removes a key for good; one that is gone already is no error.
+pub(super) fn remove(path: &Path) -> Result<(), CaFileError> {
+    let failed = |cause| CaFileError::Write { path: path.to_owned(), cause };
+    match std::fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn key_pair(text: &[u8]) -> Result<KeyPair, &'static str> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text).map_err(|_| "it holds no private key")?;
+    KeyPair::try_from(&key).map_err(|_| "its private key is not one")
 }
 
 /// Seals a file that an earlier start left plain. One that is sealed already, with whatever key, is left to [`CaFile::read`].
@@ -179,7 +222,7 @@ fn purpose(path: &Path) -> String {
     format!("portcullis ca {name}")
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash

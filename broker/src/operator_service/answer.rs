@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock::unix_seconds;
 use crate::ledger::CommandError;
 use crate::presence::Connection;
-use crate::registry::{Explanation, Refusal, Served};
+use crate::registry::{AuthorityRefusal, Explanation, Refusal, Served};
 use crate::wire::{self, InvalidMessage};
 
 /// The broker in numbers.
@@ -125,7 +125,17 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoNode(_)
         | Refusal::NoPolicyFile(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
-        Refusal::Breaks(_) | Refusal::Token(_) => Code::FailedPrecondition,
+        Refusal::Authority(AuthorityRefusal::Unknown(_)) => Code::NotFound,
+        Refusal::Authority(AuthorityRefusal::Exists(_)) => Code::AlreadyExists,
+        Refusal::Breaks(_)
+        | Refusal::Token(_)
+        | Refusal::Authority(
+            AuthorityRefusal::Waiting { .. }
+            | AuthorityRefusal::NotPrepared { .. }
+            | AuthorityRefusal::Expired(_)
+            | AuthorityRefusal::Active(_)
+            | AuthorityRefusal::NotTainted(_),
+        ) => Code::FailedPrecondition,
         Refusal::TooMany { .. } => Code::ResourceExhausted,
     };
     Status::new(code, refusal.to_string())
