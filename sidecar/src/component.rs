@@ -99,6 +99,8 @@ impl Component {
         let Some(component) = state.served.get(target) else {
             warn!(%target, "not registered with this node: every call is refused");
             self.gate.close(format!("`{target}` is not registered with this node"));
+            // Refusing everything is what this version asks for; whoever waits for the node to know a bundle waits no longer.
+            self.node.applied(state.version);
             return;
         };
         let before = self.gate.served();

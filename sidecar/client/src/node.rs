@@ -28,7 +28,9 @@ pub use cache::{Access, CacheError};
 pub use identity::Identity;
 pub use join::JoinError;
 pub use seal_key::{SealKeyError, read_seal_key};
-pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
+pub use state::{
+    ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version, Withdrawal,
+};
 
 use crate::clock;
 use cache::Cache;

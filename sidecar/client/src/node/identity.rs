@@ -62,14 +62,17 @@ impl Identity {
         &self.digest
     }
 
-    /// Renews for ever: at half-life, then until it works.
+    /// Renews for ever: at half-life, or as soon as the SVID is withdrawn; then until it works.
     ///
     /// Life begins at `since`, when the SVID came: `notBefore` is backdated, by more than half of the shortest lifetimes.
     pub(super) async fn keep_fresh(self: Arc<Self>, shared: Arc<Shared>, mut since: SystemTime) {
         loop {
             let svid = self.svid();
             let schedule = RenewalSchedule::new(since.max(svid.not_before()), svid.not_after(), clock::jitter());
-            clock::sleep_until(schedule.renew_at()).await;
+            tokio::select! {
+                () = clock::sleep_until(schedule.renew_at()) => {}
+                () = shared.withdrawn(&svid) => info!(entry = %self.entry, id = %svid.id(), "an svid is withdrawn before its time"),
+            }
             self.renew_until_done(&shared, svid.not_after()).await;
             since = clock::now();
             // A clock far ahead of the broker's makes every certificate look old.

@@ -1,13 +1,18 @@
 //! What the broker has told this node, as domain types; applying a message is a plain function.
 
+mod withdrawal;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use portcullis_api::v1;
-use portcullis_identity::{Bundle, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{Bundle, SpiffeId, Target, TrustBundles, TrustDomain};
 use portcullis_policy::PolicyText;
 use portcullis_value::WitSource;
 use rustls::pki_types::CertificateDer;
+
+pub use withdrawal::Withdrawal;
 
 /// The order of everything the broker says. A restored broker starts a new incarnation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +107,8 @@ pub struct NodeState {
     pub components: BTreeMap<Target, PeerRecord>,
     /// Virtual components that this node serves.
     pub served: BTreeMap<Target, ServedComponent>,
+    /// What is not trusted although a bundle vouches for it, or not for long.
+    pub withdrawal: Withdrawal,
 }
 
 /// A message of the broker that is not believed.
@@ -134,12 +141,13 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations: _ } = message;
+        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations } = message;
         let version = parse_version(version)?;
         if version < known {
             return Err(InvalidState::Older { offered: version, known });
         }
         let mut state = Self { version, ..Self::default() };
+        state.withdrawal.note_revocations(revocations)?;
         state.upsert(bundles, entries, components, served)?;
         Ok(state)
     }
@@ -158,8 +166,8 @@ impl NodeState {
             components_removed,
             served,
             served_removed,
-            revocations: _,
-            bundles_removed: _,
+            revocations,
+            bundles_removed,
         } = change;
         let version = parse_version(version)?;
         if version <= self.version {
@@ -167,6 +175,13 @@ impl NodeState {
         }
         let mut state = self.clone();
         state.version = version;
+        state.withdrawal.note_revocations(revocations)?;
+        for name in bundles_removed {
+            let trust_domain = portcullis_identity::parse_trust_domain(&name)
+                .map_err(|error| InvalidState::Field { field: "bundles_removed", cause: error.to_string() })?;
+            state.bundles.remove(&trust_domain);
+            state.withdrawal.forget_bundle(&name);
+        }
         for id in entries_removed {
             state.entries.remove(&id);
         }
@@ -185,19 +200,27 @@ impl NodeState {
     pub fn to_message(&self) -> v1::State {
         v1::State {
             version: Some(self.version.into()),
-            bundles: self.bundles.values().map(bundle_message).collect(),
+            bundles: self.bundle_messages(),
             entries: self.entries.values().map(Entry::to_message).collect(),
             components: self.components.values().map(PeerRecord::to_message).collect(),
             served: self.served.values().map(ServedComponent::to_message).collect(),
             now_seconds: 0,
-            revocations: Vec::new(),
+            revocations: self.withdrawal.revocation_messages(),
         }
     }
 
-    /// Whether both states hold the same bundles, to the byte.
+    /// Whether both states trust and refuse the same, to the byte.
     pub(super) fn trusts_as(&self, other: &Self) -> bool {
-        let message = |state: &Self| state.bundles.values().map(bundle_message).collect::<Vec<_>>();
-        message(self) == message(other)
+        self.withdrawal == other.withdrawal && self.bundle_messages() == other.bundle_messages()
+    }
+
+    /// Whom this state trusts at `now`.
+    pub(super) fn trust(&self, now: SystemTime) -> TrustBundles {
+        TrustBundles::new(self.bundles.values().cloned(), now).with_revocations(self.withdrawal.revocations(now))
+    }
+
+    fn bundle_messages(&self) -> Vec<v1::Bundle> {
+        self.bundles.values().map(|bundle| self.withdrawal.annotate(bundle_message(bundle))).collect()
     }
 
     fn upsert(
@@ -208,6 +231,7 @@ impl NodeState {
         served: Vec<v1::ServedComponent>,
     ) -> Result<(), InvalidState> {
         for bundle in bundles {
+            self.withdrawal.note_bundle(&bundle)?;
             let bundle = parse_bundle(bundle)?;
             self.bundles.insert(bundle.trust_domain().clone(), bundle);
         }
