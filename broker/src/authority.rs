@@ -13,7 +13,7 @@ mod upstream;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis_identity::{
@@ -28,8 +28,9 @@ pub use self::ca_file::CaFileError;
 pub use self::key_folder::KeyFolder;
 use self::key_folder::SigningKey;
 use self::profile::Validity;
+use crate::dns_name::DnsName;
 use crate::registry::{AuthorityKind, AuthorityRecord, Material, OwnBundle, Roster};
-use crate::ttl::Ttl;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// Why there is no certificate authority.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,21 @@ pub enum IssueError {
     /// A token that cannot be.
     #[error(transparent)]
     Jwt(#[from] JwtNotSigned),
+}
+
+/// Whom a certificate names.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its SPIFFE ID.
+    pub id: &'a SpiffeId,
+    /// Further names.
+    pub dns_names: &'a [DnsName],
+}
+
+impl<'a> From<&'a SpiffeId> for Subject<'a> {
+    fn from(id: &'a SpiffeId) -> Self {
+        Self { id, dns_names: &[] }
+    }
 }
 
 /// A leaf and what is above it, without the root.
@@ -197,14 +213,21 @@ impl Authority {
         Ok(SigningRenewal::Renewed)
     }
 
-    /// Issues an X.509-SVID for `id` on `key`; nothing else comes from the requester (D3).
+    /// Issues an X.509-SVID for `subject` on `key`; nothing else comes from the requester (D3).
     ///
     /// The lifetime is cut to that of the signing certificate.
     ///
     /// # Errors
     /// When the ID is not of this trust domain, the key is one of ours, or the signing certificate expired.
-    pub fn issue(&self, key: &RequestedKey, id: &SpiffeId, ttl: Ttl, now: SystemTime) -> Result<Issued, IssueError> {
-        self.check_member(id)?;
+    pub fn issue<'a>(
+        &self,
+        key: &RequestedKey,
+        subject: impl Into<Subject<'a>>,
+        ttl: Ttl,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        let subject = subject.into();
+        self.check_member(subject.id)?;
         let signers = self.signers.load();
         if signers.authority_keys.contains(&key.sha256()) {
             return Err(IssueError::AuthorityKey);
@@ -215,7 +238,7 @@ impl Authority {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
-        let leaf = profile::leaf(id, validity)?.signed_by(&spki, &signing.issuer)?;
+        let leaf = profile::leaf(subject, validity)?.signed_by(&spki, &signing.issuer)?;
         let chain = std::iter::once(leaf.der().clone()).chain(signing.chain.iter().cloned()).collect();
         Ok(Issued { chain, not_after: validity.not_after })
     }
@@ -230,12 +253,12 @@ impl Authority {
         &self,
         id: &SpiffeId,
         audience: &[Audience],
-        ttl: Duration,
+        ttl: JwtTtl,
         now: SystemTime,
     ) -> Result<JwtSvid, IssueError> {
         self.check_member(id)?;
         let signers = self.signers.load();
-        let wanted = now.checked_add(ttl).unwrap_or(now);
+        let wanted = now.checked_add(ttl.duration()).unwrap_or(now);
         let expires_at = wanted.min(signers.jwt.not_after);
         if expires_at <= now {
             return Err(IssueError::Expired);

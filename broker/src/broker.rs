@@ -12,6 +12,7 @@ use crate::authority::{Authority, IssueError, Issued};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
+use crate::signing::Signing;
 use crate::succession::Succession;
 use crate::throttle::{self, Admission, Rate, Throttle};
 use crate::trust::Trust;
@@ -40,6 +41,7 @@ pub(crate) struct Broker {
     /// Cancelled when the broker is to end its streams.
     pub(crate) stop: CancellationToken,
     pub(crate) joins: Joins,
+    pub(crate) signing: Signing,
 }
 
 /// How long SVIDs live.

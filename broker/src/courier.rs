@@ -67,7 +67,7 @@ impl Courier {
     async fn carry(&self, mut inbound: Streaming<v1::WatchRequest>) -> Result<(), End> {
         let attendance = self.greet(&mut inbound).await?;
         let mut versions = self.broker.ledger.versions();
-        let mut desk = Desk::new(Arc::clone(&self.broker), self.node.clone(), self.remote.peer.clone());
+        let mut desk = Desk::new(Arc::clone(&self.broker), self.node.clone(), self.remote.clone());
         let mut view = self.deliver_state(&mut versions).await?;
         loop {
             tokio::select! {
@@ -145,7 +145,8 @@ impl Courier {
 
     async fn receive(&self, message: v1::WatchRequest, desk: &mut Desk, attendance: &Attendance) -> Result<(), End> {
         let reply = match message.message {
-            Some(watch_request::Message::Sign(sign)) => desk.sign(&sign),
+            Some(watch_request::Message::Sign(sign)) => desk.sign(&sign).await,
+            Some(watch_request::Message::SignJwts(sign)) => desk.sign_jwts(sign).await,
             Some(watch_request::Message::Announce(announce)) => match desk.announce(announce).await {
                 Some(refused) => refused,
                 None => return Ok(()),
@@ -155,7 +156,6 @@ impl Courier {
                 return Ok(());
             }
             Some(watch_request::Message::Hello(_)) => return Err(End(Status::invalid_argument("a second hello"))),
-            Some(watch_request::Message::SignJwts(_)) => return Err(End(Status::unimplemented("not yet"))),
             None => return Err(End(Status::invalid_argument("an empty message"))),
         };
         self.send(reply).await

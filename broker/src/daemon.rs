@@ -29,6 +29,7 @@ use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
 use crate::registry::Refusal;
 use crate::seal_key::{self, SealKeyError};
+use crate::signing::Signing;
 use crate::store::{CommitError, OpenError, Store};
 use crate::succession::{self, EstablishError, Succession};
 use crate::trust::Trust;
@@ -157,6 +158,7 @@ impl Daemon {
             tracker: tracker.clone(),
             stop: stop.clone(),
             joins: Joins::default(),
+            signing: Signing::default(),
         });
         broker.publish_roots();
         let nodes = serve_nodes(&broker, control)?;

@@ -10,10 +10,13 @@ mod bounds;
 mod command;
 mod explanation;
 mod held;
+mod node;
 mod plan;
 mod record;
 mod refusal;
+mod selector;
 mod surface;
+mod terms;
 mod token;
 mod view;
 
@@ -29,16 +32,19 @@ pub use self::authority::{
     Taint,
 };
 pub use self::command::{
-    Announcement, AuthorityStep, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present,
-    Redemption, Registration, Revoke, TrustChange,
+    Amendment, Announcement, AuthorityStep, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken,
+    Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
+pub use self::node::{Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
-    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
-    PolicyDocument, Served, Upstream, Version,
+    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
+    Served, Upstream, Version,
 };
-pub use self::refusal::{AuthorityRefusal, Refusal, TokenRefusal};
+pub use self::refusal::{AuthorityRefusal, Refusal, RejoinRefusal, TokenRefusal};
+pub use self::selector::{InvalidSelector, Selector, Selectors};
+pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};
 pub use self::view::{NodeView, ViewChange};
 

@@ -273,6 +273,7 @@ impl Broker {
         let now = clock::now();
         self.authority.follow(&self.ledger.read(Registry::roster), now)?;
         self.refresh_trust(now);
+        self.publish_roots();
         Ok(())
     }
 

@@ -59,7 +59,6 @@ impl Broker {
         *known = later;
         drop(known);
         self.trust.changes.send_modify(|count| *count = count.wrapping_add(1));
-        self.publish_roots();
     }
 
     /// Writes the public roots where tools look for them.

@@ -9,10 +9,10 @@ use portcullis_value::WitSource;
 
 use crate::clock;
 use crate::registry::{
-    Digest, Entry, Holder, NewEntry, NodeView, OwnBundle, PeerRecord, Present, Registration, Served, Upstream, Version,
-    ViewChange,
+    Amendment, Digest, Entry, Holder, NewEntry, NodeView, OwnBundle, PeerRecord, Present, Registration, Served, Terms,
+    Upstream, Version, ViewChange,
 };
-use crate::ttl::Ttl;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// Seconds. Nodes are pushed every change; whoever copies the bundle elsewhere should look this often.
 const REFRESH_HINT: u32 = 300;
@@ -67,12 +67,14 @@ pub(crate) fn target_message(target: &Target) -> v1::Target {
     v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
+/// Converts `value`; the error is the type's own.
+fn convert<T, U: TryFrom<T, Error: ToString>>(value: T) -> Result<U, InvalidMessage> {
+    value.try_into().map_err(|error: U::Error| InvalidMessage(error.to_string()))
+}
+
 /// 0 means `default`.
-fn ttl(seconds: u32, default: Ttl) -> Result<Ttl, InvalidMessage> {
-    if seconds == 0 {
-        return Ok(default);
-    }
-    u64::from(seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| InvalidMessage(error.to_string()))
+fn ttl<T: TryFrom<u64, Error: ToString>>(seconds: u32, default: T) -> Result<T, InvalidMessage> {
+    if seconds == 0 { Ok(default) } else { convert(u64::from(seconds)) }
 }
 
 /// Parses a registration.
@@ -117,7 +119,22 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
         danger_any_digest,
         x509_ttl_seconds,
         lattice,
+        selectors,
+        jwt_ttl_seconds,
+        hint,
+        dns_names,
+        federates_with,
+        admin,
     } = message;
+    let terms = Terms {
+        selectors: convert(selectors)?,
+        ttl: ttl(x509_ttl_seconds, default_ttl)?,
+        jwt_ttl: ttl(jwt_ttl_seconds, JwtTtl::DEFAULT)?,
+        hint: parse(&hint)?,
+        dns_names: convert(dns_names)?,
+        federates_with: convert(federates_with)?,
+        admin,
+    };
     let digest = match (component_digest.as_str(), danger_any_digest) {
         ("", false) => Digest::NotApplicable,
         ("", true) => Digest::DangerAny,
@@ -136,7 +153,31 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
         (None, id) if !id.is_empty() => Holder::Workload { spiffe_id: spiffe_id(id)?, lattice, digest },
         (Some(_) | None, _) => return Err(InvalidMessage::new("name either a component or a SPIFFE ID")),
     };
-    Ok(NewEntry { node: parse(&node)?, holder, ttl: ttl(x509_ttl_seconds, default_ttl)? })
+    Ok(NewEntry { node: parse(&node)?, holder, terms })
+}
+
+/// Parses what is to be different about an entry.
+pub(crate) fn amendment(message: v1::UpdateEntryRequest, default_ttl: Ttl) -> Result<Amendment, InvalidMessage> {
+    let v1::UpdateEntryRequest {
+        id,
+        x509_ttl_seconds,
+        jwt_ttl_seconds,
+        hint,
+        selectors,
+        dns_names,
+        federates_with,
+        admin,
+    } = message;
+    Ok(Amendment {
+        id: parse(&id)?,
+        selectors: selectors.map(|v1::Texts { values }| convert(values)).transpose()?,
+        ttl: x509_ttl_seconds.map(|seconds| ttl(seconds, default_ttl)).transpose()?,
+        jwt_ttl: jwt_ttl_seconds.map(|seconds| ttl(seconds, JwtTtl::DEFAULT)).transpose()?,
+        hint: hint.map(|hint| parse(&hint)).transpose()?,
+        dns_names: dns_names.map(|v1::Texts { values }| convert(values)).transpose()?,
+        federates_with: federates_with.map(|v1::Texts { values }| convert(values)).transpose()?,
+        admin,
+    })
 }
 
 /// Parses policy files; their text is for the policy crate.
@@ -160,15 +201,10 @@ pub(crate) fn problem_message(problem: Problem) -> v1::PolicyProblem {
 
 /// The message of a bundle.
 pub(crate) fn bundle_message(bundle: &OwnBundle) -> v1::Bundle {
-    let jwt = |authority: &JwtAuthority| v1::JwtAuthority {
-        kid: authority.kid().as_str().to_owned(),
-        public_key: authority.spki_der(),
-        not_after: authority.not_after().map_or(0, clock::unix_seconds),
-    };
     v1::Bundle {
         trust_domain: bundle.trust_domain().to_string(),
         x509_authorities: bundle.x509.certificates().map(|der| der.to_vec()).collect(),
-        jwt_authorities: bundle.jwt.iter().map(jwt).collect(),
+        jwt_authorities: bundle.jwt.iter().map(jwt_authority_message).collect(),
         sequence: bundle.sequence,
         refresh_hint_seconds: REFRESH_HINT,
         tainted: bundle.tainted.iter().map(|key| key.to_vec()).collect(),
@@ -188,6 +224,15 @@ pub(crate) fn revocation_message(revocation: &Revocation) -> v1::Revocation {
     }
 }
 
+fn jwt_authority_message(authority: &JwtAuthority) -> v1::JwtAuthority {
+    v1::JwtAuthority {
+        kid: authority.kid().as_str().to_owned(),
+        public_key: authority.spki_der(),
+        not_after: authority.not_after().map(clock::unix_seconds).unwrap_or_default(),
+        algorithm: authority.algorithm().as_str().to_owned(),
+    }
+}
+
 /// The message of an entry.
 pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
     let (component_digest, danger_any_digest) = match &entry.digest {
@@ -201,9 +246,15 @@ pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
         node: entry.node.to_string(),
         component_digest,
         danger_any_digest,
-        x509_ttl_seconds: entry.ttl.seconds(),
+        x509_ttl_seconds: entry.terms.ttl.seconds(),
         lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ..v1::Entry::default()
+        selectors: entry.terms.selectors.iter().map(ToString::to_string).collect(),
+        jwt_ttl_seconds: entry.terms.jwt_ttl.seconds(),
+        hint: entry.terms.hint.to_string(),
+        dns_names: entry.terms.dns_names.iter().map(ToString::to_string).collect(),
+        federates_with: entry.terms.federates_with.iter().map(ToString::to_string).collect(),
+        admin: entry.terms.admin,
+        created_at: clock::unix_seconds(entry.created_at),
     }
 }
 

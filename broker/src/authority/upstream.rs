@@ -50,7 +50,8 @@ impl Answer {
         let request = key_request(&PrivateKey::generate().map_err(IssueError::from)?).map_err(IssueError::from)?;
         let requested = RequestedKey::parse(&request).map_err(IssueError::from)?;
         let spki = SubjectPublicKeyInfo::from_der(requested.spki_der()).map_err(IssueError::from)?;
-        let leaf = profile::leaf(&broker_id(trust_domain), validity)?;
+        let id = broker_id(trust_domain);
+        let leaf = profile::leaf((&id).into(), validity)?;
         let leaf = leaf.signed_by(&spki, &issuer).map_err(IssueError::from)?;
         let presented: Vec<_> = std::iter::once(leaf.der().clone()).chain(below.iter().cloned()).collect();
         let peer = Peer::from_chain(&presented).map_err(|error| AuthorityError::Chain(error.to_string()))?;

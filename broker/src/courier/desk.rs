@@ -1,74 +1,39 @@
 //! Answers what a node asks on its stream: signatures, and announcements of where it serves.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_api::v1::{self, watch_reply};
-use portcullis_identity::{InvalidRequest, NodeName, Peer, RequestedKey};
+use portcullis_identity::NodeName;
 
-use crate::authority::IssueError;
 use crate::broker::Broker;
 use crate::clock;
 use crate::ledger::CommandError;
-use crate::registry::{Announcement, Command, Digest, Entry, EntryId};
+use crate::listener::Remote;
+use crate::registry::{Announcement, Command};
 use crate::throttle::{Admission, Rate, Throttle};
 use crate::wire::{self, InvalidMessage};
 
-/// Signatures for one node: a host may start a thousand components at once, and then renews one by one.
-const SIGNATURES: Rate = Rate { burst: 2048, every: Duration::from_millis(20) };
 /// Announcements of one node, each of which is written to disk.
 const ANNOUNCEMENTS: Rate = Rate { burst: 256, every: Duration::from_millis(200) };
-/// Keys remembered per stream, to see that none serves two identities.
-const MAX_KEYS: usize = 8192;
 
-/// What a node may have signed, and what it asked for so far.
+/// What a node asked for on its stream.
 pub(super) struct Desk {
     broker: Arc<Broker>,
     node: NodeName,
-    peer: Option<Arc<Peer>>,
-    signatures: Throttle<()>,
+    remote: Remote,
     announcements: Throttle<()>,
-    /// For which entry a key was signed; the node's own identity is `None`.
-    keys: HashMap<[u8; 32], Option<EntryId>>,
-}
-
-/// Why nothing was signed.
-#[derive(Debug, thiserror::Error)]
-enum SignRefusal {
-    #[error(transparent)]
-    Message(#[from] InvalidMessage),
-    #[error("the certificate request is refused: {0}")]
-    Request(#[from] InvalidRequest),
-    /// Whether the entry is another node's or nobody's is no business of this one.
-    #[error("this node has no entry `{0}`")]
-    NoEntry(EntryId),
-    #[error("the entry is for another component digest than `{0}`")]
-    Digest(String),
-    #[error("the key serves another identity already: each identity has its own")]
-    SharedKey,
-    #[error("too many requests: wait a moment")]
-    Throttled,
-    #[error(transparent)]
-    Issue(#[from] IssueError),
 }
 
 impl Desk {
-    pub(super) fn new(broker: Arc<Broker>, node: NodeName, peer: Option<Arc<Peer>>) -> Self {
-        Self {
-            broker,
-            node,
-            peer,
-            signatures: Throttle::new(SIGNATURES, 1),
-            announcements: Throttle::new(ANNOUNCEMENTS, 1),
-            keys: HashMap::new(),
-        }
+    pub(super) fn new(broker: Arc<Broker>, node: NodeName, remote: Remote) -> Self {
+        Self { broker, node, remote, announcements: Throttle::new(ANNOUNCEMENTS, 1) }
     }
 
     /// Signs, or says why not.
-    pub(super) fn sign(&mut self, message: &v1::Sign) -> watch_reply::Message {
+    pub(super) async fn sign(&self, message: &v1::Sign) -> watch_reply::Message {
         let request = message.request;
-        match self.try_sign(message) {
+        match self.broker.sign_x509(&self.remote, message).await {
             Ok(chain) => watch_reply::Message::Signed(v1::Signed { request, chain }),
             Err(refusal) => {
                 tracing::warn!(entry = message.entry, %refusal, "signature refused");
@@ -77,41 +42,16 @@ impl Desk {
         }
     }
 
-    fn try_sign(&mut self, message: &v1::Sign) -> Result<Vec<Vec<u8>>, SignRefusal> {
-        if self.signatures.admit((), clock::now()) == Admission::Throttled {
-            return Err(SignRefusal::Throttled);
-        }
-        let v1::Sign { request: _, entry, csr, component_digest } = message;
-        let entry: Option<EntryId> = wire::parse_optional(entry)?;
-        let key = RequestedKey::parse(csr)?;
-        self.check_key(&key, entry.as_ref())?;
-        let issued = match &entry {
-            None => self.broker.issue_node(&self.node, &key)?,
-            Some(id) => {
-                let entry = self.entry(id)?;
-                check_digest(&entry, component_digest)?;
-                self.broker.authority.issue(&key, &entry.spiffe_id, entry.ttl, clock::now())?
+    /// Signs tokens, or says why not.
+    pub(super) async fn sign_jwts(&self, message: v1::SignJwts) -> watch_reply::Message {
+        let v1::SignJwts { request, wanted } = message;
+        match self.broker.sign_jwts(&self.remote, wanted).await {
+            Ok(results) => watch_reply::Message::SignedJwts(v1::SignedJwts { request, results }),
+            Err(refusal) => {
+                tracing::warn!(%refusal, "tokens refused");
+                watch_reply::Message::SignRefused(v1::SignRefused { request, reason: refusal.to_string() })
             }
-        };
-        if self.keys.len() >= MAX_KEYS {
-            self.keys.clear();
         }
-        self.keys.insert(key.sha256(), entry.clone());
-        let subject = entry.as_ref().map_or("node", EntryId::as_str);
-        tracing::info!(subject, not_after = clock::unix_seconds(issued.not_after), "issued");
-        Ok(issued.chain.iter().map(|der| der.to_vec()).collect())
-    }
-
-    fn entry(&self, id: &EntryId) -> Result<Arc<Entry>, SignRefusal> {
-        let entry = self.broker.ledger.read(|registry| registry.entry(id).cloned());
-        entry.filter(|entry| entry.node == self.node).ok_or_else(|| SignRefusal::NoEntry(id.clone()))
-    }
-
-    fn check_key(&self, key: &RequestedKey, entry: Option<&EntryId>) -> Result<(), SignRefusal> {
-        let hash = key.sha256();
-        let is_nodes = self.peer.as_ref().is_some_and(|peer| peer.leaf().public_key_sha256() == hash);
-        let is_others = self.keys.get(&hash).is_some_and(|holder| holder.as_ref() != entry);
-        if is_others || (is_nodes && entry.is_some()) { Err(SignRefusal::SharedKey) } else { Ok(()) }
     }
 
     /// Notes where the node serves a component; `None` where it is noted.
@@ -124,7 +64,7 @@ impl Desk {
 
     async fn try_announce(&mut self, message: v1::Announce) -> Result<(), String> {
         if self.announcements.admit((), clock::now()) == Admission::Throttled {
-            return Err(SignRefusal::Throttled.to_string());
+            return Err("too many requests: wait a moment".to_owned());
         }
         let announcement = parse_announcement(self.node.clone(), message).map_err(|error| error.to_string())?;
         match self.broker.ledger.execute(Command::Announce(announcement)).await {
@@ -141,13 +81,4 @@ fn parse_announcement(node: NodeName, message: v1::Announce) -> Result<Announcem
     let v1::Announce { target, addresses } = message;
     let addresses = addresses.iter().map(|address| wire::parse(address)).collect::<Result<_, _>>()?;
     Ok(Announcement { node, target: wire::target(target)?, addresses })
-}
-
-/// The host says which file it runs; the entry says which it must be.
-fn check_digest(entry: &Entry, said: &str) -> Result<(), SignRefusal> {
-    match &entry.digest {
-        Digest::DangerAny | Digest::NotApplicable => Ok(()),
-        Digest::Exactly(digest) if digest.as_str() == said => Ok(()),
-        Digest::Exactly(_) => Err(SignRefusal::Digest(said.chars().take(80).collect())),
-    }
 }

@@ -11,9 +11,11 @@
 )]
 
 mod authorities;
+mod entries;
 mod join;
 mod lab;
 mod operator;
 mod process;
+mod rejoin;
 mod sign;
 mod watch;

@@ -111,7 +111,7 @@ fn no_acknowledged_write_is_lost_to_sigkill() {
     let mut process = Process::start(folder.path());
     assert_eq!(process.json(&["component", "list"]).as_array().unwrap().len(), acknowledged);
     assert_eq!(process.json(&["entry", "list"]).as_array().unwrap().len(), acknowledged);
-    assert_eq!(process.json(&["status"])["version"], format!("1.{}", acknowledged + 1));
+    assert_eq!(process.json(&["status"])["version"], format!("1.{}", acknowledged + 3));
     assert_eq!(process.signal(Signal::TERM).code(), Some(0));
 }
 

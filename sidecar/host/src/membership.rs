@@ -127,6 +127,15 @@ mod tests {
             id: (*path).to_owned(),
             spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
             digest: digest.clone(),
+            lattice: None,
+            selectors: std::collections::BTreeSet::new(),
+            x509_ttl: std::time::Duration::from_secs(3600),
+            jwt_ttl: std::time::Duration::from_secs(300),
+            hint: String::new(),
+            dns_names: Vec::new(),
+            federates_with: std::collections::BTreeSet::new(),
+            admin: false,
+            created_at: 0,
         };
         let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
         NodeState { entries, ..NodeState::default() }

@@ -10,12 +10,22 @@ use super::Plan;
 use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most};
 use crate::registry::command::{Change, Revoke, TrustChange};
+use crate::registry::node::REJOIN_GRACE;
 use crate::registry::record::EntryId;
 use crate::registry::refusal::Refusal;
 use crate::ttl::Ttl;
 
 /// Nothing that was issued so far lives longer: the longest lifetime, and as much as clocks may differ.
 const LONGEST_LIFE: Duration = Duration::from_secs(Ttl::LONGEST.seconds() as u64 + 60);
+
+/// How long a revocation is remembered. A certificate that expired may prove its node once more, within the time of grace; of an identity
+/// the registry itself knows what is superseded.
+fn memory(revoked: &Revoked) -> Duration {
+    match revoked {
+        Revoked::Certificate(_) => LONGEST_LIFE + REJOIN_GRACE,
+        Revoked::Identity(_) => LONGEST_LIFE,
+    }
+}
 
 impl Registry {
     pub(super) fn plan_revocation(&self, revoke: Revoke, now: SystemTime) -> Result<Plan, Refusal> {
@@ -28,13 +38,10 @@ impl Registry {
         let kept = self.revocations.len().saturating_sub(forgotten.len());
         at_most("revocations", kept.saturating_add(revoked.len()), bounds::REVOCATIONS)?;
         changes.extend(forgotten.into_iter().map(Change::Trust));
-        let until = now.checked_add(LONGEST_LIFE).unwrap_or(now);
-        changes.extend(
-            revoked
-                .into_iter()
-                .map(|revoked| Arc::new(Revocation { revoked, issued_until: now, until }))
-                .map(|revocation| Change::Trust(TrustChange::Revocation(revocation))),
-        );
+        changes.extend(revoked.into_iter().map(|revoked| {
+            let until = now.checked_add(memory(&revoked)).unwrap_or(now);
+            Change::Trust(TrustChange::Revocation(Arc::new(Revocation { revoked, issued_until: now, until })))
+        }));
         Ok(Plan { changes, ..Plan::default() })
     }
 
