@@ -116,6 +116,7 @@ impl Courier {
             applied: last,
             since: clock::now(),
             not_after,
+            peer: self.remote.peer.clone(),
             kill: self.remote.kill.clone(),
         }))
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::BACKDATED;
+use portcullis_identity::{BACKDATED, Peer, SigningPath};
 use tokio::sync::Mutex;
 
 use crate::authority::{AuthorityError, KeyFolder, SigningRenewal};
@@ -49,6 +49,14 @@ pub(crate) enum StepError {
     /// The registry or the store.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// Some connected nodes hold nothing else.
+    #[error("these nodes still hold certificates that `{id}` signed, and would need new join tokens: {}; they replace them within seconds once it is tainted; revoke with --force to cut them off", nodes.join(", "))]
+    Held {
+        /// Which authority.
+        id: AuthorityId,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
     /// Some connected nodes would refuse what the new authority signs.
     #[error("these nodes have not applied the bundle with authority `{id}` yet: {}; activate with --force to leave them behind", nodes.join(", "))]
     Behind {
@@ -59,7 +67,7 @@ pub(crate) enum StepError {
     },
 }
 
-/// Whether an activation waits for nodes.
+/// Whether a step waits for nodes that are not ready for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Laggards {
     /// It does, and is refused where one does not come.
@@ -255,16 +263,35 @@ impl Broker {
     }
 
     /// Withdraws the authority: nothing that it signed is accepted any more.
-    pub(crate) async fn revoke_authority(&self, id: &AuthorityId) -> Result<(), StepError> {
+    pub(crate) async fn revoke_authority(&self, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
         // Refused before anything is destroyed; nothing else takes steps meanwhile.
         self.ledger
             .read(|registry| registry.plan(Command::Authority(AuthorityStep::Revoke(id.clone())), clock::now()))
             .map_err(CommandError::from)?;
+        let nodes = self.holders(id);
+        if laggards == Laggards::Wait && !nodes.is_empty() {
+            return Err(StepError::Held { id: id.clone(), nodes });
+        }
         self.authority.keys().destroy(id)?;
         self.step(AuthorityStep::Revoke(id.clone())).await?;
         tracing::warn!(%id, "authority revoked: nothing that it signed is accepted any more");
         Ok(())
+    }
+
+    /// The connected nodes whose own certificate the authority signed.
+    fn holders(&self, id: &AuthorityId) -> Vec<String> {
+        let record = self.ledger.read(|registry| registry.authorities().find(|record| record.id == *id).cloned());
+        let Some(key) = record.map(|record| record.material.public_key_sha256()) else { return Vec::new() };
+        let trust = self.trust.source().load_full();
+        let held =
+            |peer: &Peer| SigningPath::of_peer(peer, &trust, clock::now()).is_ok_and(|path| path.goes_through(&[key]));
+        let connections = self.presence.connections().into_iter();
+        let holders: BTreeSet<_> = connections
+            .filter(|connection| !connection.kill.is_cancelled() && connection.peer.as_deref().is_some_and(held))
+            .map(|connection| connection.node.to_string())
+            .collect();
+        holders.into_iter().collect()
     }
 
     /// Takes a step, durably, and lets signing, our own listener and the published bundle follow.

@@ -29,7 +29,7 @@ pub(crate) enum Ca {
     /// Have everything replaced that an authority signed, at once; it is trusted meanwhile
     Taint(Change),
     /// Take a tainted authority out of the bundle: nothing that it signed is accepted any more, connections end
-    Revoke(Change),
+    Revoke(Revoke),
     /// Print a certificate request for an upstream authority; its key stays on this disk, the root's never comes here
     Csr(Csr),
     /// Take over the chain that the upstream authority signed and publish its root; `activate` it then
@@ -38,7 +38,7 @@ pub(crate) enum Ca {
 
 const EXAMPLES: &str = "Examples:
   portcullis-broker ca prepare && portcullis-broker ca activate ID     another root signs, nothing fails
-  portcullis-broker ca taint OLD-ID, and when `nodes` shows all of them at that version: portcullis-broker ca revoke OLD-ID
+  portcullis-broker ca taint OLD-ID, and some seconds later: portcullis-broker ca revoke OLD-ID
   portcullis-broker ca csr --out portcullis.csr, sign it, portcullis-broker ca install chain.pem";
 
 #[derive(Debug, Args)]
@@ -71,6 +71,17 @@ pub(crate) struct Activate {
 pub(crate) struct Change {
     /// The authority
     id: AuthorityId,
+    #[command(flatten)]
+    options: OperatorOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The authority
+    id: AuthorityId,
+    /// Revoke although connected nodes hold nothing else: they are cut off and need new join tokens
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     options: OperatorOptions,
 }
@@ -150,8 +161,8 @@ impl Ca {
                 let reply = change(&id, Step::Taint, false, (&options, socket)).await?;
                 told(reply, "tainted: nodes replace what it signed", &options, screen)
             }
-            Self::Revoke(Change { id, options }) => {
-                let reply = change(&id, Step::Revoke, false, (&options, socket)).await?;
+            Self::Revoke(Revoke { id, force, options }) => {
+                let reply = change(&id, Step::Revoke, force, (&options, socket)).await?;
                 told(reply, "revoked: nothing that it signed is accepted", &options, screen)
             }
             Self::Csr(command) => command.execute(socket, screen).await,

@@ -36,13 +36,11 @@ impl OperatorService {
         let step = message.step();
         let v1::ChangeAuthorityRequest { id, step: _, force } = message;
         let id: AuthorityId = wire::parse(&id).map_err(|error| invalid(&error))?;
+        let laggards = if force { Laggards::LeaveBehind } else { Laggards::Wait };
         let taken = match step {
-            Step::Activate => {
-                let laggards = if force { Laggards::LeaveBehind } else { Laggards::Wait };
-                self.0.activate(&id, laggards).await
-            }
+            Step::Activate => self.0.activate(&id, laggards).await,
             Step::Taint => self.0.taint(&id).await,
-            Step::Revoke => self.0.revoke_authority(&id).await,
+            Step::Revoke => self.0.revoke_authority(&id, laggards).await,
             Step::Unspecified => return Err(Status::invalid_argument("say which step the authority is to take")),
         };
         taken.map_err(|error| step_failed(&error))?;
@@ -117,7 +115,7 @@ fn authority_message(record: &AuthorityRecord) -> v1::Authority {
 fn step_failed(error: &StepError) -> Status {
     let code = match error {
         StepError::Command(error) => return failed(error),
-        StepError::Behind { .. } => Code::FailedPrecondition,
+        StepError::Behind { .. } | StepError::Held { .. } => Code::FailedPrecondition,
         StepError::Authority(
             AuthorityError::NoRequest
             | AuthorityError::EmptyChain

@@ -91,8 +91,10 @@ async fn nodes_hear_of_an_authority_before_it_signs_and_of_its_end() {
     let tainted = watch.change().await.bundles[0].clone();
     assert_eq!((tainted.tainted.len(), tainted.x509_authorities.len()), (1, 2));
     assert!(tainted.sequence > both.sequence);
-    change(&lab, &first, Step::Revoke, false).await.unwrap();
-    // The node's own certificate was signed by what is withdrawn.
+    // The node's own certificate was signed by what is to be withdrawn: it would be cut off for good.
+    let held = change(&lab, &first, Step::Revoke, false).await.unwrap_err();
+    assert!(held.message().contains("n1") && held.message().contains("--force"), "{}", held.message());
+    change(&lab, &first, Step::Revoke, true).await.unwrap();
     let end = soon(async {
         loop {
             match watch.hear().await {

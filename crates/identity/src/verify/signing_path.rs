@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::{PeerRefused, RefusalReason, Usage, chain};
-use crate::{Revocations, Svid, TrustBundles};
+use crate::{Leaf, Peer, Revocations, Svid, TrustBundles};
 
 /// The signers of one SVID, as the bundles of one moment verify it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +20,28 @@ impl SigningPath {
     /// # Errors
     /// [`PeerRefused`] where peers that hold `trust` refuse the SVID, for another reason than a revocation.
     pub fn of(svid: &Svid, trust: &TrustBundles, now: SystemTime) -> Result<Self, PeerRefused> {
-        let leaf = svid.leaf();
+        Self::find(svid.leaf(), svid.chain(), trust, now)
+    }
+
+    /// The same for what a peer presented.
+    ///
+    /// # Errors
+    /// As for [`SigningPath::of`].
+    pub fn of_peer(peer: &Peer, trust: &TrustBundles, now: SystemTime) -> Result<Self, PeerRefused> {
+        Self::find(peer.leaf(), peer.chain(), trust, now)
+    }
+
+    fn find(
+        leaf: &Leaf,
+        chain: &[CertificateDer<'static>],
+        trust: &TrustBundles,
+        now: SystemTime,
+    ) -> Result<Self, PeerRefused> {
         let id = leaf.id();
         let bundle =
             trust.get(id.trust_domain()).ok_or_else(|| RefusalReason::UnknownTrustDomain { id: id.clone() })?;
         let (end_entity, intermediates) =
-            svid.chain().split_first().ok_or(RefusalReason::Leaf(crate::InvalidLeaf::Missing))?;
+            chain.split_first().ok_or(RefusalReason::Leaf(crate::InvalidLeaf::Missing))?;
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
         let revocations = Revocations::default();
         let candidate = chain::Candidate { end_entity, intermediates, leaf, revocations: &revocations };

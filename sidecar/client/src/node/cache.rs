@@ -178,6 +178,7 @@ impl Cache {
         let damaged = |cause: String| CacheError::Damaged { path: path.display().to_string(), cause };
         let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
         let IdentityFile { format, broker, bundles, svids, next_key } = file;
+        let next_key = Zeroizing::new(next_key);
         if format != FORMAT {
             return Err(damaged(format!("format {format} is unknown")));
         }
@@ -210,6 +211,7 @@ impl Cache {
         };
         let bytes = Zeroizing::new(file.encode_to_vec());
         file.svids.iter_mut().for_each(|svid| svid.key.zeroize());
+        file.next_key.zeroize();
         self.replace_identity(&bytes)
     }
 
@@ -304,12 +306,7 @@ mod tests {
     use super::*;
 
     fn identities() -> Identities {
-        Identities {
-            broker: "broker.test:7440".to_owned(),
-            bundles: Vec::new(),
-            svids: Vec::new(),
-            next_key: Default::default(),
-        }
+        Identities { broker: "broker.test:7440".to_owned(), bundles: Vec::new(), svids: Vec::new(), next_key: None }
     }
 
     fn open(folder: &Path, seal: Option<&SealKey>) -> Cache {
