@@ -56,6 +56,7 @@ impl Broker {
             let node = registry.node(&name).ok_or(NotAdmitted::NotRegistered)?;
             match node.standing {
                 Standing::Quarantined => Err(NotAdmitted::Quarantined),
+                Standing::Barred => Err(NotAdmitted::NotRegistered),
                 Standing::Good if node.is_superseded(peer.leaf()) => Err(NotAdmitted::Superseded),
                 Standing::Good => Ok(()),
             }

@@ -17,6 +17,7 @@ use crate::succession::Succession;
 use crate::throttle::{self, Admission, Rate, Throttle};
 use crate::trust::Trust;
 use crate::ttl::Ttl;
+use crate::x509pop::Attestor;
 
 /// Attempts to join from one source: a whole rack may come up at once, a guesser gets no further with more.
 const JOINS: Rate = Rate { burst: 128, every: Duration::from_millis(100) };
@@ -42,6 +43,8 @@ pub(crate) struct Broker {
     pub(crate) stop: CancellationToken,
     pub(crate) joins: Joins,
     pub(crate) signing: Signing,
+    /// Where nodes may join by certificate.
+    pub(crate) attestor: Option<Attestor>,
 }
 
 /// How long SVIDs live.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::registry::Address;
 use crate::succession::Lifetimes;
 use crate::ttl::Ttl;
+use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
 
 /// Where a broker keeps its data unless told otherwise, below the working folder.
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
@@ -48,6 +49,8 @@ pub struct Config {
     pub seal_key: Option<SealKeyPlace>,
     /// The folder of the credentials that systemd passes.
     pub credentials: Option<PathBuf>,
+    /// Whose certificates let nodes join; `None`: nobody's.
+    pub x509pop: Option<X509Pop>,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -87,6 +90,12 @@ pub struct Settings {
     /// `$CREDENTIALS_DIRECTORY`: not a setting, but where the process was told to look.
     #[serde(skip)]
     pub credentials: Option<PathBuf>,
+    /// `x509pop_ca = "/etc/portcullis/machines.pem"`
+    #[serde(alias = "x509pop-ca")]
+    pub x509pop_ca: Option<PathBuf>,
+    /// `x509pop_name = "edge-{cn}"`
+    #[serde(alias = "x509pop-name")]
+    pub x509pop_name: Option<String>,
 }
 
 /// Every mistake of a set-up at once.
@@ -119,6 +128,8 @@ impl Settings {
             jwt_key_lifetime: self.jwt_key_lifetime.or(others.jwt_key_lifetime),
             seal_key_file: self.seal_key_file.or(others.seal_key_file),
             credentials: self.credentials.or(others.credentials),
+            x509pop_ca: self.x509pop_ca.or(others.x509pop_ca),
+            x509pop_name: self.x509pop_name.or(others.x509pop_name),
         }
     }
 
@@ -141,12 +152,14 @@ impl Settings {
         let ca_lifetime = note(&mut problems, "ca_lifetime", lifetime(self.ca_lifetime.as_deref(), CA_LIFETIME));
         let jwt_key_lifetime =
             note(&mut problems, "jwt_key_lifetime", lifetime(self.jwt_key_lifetime.as_deref(), JWT_KEY_LIFETIME));
-        let (Some(ca_lifetime), Some(jwt_key_lifetime)) = (ca_lifetime, jwt_key_lifetime) else {
-            return Err(InvalidConfig(problems));
-        };
+        let x509pop = note(&mut problems, "x509pop_name", x509pop(self.x509pop_ca, self.x509pop_name.as_deref()));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
+        let (Some(ca_lifetime), Some(jwt_key_lifetime), Some(x509pop)) = (ca_lifetime, jwt_key_lifetime, x509pop)
+        else {
+            return Err(InvalidConfig(problems));
+        };
         match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key) {
             (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(seal_key)) => {
                 Ok(Config {
@@ -162,6 +175,7 @@ impl Settings {
                     jwt_key_lifetime,
                     seal_key,
                     credentials: self.credentials,
+                    x509pop,
                 })
             }
             _ => Err(InvalidConfig(problems)),
@@ -194,6 +208,17 @@ fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Resul
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
+}
+
+fn x509pop(ca: Option<PathBuf>, name: Option<&str>) -> Result<Option<X509Pop>, String> {
+    match (ca, name) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err("needs x509pop_ca: the authorities whose certificates are accepted".to_owned()),
+        (Some(ca), None) => Ok(Some(X509Pop { ca, name: NameTemplate::default() })),
+        (Some(ca), Some(name)) => {
+            name.parse().map(|name| Some(X509Pop { ca, name })).map_err(|error: InvalidTemplate| error.to_string())
+        }
+    }
 }
 
 fn ttl(text: Option<&str>) -> Result<Ttl, String> {

@@ -33,6 +33,7 @@ use crate::signing::Signing;
 use crate::store::{CommitError, OpenError, Store};
 use crate::succession::{self, EstablishError, Succession};
 use crate::trust::Trust;
+use crate::x509pop::{Attestor, AttestorError};
 
 /// Bytes; what a node says is small: a certificate request has at most 8 KiB.
 const MAX_NODE_MESSAGE: usize = 64 << 10;
@@ -80,6 +81,9 @@ pub enum StartError {
     /// The registry takes no new authority.
     #[error("no authority can be set up: {0}")]
     Refused(Refusal),
+    /// The authorities whose certificates let nodes join.
+    #[error(transparent)]
+    Attestor(#[from] AttestorError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -159,6 +163,7 @@ impl Daemon {
             stop: stop.clone(),
             joins: Joins::default(),
             signing: Signing::default(),
+            attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
         broker.publish_roots();
         let nodes = serve_nodes(&broker, control)?;

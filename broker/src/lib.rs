@@ -15,9 +15,11 @@ pub mod registry;
 pub mod seal_key;
 pub mod store;
 pub mod ttl;
+pub mod x509pop;
 
 mod admission;
 mod broker;
+mod certificate_join;
 mod courier;
 mod daemon;
 mod data_folder;

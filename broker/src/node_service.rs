@@ -73,6 +73,16 @@ impl v1::node_server::Node for NodeService {
         Ok(Response::new(self.join_reply(&issued)))
     }
 
+    async fn join_by_certificate(
+        &self,
+        request: Request<v1::JoinByCertificateRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        let remote = remote(&request)?;
+        self.admit_attempt(&remote)?;
+        let issued = self.0.join_by_certificate(&remote, request.into_inner()).await?;
+        Ok(Response::new(self.join_reply(&issued)))
+    }
+
     async fn sign_x509(&self, request: Request<v1::Sign>) -> Result<Response<v1::Signed>, Status> {
         let remote = remote(&request)?;
         let message = request.into_inner();

@@ -32,17 +32,17 @@ pub use self::authority::{
     Taint,
 };
 pub use self::command::{
-    Amendment, Announcement, AuthorityStep, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken,
-    Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
+    Amendment, Announcement, AuthorityStep, CertificateJoin, Change, Command, GrantChange, GrantDirection, Holder,
+    NewEntry, NewToken, Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
-pub use self::node::{Node, REJOIN_GRACE, Spent, Standing};
+pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
 };
-pub use self::refusal::{AuthorityRefusal, Refusal, RejoinRefusal, TokenRefusal};
+pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
 pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};

@@ -29,7 +29,8 @@ pub(crate) struct Nodes {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// End a node's connections and refuse it until it joins with a new token; its entries stay
+    /// End a node's connections and refuse it until it joins with a new token; its entries stay. A node that joined by certificate stays
+    /// barred by its name: remove it once more to let it join again
     Remove(Remove),
 }
 
@@ -53,6 +54,7 @@ struct Row {
     applied: String,
     connected_at: u64,
     certificate_not_after: u64,
+    standing: String,
 }
 
 impl Nodes {
@@ -81,10 +83,11 @@ async fn list(options: &OperatorOptions, socket: Option<PathBuf>, screen: &mut S
                 cell(&row.applied),
                 time(row.connected_at),
                 time(row.certificate_not_after),
+                row.standing.clone(),
             ]
         })
         .collect();
-    let heading = ["NODE", "CONNECTED", "KIND", "ADDRESS", "APPLIED", "SINCE", "CERTIFICATE UNTIL"];
+    let heading = ["NODE", "CONNECTED", "KIND", "ADDRESS", "APPLIED", "SINCE", "CERTIFICATE UNTIL", "STANDING"];
     screen.table(heading, &lines, "no node has joined")
 }
 
@@ -111,6 +114,7 @@ impl From<v1::NodeStatus> for Row {
             applied,
             connected_at,
             certificate_not_after,
+            standing,
         } = status;
         let applied = version_name(applied);
         Self {
@@ -123,6 +127,7 @@ impl From<v1::NodeStatus> for Row {
             applied,
             connected_at,
             certificate_not_after,
+            standing,
         }
     }
 }

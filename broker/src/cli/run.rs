@@ -44,7 +44,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<String>,
     /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
-    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file); the command line wins
+    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name); the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Once serving, write the bound addresses and the process id to this file, as JSON
@@ -117,6 +117,8 @@ impl Run {
             jwt_key_lifetime: None,
             seal_key_file: self.seal_key_file,
             credentials: None,
+            x509pop_ca: None,
+            x509pop_name: None,
         };
         Ok(line.or(file))
     }

@@ -43,6 +43,7 @@ pub(super) fn nodes(broker: &Broker) -> Vec<v1::NodeStatus> {
             let absent = v1::NodeStatus {
                 name: node.name.to_string(),
                 spiffe_id: node_id(registry.trust_domain(), &node.name).to_string(),
+                standing: node.standing.name().to_owned(),
                 ..v1::NodeStatus::default()
             };
             match connections.get(&node.name) {
@@ -146,6 +147,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         Refusal::Breaks(_)
         | Refusal::Token(_)
         | Refusal::Rejoin(_)
+        | Refusal::Join(_)
         | Refusal::Authority(
             AuthorityRefusal::Waiting { .. }
             | AuthorityRefusal::NotPrepared { .. }

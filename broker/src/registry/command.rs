@@ -34,6 +34,8 @@ pub enum Command {
     CreateToken(NewToken),
     /// A node redeems one.
     Redeem(Redemption),
+    /// A node proved a certificate of an accepted authority.
+    JoinByCertificate(CertificateJoin),
     /// A node showed a certificate.
     Sight(Sighting),
     /// A node whose certificate expired proved it.
@@ -182,6 +184,15 @@ pub struct Redemption {
     /// The hash of what it showed.
     pub secret_sha256: [u8; 32],
     /// SHA-256 of the SubjectPublicKeyInfo in its request.
+    pub key_sha256: [u8; 32],
+}
+
+/// A node that joins by a certificate, whose chain and key were verified.
+#[derive(Debug, Clone)]
+pub struct CertificateJoin {
+    /// Whom the certificate names.
+    pub node: NodeName,
+    /// SHA-256 of the SubjectPublicKeyInfo that is to be certified.
     pub key_sha256: [u8; 32],
 }
 

@@ -25,6 +25,8 @@ pub struct Node {
     pub joined_at: SystemTime,
     /// SHA-256 of the SubjectPublicKeyInfo it joined with.
     pub key_sha256: [u8; 32],
+    /// By which way it joined.
+    pub joined_by: JoinedBy,
     /// Whether it may ask for anything.
     pub standing: Standing,
     /// `notBefore` of the first certificate that counts.
@@ -42,6 +44,29 @@ pub enum Standing {
     Good,
     /// Two holders used one certificate of it, and nobody can tell which of them is the node: neither may, until it joins with a new token.
     Quarantined,
+    /// It joined by certificate and was removed: its certificate would let it in again, so its name is kept to refuse it.
+    Barred,
+}
+
+impl Standing {
+    /// The standing as people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Quarantined => "quarantined",
+            Self::Barred => "barred",
+        }
+    }
+}
+
+/// By which way a node joined. A name belongs to one way: who may issue join certificates cannot take the name of a node with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinedBy {
+    /// A join token.
+    Token,
+    /// A certificate of an accepted authority.
+    Certificate,
 }
 
 /// An expired certificate by which a node rejoined.
@@ -58,9 +83,18 @@ pub struct Spent {
 impl Node {
     /// A node that joins `now`.
     #[must_use]
-    pub fn joined(name: NodeName, key_sha256: [u8; 32], now: SystemTime) -> Self {
+    pub fn joined(name: NodeName, key_sha256: [u8; 32], joined_by: JoinedBy, now: SystemTime) -> Self {
         let since = issued_at(now);
-        Self { name, joined_at: now, key_sha256, standing: Standing::Good, since, newest: since, spent: Vec::new() }
+        Self {
+            name,
+            joined_at: now,
+            key_sha256,
+            joined_by,
+            standing: Standing::Good,
+            since,
+            newest: since,
+            spent: Vec::new(),
+        }
     }
 
     /// Whether `leaf` is from before the node joined anew.
@@ -108,7 +142,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node::joined("n".parse().unwrap(), [1; 32], at(0))
+        Node::joined("n".parse().unwrap(), [1; 32], JoinedBy::Token, at(0))
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Registry {
             Command::RemoveEntry(id) => self.plan_entry_removal(&id),
             Command::CreateToken(token) => self.plan_token(token, now),
             Command::Redeem(redemption) => self.plan_redemption(&redemption, now),
+            Command::JoinByCertificate(join) => self.plan_certificate_join(join, now),
             Command::Sight(sighting) => self.plan_sighting(&sighting, now),
             Command::Rejoin(rejoining) => self.plan_rejoining(*rejoining, now),
             Command::RemoveNode(name) => self.plan_node_removal(&name),

@@ -122,6 +122,23 @@ pub enum Refusal {
     /// An expired certificate does not let its node back in.
     #[error(transparent)]
     Rejoin(#[from] RejoinRefusal),
+    /// A certificate of an accepted authority does not make a node.
+    #[error(transparent)]
+    Join(#[from] JoinRefusal),
+}
+
+/// Why a certificate of an accepted authority does not make a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefusal {
+    /// The name is that of a node with a token.
+    #[error("a node of this name joined with a token: remove that one first")]
+    OtherWay,
+    /// Two holders used one certificate of the node.
+    #[error("the node is quarantined: an operator must remove it first")]
+    Quarantined,
+    /// An operator removed it.
+    #[error("the node was removed: an operator must remove it once more before it may join again")]
+    Barred,
 }
 
 /// Why an authority does not take a step.

@@ -13,7 +13,7 @@ use prost::Message;
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
-    Change, Component, Digest, Entry, Node, Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
+    Change, Component, Digest, Entry, JoinedBy, Node, Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
 };
 use crate::ttl::JwtTtl;
 
@@ -228,13 +228,18 @@ fn node_record(node: &Node) -> record::Node {
         name: node.name.to_string(),
         joined_at: unix_seconds(node.joined_at),
         key_sha256: node.key_sha256.to_vec(),
-        quarantined: match node.standing {
-            Standing::Good => false,
-            Standing::Quarantined => true,
+        standing: match node.standing {
+            Standing::Good => 0,
+            Standing::Quarantined => 1,
+            Standing::Barred => 2,
         },
         since: unix_seconds(node.since),
         newest: unix_seconds(node.newest),
         spent: node.spent.iter().map(spent_record).collect(),
+        by_certificate: match node.joined_by {
+            JoinedBy::Token => false,
+            JoinedBy::Certificate => true,
+        },
     }
 }
 
@@ -249,12 +254,18 @@ fn spent(record: record::Spent) -> Result<Spent, Problem> {
 }
 
 fn node(record: record::Node) -> Result<Node, Problem> {
-    let record::Node { name, joined_at, key_sha256, quarantined, since, newest, spent: used } = record;
+    let record::Node { name, joined_at, key_sha256, standing, since, newest, spent: used, by_certificate } = record;
     Ok(Node {
         name: parse(&name)?,
         joined_at: from_unix_seconds(joined_at),
         key_sha256: hash(&key_sha256)?,
-        standing: if quarantined { Standing::Quarantined } else { Standing::Good },
+        joined_by: if by_certificate { JoinedBy::Certificate } else { JoinedBy::Token },
+        standing: match standing {
+            0 => Standing::Good,
+            1 => Standing::Quarantined,
+            2 => Standing::Barred,
+            other => return Err(format!("standing {other} is unknown")),
+        },
         since: from_unix_seconds(since),
         newest: from_unix_seconds(newest),
         spent: used.into_iter().map(spent).collect::<Result<_, _>>()?,

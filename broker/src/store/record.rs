@@ -85,14 +85,18 @@ pub(super) struct Node {
     pub(super) joined_at: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub(super) key_sha256: Vec<u8>,
-    #[prost(bool, tag = "4")]
-    pub(super) quarantined: bool,
+    /// 0: good, 1: quarantined, 2: barred.
+    #[prost(uint32, tag = "4")]
+    pub(super) standing: u32,
     #[prost(uint64, tag = "5")]
     pub(super) since: u64,
     #[prost(uint64, tag = "6")]
     pub(super) newest: u64,
     #[prost(message, repeated, tag = "7")]
     pub(super) spent: Vec<Spent>,
+    /// Otherwise by token.
+    #[prost(bool, tag = "8")]
+    pub(super) by_certificate: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

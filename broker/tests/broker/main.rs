@@ -11,6 +11,7 @@
 )]
 
 mod authorities;
+mod certificate;
 mod entries;
 mod join;
 mod lab;

@@ -15,6 +15,7 @@ mod der;
 mod document;
 mod id;
 mod join;
+mod join_certificate;
 mod json;
 mod jwk;
 mod jwt;
@@ -49,6 +50,7 @@ pub use self::{
     },
     id::{InvalidSpiffeId, parse_spiffe_id, parse_trust_domain},
     join::{InvalidJoinToken, JoinSecret, JoinToken},
+    join_certificate::{InvalidJoinCertificate, JoinCertificate, MAX_JOIN_CHAIN},
     json::InvalidJson,
     jwt::{
         Audience, InvalidAudience, InvalidJwtAlgorithm, InvalidJwtBundle, InvalidKeyId, InvalidPublicKey, JwtAlgorithm,

@@ -4,6 +4,7 @@
 //! serves on what it holds and looks for the broker's return.
 
 mod cache;
+mod certificate;
 mod identity;
 mod join;
 mod jwt;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use cache::{Access, CacheError};
+pub use certificate::JoinCertificate;
 pub use identity::Identity;
 pub use join::JoinError;
 pub use jwt::{Jwt, WantedJwt};
@@ -175,12 +177,36 @@ impl Node {
         };
         let cache = Arc::new(Cache::open(&config.state_dir, access, config.seal_key.take())?);
         let identities = join::resume_or_join(&cache, &config).await?;
+        Self::serve(config.kind, (cache, identities), tasks, stop)
+    }
+
+    /// As [`Node::start`], for a node that has no join token but a certificate of an authority that the broker accepts for joining.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub async fn start_with_certificate(
+        mut config: NodeConfig,
+        certificate: &JoinCertificate,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let cache = Arc::new(Cache::open(&config.state_dir, Access::Own, config.seal_key.take())?);
+        let identities = certificate::resume_or_join(&cache, &config, certificate).await?;
+        Self::serve(config.kind, (cache, identities), tasks, stop)
+    }
+
+    fn serve(
+        kind: NodeKind,
+        (cache, identities): (Arc<Cache>, cache::Identities),
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
-        let shared = Arc::new(shared(config.kind, cache, identities, requests)?);
+        let shared = Arc::new(shared(kind, cache, identities, requests)?);
         let node = Self { shared: Arc::clone(&shared), tasks: tasks.clone(), stop: stop.clone() };
         tasks.spawn(session::keep_connected(Arc::clone(&shared), queue, stop.clone()));
         tasks.spawn(write_state(Arc::clone(&shared), stop.clone()));
-        if access == Access::Own {
+        if kind != NodeKind::Shell {
             let since = shared.own.svid().not_before();
             let fresh = Arc::clone(&shared.own).keep_fresh(shared, since);
             tasks.spawn(stop.run_until_cancelled_owned(fresh));

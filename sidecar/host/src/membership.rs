@@ -123,19 +123,9 @@ mod tests {
     const DIGEST: &str = "sha256:aa";
 
     fn state(entries: &[(&str, ComponentDigest)]) -> NodeState {
-        let entry = |(path, digest): &(&str, ComponentDigest)| Entry {
-            id: (*path).to_owned(),
-            spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
-            digest: digest.clone(),
-            lattice: None,
-            selectors: std::collections::BTreeSet::new(),
-            x509_ttl: std::time::Duration::from_secs(3600),
-            jwt_ttl: std::time::Duration::from_secs(300),
-            hint: String::new(),
-            dns_names: Vec::new(),
-            federates_with: std::collections::BTreeSet::new(),
-            admin: false,
-            created_at: 0,
+        let entry = |(path, digest): &(&str, ComponentDigest)| {
+            let spiffe_id = parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap();
+            Entry::new((*path).to_owned(), spiffe_id, digest.clone())
         };
         let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
         NodeState { entries, ..NodeState::default() }

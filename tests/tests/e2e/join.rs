@@ -157,17 +157,27 @@ fn without_token_and_state_a_sidecar_says_what_it_needs() {
 }
 
 #[test]
-fn a_node_whose_certificate_ran_out_while_it_was_away_joins_with_a_new_token() {
+fn a_node_whose_certificate_ran_out_while_it_was_away_comes_back_by_itself_unless_it_was_removed() {
     let lab = Lab::start_with("node-ttl = \"5s\"\n");
     let (_service, config, token) = registered(&lab);
+    let away = |sidecar: &mut Daemon| {
+        sidecar.kill();
+        let until = SystemTime::now() + Duration::from_secs(5);
+        eventually("the certificate to expire", || (SystemTime::now() > until).then_some(()));
+    };
+    let ready = || eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
     let mut sidecar = lab.start_sidecar("shop", &config);
-    sidecar.kill();
-    let until = SystemTime::now() + Duration::from_secs(5);
-    eventually("the certificate to expire", || (SystemTime::now() > until).then_some(()));
     std::fs::remove_file(&token).unwrap();
-    let error = turned_away(&lab, "expired", &config);
-    assert!(error.contains("expired while it was away") && error.contains("token create"), "{error}");
+    away(&mut sidecar);
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    ready();
+    away(&mut sidecar);
+    lab.broker_command(&["nodes", "remove", "shop"]).ok();
+    let arguments = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let mut sidecar = Daemon::launch(lab.path(), "removed", "portcullis-sidecar", &arguments);
+    sidecar.logged(&["does not let this node back in", "not registered"]);
+    sidecar.kill();
     lab.token("shop");
     let _sidecar = lab.start_sidecar("shop", &config);
-    eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
+    ready();
 }

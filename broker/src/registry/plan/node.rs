@@ -8,9 +8,9 @@ use portcullis_identity::NodeName;
 use super::Plan;
 use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most};
-use crate::registry::command::{Change, NewToken, Redemption, Rejoining, Sighting};
-use crate::registry::node::{Node, REJOIN_GRACE, Spent, Standing};
-use crate::registry::refusal::{Refusal, RejoinRefusal, TokenRefusal};
+use crate::registry::command::{CertificateJoin, Change, NewToken, Redemption, Rejoining, Sighting};
+use crate::registry::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
+use crate::registry::refusal::{JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
 use crate::registry::token::{self, Token};
 
 /// Below this nobody can carry the token to the node.
@@ -54,11 +54,28 @@ impl Registry {
             Some(_) => Ok(Plan::default()),
             None => {
                 let redeemed = Token { redeemed_by: Some(*key_sha256), ..Token::clone(token) };
-                let node = Node::joined(node.clone(), *key_sha256, now);
+                let node = Node::joined(node.clone(), *key_sha256, JoinedBy::Token, now);
                 let changes = vec![Change::Token(Arc::new(redeemed)), Change::Node(Arc::new(node))];
                 Ok(Plan { changes, ..Plan::default() })
             }
         }
+    }
+
+    /// A name is joined under by one way alone; what an operator shut out stays out, because the certificate is still good.
+    pub(super) fn plan_certificate_join(&self, join: CertificateJoin, now: SystemTime) -> Result<Plan, Refusal> {
+        let CertificateJoin { node: name, key_sha256 } = join;
+        if let Some(known) = self.nodes.get(&name) {
+            match (known.joined_by, known.standing) {
+                (_, Standing::Barred) => return Err(JoinRefusal::Barred.into()),
+                (_, Standing::Quarantined) => return Err(JoinRefusal::Quarantined.into()),
+                (JoinedBy::Token, Standing::Good) => return Err(JoinRefusal::OtherWay.into()),
+                // The reply was lost: the same key may ask again.
+                (JoinedBy::Certificate, Standing::Good) if known.key_sha256 == key_sha256 => return Ok(Plan::default()),
+                (JoinedBy::Certificate, Standing::Good) => {}
+            }
+        }
+        let node = Node::joined(name, key_sha256, JoinedBy::Certificate, now);
+        Ok(Plan { changes: vec![Change::Node(Arc::new(node))], ..Plan::default() })
     }
 
     /// A certificate that is newer than all that were seen makes the older ones unfit for rejoining.
@@ -82,6 +99,7 @@ impl Registry {
         match node.standing {
             Standing::Good => {}
             Standing::Quarantined => return Err(RejoinRefusal::Quarantined.into()),
+            Standing::Barred => return Err(RejoinRefusal::NotRegistered.into()),
         }
         let changed = |node: Node| Plan { changes: vec![Change::Node(Arc::new(node))], ..Plan::default() };
         let spent = node.spent.iter().find(|spent| spent.serial == serial);
@@ -98,15 +116,19 @@ impl Registry {
         Ok(changed(node.rejoined(Spent { serial, key_sha256, until }, now)))
     }
 
-    /// The node's tokens go with it, spent ones too: the key that redeemed one must not come back with it.
+    /// The node's tokens go with it, spent ones too: the key that redeemed one must not come back with it. Of a node that joined by certificate
+    /// the name stays, barred; removed once more it is forgotten, and may join again.
     pub(super) fn plan_node_removal(&self, name: &NodeName) -> Result<Plan, Refusal> {
-        if !self.nodes.contains_key(name) {
-            return Err(Refusal::NoNode(name.clone()));
-        }
+        let node = self.nodes.get(name).ok_or_else(|| Refusal::NoNode(name.clone()))?;
         let mut changes = self.withdrawn_addresses(name, |_| false);
         let tokens = self.tokens.values().filter(|token| token.node == *name);
         changes.extend(tokens.map(|token| Change::TokenRemoved(token.index)));
-        changes.push(Change::NodeRemoved(name.clone()));
+        changes.push(match (node.joined_by, node.standing) {
+            (JoinedBy::Certificate, Standing::Good | Standing::Quarantined) => {
+                Change::Node(Arc::new(Node { standing: Standing::Barred, ..Node::clone(node) }))
+            }
+            (JoinedBy::Certificate, Standing::Barred) | (JoinedBy::Token, _) => Change::NodeRemoved(name.clone()),
+        });
         Ok(Plan { changes, ..Plan::default() })
     }
 }

@@ -30,6 +30,9 @@ pub enum JoinError {
     /// The broker refuses the token.
     #[error("the broker refuses the join token: {0}")]
     Refused(String),
+    /// The broker refuses the certificate.
+    #[error("the broker refuses the join certificate: {0}")]
+    RefusedCertificate(String),
     /// The reply cannot be used.
     #[error("the broker's answer cannot be used: {0}")]
     Unusable(String),

@@ -326,3 +326,6 @@ fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
 fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
     portcullis_identity::parse_spiffe_id(text).map_err(|error| InvalidState::Field { field, cause: error.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,25 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry that says nothing but whose it is.
+    #[must_use]
+    pub fn new(id: String, spiffe_id: SpiffeId, digest: ComponentDigest) -> Self {
+        Self {
+            id,
+            spiffe_id,
+            digest,
+            lattice: None,
+            selectors: BTreeSet::new(),
+            x509_ttl: Duration::from_secs(3600),
+            jwt_ttl: Duration::from_secs(300),
+            hint: String::new(),
+            dns_names: Vec::new(),
+            federates_with: BTreeSet::new(),
+            admin: false,
+            created_at: 0,
+        }
+    }
+
     pub(super) fn from_message(message: v1::Entry) -> Result<Self, InvalidState> {
         let v1::Entry {
             id,
