@@ -50,7 +50,7 @@ impl Broker {
     }
 
     fn admit_peer(&self, peer: &Arc<Peer>) -> Result<NodeName, NotAdmitted> {
-        let ours = peer.id().is_member_of(self.authority.bundle().trust_domain());
+        let ours = peer.id().is_member_of(self.authority.trust_domain());
         let name = node_name(peer.id()).filter(|_| ours).ok_or(NotAdmitted::NotANode)?;
         self.ledger.read(|registry| {
             let node = registry.node(&name).ok_or(NotAdmitted::NotRegistered)?;

@@ -1,38 +1,36 @@
-//! The certificate authority of a trust domain: a root, a signing certificate below it, and the leaves it issues.
+//! The authorities of a trust domain at work: what signs now, for whom, and what nodes are to trust.
 //!
-//! The root lives ten years and signs only signing certificates, so its key is read from disk when one is due and dropped again. A signing
-//! certificate lives 90 days and is replaced at half-life, at start or while running; leaves name it in their chain, so a node
-//! needs nothing but the root. Both keys lie in the data folder, in 0600 files, each together with its certificate: there is no
-//! moment in which one matches and the other does not.
+//! Which authorities there are and how far each has come is for the [registry](crate::registry) to say; [`KeyFolder`] keeps the keys; here
+//! they are put together. A root signs nothing but signing certificates. These live 90 days and are replaced at half-life; leaves name
+//! them in their chain, so a node needs nothing but the root. An authority below an upstream root has one signing certificate, and
+//! no root key is ever on this disk (D3).
 
 mod ca_file;
-mod jwt_file;
+mod key_folder;
 mod profile;
+mod upstream;
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis_identity::{
-    Audience, Bundle, InvalidBundle, InvalidRequest, InvalidSvid, JwtAuthority, JwtId, JwtKey, JwtNotSigned, JwtSvid,
-    NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt, broker_id, key_request,
+    Audience, InvalidAuthority, InvalidBundle, InvalidRequest, InvalidSvid, JwtAuthority, JwtId, JwtKey, JwtNotSigned,
+    JwtSvid, NoRandomness, PeerRefused, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt, broker_id,
+    key_request,
 };
-use rcgen::{Issuer, KeyPair, SubjectPublicKeyInfo};
+use rcgen::SubjectPublicKeyInfo;
 use rustls::pki_types::CertificateDer;
 
-use self::ca_file::CaFile;
 pub use self::ca_file::CaFileError;
+pub use self::key_folder::KeyFolder;
+use self::key_folder::SigningKey;
 use self::profile::Validity;
-use crate::atomic_file::{self, Existing};
-use crate::data_folder::make_private;
 use crate::dns_name::DnsName;
+use crate::registry::{AuthorityKind, AuthorityRecord, Material, OwnBundle, Roster};
 use crate::ttl::{JwtTtl, Ttl};
-
-/// Ten years: a root outlives the machines that pinned it in a join token.
-const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// A signing certificate is replaced at half of this.
-const SIGNING_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Why there is no certificate authority.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +46,19 @@ pub enum AuthorityError {
     /// One of its files cannot be read, written or believed.
     #[error(transparent)]
     File(#[from] CaFileError),
-    /// The root's time is over: nothing that it signed is valid.
-    #[error("the root certificate in `{}` expired: make a new trust domain or restore a newer data folder", path.display())]
-    RootExpired {
-        /// The root's file.
-        path: PathBuf,
+    /// The authority's time is over: nothing that it signed is valid.
+    #[error(
+        "the {kind} authority expired, and no other took its place: make a new trust domain or restore a newer data folder"
+    )]
+    Expired {
+        /// Which.
+        kind: &'static str,
+    },
+    /// Nothing signs.
+    #[error("no {kind} authority is active")]
+    NoneActive {
+        /// Of which kind.
+        kind: &'static str,
     },
     /// A certificate of our own could not be made.
     #[error("cannot make a CA certificate: {0}")]
@@ -60,6 +66,21 @@ pub enum AuthorityError {
     /// A root of ours is not one by the X509-SVID profile.
     #[error("the root certificate is not usable: {0}")]
     Bundle(#[from] InvalidBundle),
+    /// A certificate is not one of an authority.
+    #[error("the CA certificate is not usable: {0}")]
+    Unusable(InvalidAuthority),
+    /// A chain came, and nobody asked for one.
+    #[error("no request waits for a chain: `ca csr` makes one")]
+    NoRequest,
+    /// A chain of nothing.
+    #[error("the chain needs the signing certificate first and the self-signed root last")]
+    EmptyChain,
+    /// A chain for somebody else.
+    #[error("the first certificate of the chain is not for the key of the request")]
+    OtherKey,
+    /// A chain by which no SVID would be accepted.
+    #[error("no peer would accept what the chain vouches for: {0}")]
+    Chain(String),
 }
 
 /// Why a certificate was not issued.
@@ -124,86 +145,71 @@ pub enum SigningRenewal {
     Renewed,
 }
 
-/// The certificate authority of one trust domain.
+/// What signs for one trust domain.
 #[derive(Debug)]
 pub struct Authority {
-    trust_domain: TrustDomain,
-    folder: PathBuf,
-    root: Root,
-    signing: ArcSwap<Signing>,
-    jwt: JwtKey,
-    jwt_authorities: Vec<JwtAuthority>,
-}
-
-/// What is known of the root without its key.
-#[derive(Debug)]
-struct Root {
-    certificate: portcullis_identity::Authority,
-    bundle: Bundle,
+    keys: KeyFolder,
+    signers: ArcSwap<Signers>,
 }
 
 #[derive(Debug)]
-struct Signing {
-    certificate: portcullis_identity::Authority,
-    issuer: Issuer<'static, KeyPair>,
+struct Signers {
+    x509: X509Signer,
+    jwt: JwtSigner,
+    bundle: Arc<OwnBundle>,
+    /// The SHA-256 of every key that is an authority's: no workload gets a certificate on one.
+    authority_keys: HashSet<[u8; 32]>,
+}
+
+#[derive(Debug)]
+struct X509Signer {
+    record: Arc<AuthorityRecord>,
+    root: portcullis_identity::Authority,
+    signing: SigningKey,
+}
+
+#[derive(Debug)]
+struct JwtSigner {
+    key: JwtKey,
+    not_after: SystemTime,
 }
 
 impl Authority {
-    /// Whether `folder` holds a root already.
-    #[must_use]
-    pub fn exists(folder: &Path) -> bool {
-        root_path(folder).exists()
-    }
-
-    /// Opens the authority in `folder`; makes the folder, a root and a signing certificate where they are missing.
+    /// The authorities that `roster` names, with the keys in `keys`.
     ///
     /// # Errors
-    /// When a file there cannot be read or written, is readable by others, is not what it should be, or belongs to another trust domain.
-    pub fn open(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
-        let failed = |cause| AuthorityError::Folder { path: folder.to_owned(), cause };
-        make_private(folder).map_err(failed)?;
-        atomic_file::remove_leftovers(folder).map_err(failed)?;
-        let path = root_path(folder);
-        if !path.exists() {
-            let key = KeyPair::generate().map_err(IssueError::from)?;
-            let validity = Validity::from_now(now, ROOT_LIFETIME, None);
-            let certificate = profile::root(trust_domain, validity)?.self_signed(&key).map_err(IssueError::from)?;
-            CaFile::write(&path, &key, certificate.der(), Existing::Keep)?;
-        }
-        let root = Root::new(CaFile::read(&path, trust_domain)?, trust_domain)?;
-        if root.certificate.not_after() <= now {
-            return Err(AuthorityError::RootExpired { path });
-        }
-        let signing = match CaFile::read(&signing_path(folder), trust_domain) {
-            Ok(file) => Signing::new(file)?,
-            Err(CaFileError::Missing { .. }) => make_signing(folder, trust_domain, now)?,
-            Err(error) => return Err(error.into()),
-        };
-        let jwt = jwt_file::open(folder)?;
-        let authority = Self {
-            jwt_authorities: vec![jwt.authority(Some(root.certificate.not_after()))],
-            jwt,
-            trust_domain: trust_domain.clone(),
-            folder: folder.to_owned(),
-            root,
-            signing: ArcSwap::from_pointee(signing),
-        };
-        authority.renew_signing(now)?;
+    /// When an active one's key cannot be read, or its time is over.
+    pub fn open(keys: KeyFolder, roster: &Roster, now: SystemTime) -> Result<Self, AuthorityError> {
+        let signers = ArcSwap::from_pointee(signers(&keys, roster, now)?);
+        let authority = Self { keys, signers };
+        authority.renew_signing(roster, now)?;
         Ok(authority)
     }
 
-    /// Makes a new signing certificate where the present one is past its half-life.
+    /// Lets those sign that are active in `roster` now.
+    ///
+    /// # Errors
+    /// As for [`Authority::open`]; what signed before signs on then.
+    pub fn follow(&self, roster: &Roster, now: SystemTime) -> Result<(), AuthorityError> {
+        self.signers.store(Arc::new(signers(&self.keys, roster, now)?));
+        Ok(())
+    }
+
+    /// Makes a new signing certificate where the present one is past its half-life and the root allows a longer one.
     ///
     /// # Errors
     /// When the root's key cannot be read or the new file not be written; the present certificate stays then.
-    pub fn renew_signing(&self, now: SystemTime) -> Result<SigningRenewal, AuthorityError> {
-        let signing = self.signing.load();
-        let lifetime =
-            signing.certificate.not_after().duration_since(signing.certificate.not_before()).unwrap_or_default();
-        if signing.certificate.not_before().checked_add(lifetime / 2).is_some_and(|half_life| now < half_life) {
+    pub fn renew_signing(&self, roster: &Roster, now: SystemTime) -> Result<SigningRenewal, AuthorityError> {
+        let signers = self.signers.load();
+        let X509Signer { record, root, signing } = &signers.x509;
+        let (not_before, not_after) = (signing.certificate.not_before(), signing.certificate.not_after());
+        let half = not_after.duration_since(not_before).unwrap_or_default() / 2;
+        let due = not_before.checked_add(half).is_none_or(|half_life| half_life <= now);
+        if !due || not_after >= root.not_after() || !matches!(record.material, Material::Root(_)) {
             return Ok(SigningRenewal::NotDue);
         }
-        self.signing.store(Arc::new(make_signing(&self.folder, &self.trust_domain, now)?));
+        self.keys.make_signing(&record.id, now)?;
+        self.follow(roster, now)?;
         Ok(SigningRenewal::Renewed)
     }
 
@@ -222,17 +228,19 @@ impl Authority {
     ) -> Result<Issued, IssueError> {
         let subject = subject.into();
         self.check_member(subject.id)?;
-        let signing = self.signing.load();
-        if [&self.root.certificate, &signing.certificate].iter().any(|own| own.public_key_sha256() == key.sha256()) {
+        let signers = self.signers.load();
+        if signers.authority_keys.contains(&key.sha256()) {
             return Err(IssueError::AuthorityKey);
         }
+        let signing = &signers.x509.signing;
         let validity = Validity::from_now(now, ttl.duration(), Some(signing.certificate.not_after()));
         if validity.not_after <= now {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
         let leaf = profile::leaf(subject, validity)?.signed_by(&spki, &signing.issuer)?;
-        Ok(Issued { chain: vec![leaf.der().clone(), signing.certificate.der().clone()], not_after: validity.not_after })
+        let chain = std::iter::once(leaf.der().clone()).chain(signing.chain.iter().cloned()).collect();
+        Ok(Issued { chain, not_after: validity.not_after })
     }
 
     /// Issues a JWT-SVID for `id` that is meant for `audience`.
@@ -249,20 +257,18 @@ impl Authority {
         now: SystemTime,
     ) -> Result<JwtSvid, IssueError> {
         self.check_member(id)?;
+        let signers = self.signers.load();
         let wanted = now.checked_add(ttl.duration()).unwrap_or(now);
-        let expires_at = wanted.min(self.root.certificate.not_after());
+        let expires_at = wanted.min(signers.jwt.not_after);
+        if expires_at <= now {
+            return Err(IssueError::Expired);
+        }
         let jti = Some(JwtId::generate()?);
-        Ok(UnsignedJwt { id, audience, issued_at: now, expires_at, jti, issuer: None }.sign(&self.jwt)?)
-    }
-
-    /// The keys whose JWT-SVIDs nodes trust.
-    #[must_use]
-    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
-        &self.jwt_authorities
+        Ok(UnsignedJwt { id, audience, issued_at: now, expires_at, jti, issuer: None }.sign(&signers.jwt.key)?)
     }
 
     fn check_member(&self, id: &SpiffeId) -> Result<(), IssueError> {
-        if id.is_member_of(&self.trust_domain) && !id.path().is_empty() {
+        if id.is_member_of(self.keys.trust_domain()) && !id.path().is_empty() {
             Ok(())
         } else {
             Err(IssueError::ForeignId(id.clone()))
@@ -276,81 +282,98 @@ impl Authority {
     pub fn own_svid(&self, ttl: Ttl, now: SystemTime) -> Result<Svid, IssueError> {
         let key = PrivateKey::generate()?;
         let requested = RequestedKey::parse(&key_request(&key)?)?;
-        let mut chain = self.issue(&requested, &broker_id(&self.trust_domain), ttl, now)?.chain;
-        chain.push(self.root.certificate.der().clone());
+        let mut chain = self.issue(&requested, &broker_id(self.trust_domain()), ttl, now)?.chain;
+        chain.push(self.root_certificate());
         Ok(Svid::new(chain, key)?)
     }
 
-    /// What nodes trust: the root, and not the signing certificate.
+    /// The trust domain.
     #[must_use]
-    pub fn bundle(&self) -> &Bundle {
-        &self.root.bundle
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.keys.trust_domain()
     }
 
-    /// The root, DER.
+    /// The keys.
     #[must_use]
-    pub fn root_certificate(&self) -> &CertificateDer<'static> {
-        self.root.certificate.der()
+    pub fn keys(&self) -> &KeyFolder {
+        &self.keys
     }
 
-    /// The root as PEM text.
+    /// What nodes trust, as of the last time the registry was followed.
     #[must_use]
-    pub fn root_pem(&self) -> String {
-        ca_file::pem_certificate(self.root_certificate())
+    pub fn bundle(&self) -> Arc<OwnBundle> {
+        Arc::clone(&self.signers.load().bundle)
+    }
+
+    /// The keys whose JWT-SVIDs nodes trust.
+    #[must_use]
+    pub fn jwt_authorities(&self) -> Vec<JwtAuthority> {
+        self.bundle().jwt.clone()
+    }
+
+    /// The root above the signing certificate, DER.
+    #[must_use]
+    pub fn root_certificate(&self) -> CertificateDer<'static> {
+        self.signers.load().x509.root.der().clone()
+    }
+
+    /// Every root that nodes trust, as PEM text; the one that signs now comes first.
+    #[must_use]
+    pub fn bundle_pem(&self) -> String {
+        let signers = self.signers.load();
+        let first = signers.x509.root.der();
+        let others = signers.bundle.x509.certificates().filter(|root| *root != first);
+        std::iter::once(first).chain(others).map(ca_file::pem_certificate).collect()
     }
 
     /// What a join token pins (D4).
     #[must_use]
     pub fn root_spki_sha256(&self) -> [u8; 32] {
-        self.root.certificate.public_key_sha256()
+        self.signers.load().x509.root.public_key_sha256()
     }
 
-    /// When the root ends.
+    /// Whether the keys lie on disk encrypted.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.keys.is_sealed()
+    }
+
+    /// When the root above the signing certificate ends.
     #[must_use]
     pub fn root_not_after(&self) -> SystemTime {
-        self.root.certificate.not_after()
+        self.signers.load().x509.root.not_after()
     }
 
     /// When the present signing certificate ends.
     #[must_use]
     pub fn signing_not_after(&self) -> SystemTime {
-        self.signing.load().certificate.not_after()
+        self.signers.load().x509.signing.certificate.not_after()
     }
 }
 
-impl Root {
-    /// The key is checked and dropped here: only a new signing certificate needs it.
-    fn new(file: CaFile, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        let certificate = file.certificate;
-        let bundle = Bundle::new(trust_domain.clone(), [certificate.der().clone()])?;
-        Ok(Self { certificate, bundle })
+fn signers(keys: &KeyFolder, roster: &Roster, now: SystemTime) -> Result<Signers, AuthorityError> {
+    let active = |kind: AuthorityKind| {
+        let record = roster.active(kind).ok_or_else(|| AuthorityError::NoneActive { kind: kind.name() })?;
+        if record.is_over(now) { Err(AuthorityError::Expired { kind: kind.name() }) } else { Ok(record) }
+    };
+    let record = active(AuthorityKind::X509)?;
+    let signing = keys.signing_key(record, now)?;
+    let root = record.material.root().and_then(|bundle| bundle.authorities().first()).cloned();
+    let root = root.ok_or_else(|| AuthorityError::NoneActive { kind: AuthorityKind::X509.name() })?;
+    let jwt = active(AuthorityKind::Jwt)?;
+    let jwt = JwtSigner { key: keys.jwt_key(&jwt.id)?, not_after: jwt.not_after };
+    let bundle = Arc::clone(&roster.bundle);
+    let mut authority_keys: HashSet<_> =
+        roster.records.iter().map(|record| record.material.public_key_sha256()).collect();
+    authority_keys.extend(bundle.x509.authorities().iter().map(portcullis_identity::Authority::public_key_sha256));
+    authority_keys.insert(signing.certificate.public_key_sha256());
+    Ok(Signers { x509: X509Signer { record: Arc::clone(record), root, signing }, jwt, bundle, authority_keys })
+}
+
+impl From<PeerRefused> for AuthorityError {
+    fn from(refused: PeerRefused) -> Self {
+        Self::Chain(refused.reason().to_string())
     }
-}
-
-impl Signing {
-    fn new(file: CaFile) -> Result<Self, AuthorityError> {
-        let issuer = Issuer::from_ca_cert_der(file.certificate.der(), file.key).map_err(IssueError::from)?;
-        Ok(Self { certificate: file.certificate, issuer })
-    }
-}
-
-fn make_signing(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Signing, AuthorityError> {
-    let root = CaFile::read(&root_path(folder), trust_domain)?;
-    let issuer = Issuer::from_ca_cert_der(root.certificate.der(), root.key).map_err(IssueError::from)?;
-    let key = KeyPair::generate().map_err(IssueError::from)?;
-    let validity = Validity::from_now(now, SIGNING_LIFETIME, Some(root.certificate.not_after()));
-    let certificate = profile::signing(trust_domain, validity)?.signed_by(&key, &issuer).map_err(IssueError::from)?;
-    let path = signing_path(folder);
-    CaFile::write(&path, &key, certificate.der(), Existing::Replace)?;
-    Signing::new(CaFile::read(&path, trust_domain)?)
-}
-
-fn root_path(folder: &Path) -> PathBuf {
-    folder.join("root.pem")
-}
-
-fn signing_path(folder: &Path) -> PathBuf {
-    folder.join("signing.pem")
 }
 
 #[cfg(test)]

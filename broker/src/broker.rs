@@ -1,10 +1,10 @@
 //! What both services work with.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_identity::{NodeName, RequestedKey, node_id};
+use portcullis_identity::{NodeName, RequestedKey, SvidSlot, node_id};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +13,9 @@ use crate::clock;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::signing::Signing;
+use crate::succession::Succession;
 use crate::throttle::{self, Admission, Rate, Throttle};
+use crate::trust::Trust;
 use crate::ttl::Ttl;
 use crate::x509pop::Attestor;
 
@@ -27,6 +29,10 @@ const JOIN_SOURCES: usize = 16_384;
 pub(crate) struct Broker {
     pub(crate) ledger: Ledger,
     pub(crate) authority: Authority,
+    pub(crate) succession: Succession,
+    pub(crate) trust: Trust,
+    /// What the broker presents to nodes.
+    pub(crate) own: Arc<SvidSlot>,
     pub(crate) presence: Presence,
     pub(crate) ttls: Ttls,
     /// `host:port` that join tokens carry.
@@ -71,7 +77,7 @@ impl Joins {
 impl Broker {
     /// Issues the node's own identity.
     pub(crate) fn issue_node(&self, name: &NodeName, key: &RequestedKey) -> Result<Issued, IssueError> {
-        let id = node_id(self.authority.bundle().trust_domain(), name);
+        let id = node_id(self.authority.trust_domain(), name);
         self.authority.issue(key, &id, self.ttls.node, clock::now())
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 broken (files, network, the broker unreachable), 2 misused, 3 refused or denied.
 
+mod ca;
 mod completion;
 mod component;
 mod entry;
@@ -9,8 +10,10 @@ mod grant;
 mod node;
 mod operator;
 mod policy;
+mod revoke;
 mod run;
 mod screen;
+mod seal_key;
 mod status;
 mod token;
 
@@ -40,6 +43,8 @@ pub(crate) struct Environment {
     pub(crate) socket: Option<PathBuf>,
     /// `PORTCULLIS_LOG`, else `RUST_LOG`
     pub(crate) log: Option<String>,
+    /// `CREDENTIALS_DIRECTORY`
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,8 +70,17 @@ enum Command {
     Explain(explain::Explain),
     /// List the nodes that joined and who of them is connected; remove one
     Nodes(node::Nodes),
+    /// Show the authorities that sign SVIDs, and let one follow another
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Refuse SVIDs that are not expired
+    #[command(subcommand)]
+    Revoke(revoke::Revoke),
     /// Show the broker's state in numbers
     Status(status::Status),
+    /// Make the key that seals the CA keys on disk
+    #[command(subcommand)]
+    SealKey(seal_key::SealKey),
     /// Print the completion script of a shell
     Completion(completion::Completion),
 }
@@ -97,9 +111,9 @@ pub(crate) fn run(arguments: Arguments, environment: Environment) -> ExitCode {
 }
 
 async fn dispatch(command: Command, environment: Environment, screen: &mut Screen) -> Result<(), Failure> {
-    let Environment { socket, log } = environment;
+    let Environment { socket, log, credentials } = environment;
     match command {
-        Command::Run(run) => run.execute(log).await,
+        Command::Run(run) => run.execute(log, credentials).await,
         Command::Component(command) => command.execute(socket, screen).await,
         Command::Entry(command) => command.execute(socket, screen).await,
         Command::Token(command) => command.execute(socket, screen).await,
@@ -107,7 +121,10 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Grant(command) => command.execute(socket, screen).await,
         Command::Explain(command) => command.execute(socket, screen).await,
         Command::Nodes(command) => command.execute(socket, screen).await,
+        Command::Ca(command) => command.execute(socket, screen).await,
+        Command::Revoke(command) => command.execute(socket, screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
+        Command::SealKey(command) => command.execute(screen),
         Command::Completion(command) => command.execute(screen),
     }
 }

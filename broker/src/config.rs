@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{TrustDomain, parse_trust_domain};
+use portcullis_identity::{SealKeyPlace, TrustDomain, parse_trust_domain};
 use serde::Deserialize;
 
 use crate::registry::Address;
+use crate::succession::Lifetimes;
 use crate::ttl::Ttl;
 use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
 
@@ -15,6 +16,10 @@ use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
 /// The operator socket's name in the data folder.
 pub const OPERATOR_SOCKET: &str = "operator.sock";
+/// Ten years: a root outlives most machines; it is rotated by command, or by a shorter lifetime.
+const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Tokens live minutes; whoever copies the keys elsewhere has half of this to see the next.
+const JWT_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
 
 /// The set-up of a broker.
@@ -36,6 +41,14 @@ pub struct Config {
     pub node_ttl: Ttl,
     /// Lifetime of entries' SVIDs where the entry does not say.
     pub svid_ttl: Ttl,
+    /// Lifetime of a root of our own; the next is prepared at half of it.
+    pub ca_lifetime: Duration,
+    /// Lifetime of a key that signs JWT-SVIDs.
+    pub jwt_key_lifetime: Duration,
+    /// The key that seals CA files; `None`: they lie plain.
+    pub seal_key: Option<SealKeyPlace>,
+    /// The folder of the credentials that systemd passes.
+    pub credentials: Option<PathBuf>,
     /// Whose certificates let nodes join; `None`: nobody's.
     pub x509pop: Option<X509Pop>,
 }
@@ -65,6 +78,18 @@ pub struct Settings {
     /// `svid_ttl = "1h"`
     #[serde(alias = "svid-ttl")]
     pub svid_ttl: Option<String>,
+    /// `ca_lifetime = "3650d"`
+    #[serde(alias = "ca-lifetime")]
+    pub ca_lifetime: Option<String>,
+    /// `jwt_key_lifetime = "30d"`
+    #[serde(alias = "jwt-key-lifetime")]
+    pub jwt_key_lifetime: Option<String>,
+    /// `seal_key_file = "/etc/portcullis/seal.key"`, or `"credential:NAME"` for one that systemd passes.
+    #[serde(alias = "seal-key-file")]
+    pub seal_key_file: Option<String>,
+    /// `$CREDENTIALS_DIRECTORY`: not a setting, but where the process was told to look.
+    #[serde(skip)]
+    pub credentials: Option<PathBuf>,
     /// `x509pop_ca = "/etc/portcullis/machines.pem"`
     #[serde(alias = "x509pop-ca")]
     pub x509pop_ca: Option<PathBuf>,
@@ -99,6 +124,10 @@ impl Settings {
             operator_uids: self.operator_uids.or(others.operator_uids),
             node_ttl: self.node_ttl.or(others.node_ttl),
             svid_ttl: self.svid_ttl.or(others.svid_ttl),
+            ca_lifetime: self.ca_lifetime.or(others.ca_lifetime),
+            jwt_key_lifetime: self.jwt_key_lifetime.or(others.jwt_key_lifetime),
+            seal_key_file: self.seal_key_file.or(others.seal_key_file),
+            credentials: self.credentials.or(others.credentials),
             x509pop_ca: self.x509pop_ca.or(others.x509pop_ca),
             x509pop_name: self.x509pop_name.or(others.x509pop_name),
         }
@@ -119,12 +148,20 @@ impl Settings {
         let advertise = note(&mut problems, "advertise", self.advertise.as_deref().map(str::parse).transpose());
         let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
         let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
+        let seal_key = note(&mut problems, "seal_key_file", self.seal_key_file.as_deref().map(str::parse).transpose());
+        let ca_lifetime = note(&mut problems, "ca_lifetime", lifetime(self.ca_lifetime.as_deref(), CA_LIFETIME));
+        let jwt_key_lifetime =
+            note(&mut problems, "jwt_key_lifetime", lifetime(self.jwt_key_lifetime.as_deref(), JWT_KEY_LIFETIME));
         let x509pop = note(&mut problems, "x509pop_name", x509pop(self.x509pop_ca, self.x509pop_name.as_deref()));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
-        match (trust_domain, listen, advertise, node_ttl, svid_ttl, x509pop) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(x509pop)) => {
+        let (Some(ca_lifetime), Some(jwt_key_lifetime), Some(x509pop)) = (ca_lifetime, jwt_key_lifetime, x509pop)
+        else {
+            return Err(InvalidConfig(problems));
+        };
+        match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key) {
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(seal_key)) => {
                 Ok(Config {
                     trust_domain,
                     data,
@@ -134,6 +171,10 @@ impl Settings {
                     operator_uids,
                     node_ttl,
                     svid_ttl,
+                    ca_lifetime,
+                    jwt_key_lifetime,
+                    seal_key,
+                    credentials: self.credentials,
                     x509pop,
                 })
             }
@@ -143,6 +184,10 @@ impl Settings {
 }
 
 impl Config {
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { x509: self.ca_lifetime, jwt: self.jwt_key_lifetime }
+    }
+
     /// A set-up with nothing but a trust domain and a data folder.
     ///
     /// # Errors
@@ -182,6 +227,18 @@ fn ttl(text: Option<&str>) -> Result<Ttl, String> {
     Ttl::try_from(duration.as_secs()).map_err(|error| error.to_string())
 }
 
+/// `default` is also the longest; below an hour there is no time to tell everybody of the next.
+fn lifetime(text: Option<&str>, default: Duration) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(3600);
+    let Some(text) = text else { return Ok(default) };
+    let lifetime = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+    if (SHORTEST..=CA_LIFETIME).contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err(format!("`{text}` is not between 1 hour and 10 years"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,9 +262,9 @@ mod tests {
 
     #[test]
     fn every_mistake_is_listed() {
-        let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'";
+        let text = "trust_domain = 'A.test'\nlisten = 'here'\nadvertise = ':1'\nnode_ttl = '3s'\nsvid_ttl = 'soon'\nseal-key-file = 'credential:'\nca-lifetime = '1m'";
         let error = Settings::parse(Path::new("b.toml"), text).unwrap().check().unwrap_err().to_string();
-        assert_eq!(error.lines().count(), 5, "{error}");
+        assert_eq!(error.lines().count(), 7, "{error}");
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Courier {
             applied: last,
             since: clock::now(),
             not_after,
+            peer: self.remote.peer.clone(),
             kill: self.remote.kill.clone(),
         }))
     }
@@ -124,7 +125,7 @@ impl Courier {
         versions.borrow_and_update();
         let view = self.broker.ledger.read(|registry| registry.node(&self.node).map(|_| registry.view(&self.node)));
         let view = view.ok_or_else(removed)?;
-        let state = wire::state_message(&view, &self.broker.authority, clock::unix_seconds(clock::now()));
+        let state = wire::state_message(&view, clock::unix_seconds(clock::now()));
         self.send(watch_reply::Message::State(state)).await?;
         Ok(view)
     }

@@ -9,27 +9,31 @@ use std::time::Duration;
 use portcullis_api::MAX_MESSAGE_BYTES;
 use portcullis_api::v1::node_server::NodeServer;
 use portcullis_api::v1::operator_server::OperatorServer;
-use portcullis_identity::{ClientAuth, PeerRule, PeerVerifier, RenewalSchedule, SvidSlot, TrustBundles, server_config};
+use portcullis_identity::{ClientAuth, PeerRule, PeerVerifier, RenewalSchedule, SvidSlot, server_config};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
-use crate::atomic_file::{self, Existing};
-use crate::authority::{Authority, AuthorityError, IssueError, SigningRenewal};
+use crate::authority::{Authority, AuthorityError, IssueError, KeyFolder};
 use crate::broker::{Broker, Joins, Ttls};
+use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::ledger::Ledger;
+use crate::listener::{self, Judgement};
 use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
+use crate::registry::Refusal;
+use crate::seal_key::{self, SealKeyError};
 use crate::signing::Signing;
-use crate::store::{OpenError, Store};
+use crate::store::{CommitError, OpenError, Store};
+use crate::succession::{self, EstablishError, Succession};
+use crate::trust::Trust;
 use crate::x509pop::{Attestor, AttestorError};
-use crate::{clock, listener};
 
 /// Bytes; what a node says is small: a certificate request has at most 8 KiB.
 const MAX_NODE_MESSAGE: usize = 64 << 10;
@@ -47,10 +51,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long the store has to close then.
 const CLOSE: Duration = Duration::from_secs(1);
-/// How often we look whether a signing certificate is due; they live for months.
-const LOOK_AFTER_SIGNING: Duration = Duration::from_secs(3600);
 /// The wait after a renewal that failed.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +61,11 @@ pub enum StartError {
     #[error(transparent)]
     DataFolder(#[from] DataFolderError),
     /// There is a store, and its authority is gone.
-    #[error("the data folder `{}` has a store but no CA key in `ca/root.pem`: a new one would be strange to every node; restore it from a backup", .0.display())]
+    #[error("the data folder `{}` has a store but the key of its CA is not in `ca`: a new one would be strange to every node; restore it from a backup", .0.display())]
     AuthorityLost(PathBuf),
+    /// The key that its files are sealed with.
+    #[error(transparent)]
+    SealKey(#[from] SealKeyError),
     /// The certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -70,6 +75,12 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The registry takes no new authority.
+    #[error("no authority can be set up: {0}")]
+    Refused(Refusal),
     /// The authorities whose certificates let nodes join.
     #[error(transparent)]
     Attestor(#[from] AttestorError),
@@ -82,6 +93,17 @@ pub enum StartError {
     /// The listener or a file.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl StartError {
+    fn of(error: EstablishError, data: &Path) -> Self {
+        match error {
+            EstablishError::Authority(error) => error.into(),
+            EstablishError::Refused(refusal) => Self::Refused(refusal),
+            EstablishError::Store(error) => error.into(),
+            EstablishError::Lost => Self::AuthorityLost(data.to_owned()),
+        }
+    }
 }
 
 /// A broker that serves.
@@ -113,17 +135,26 @@ impl Daemon {
     /// When something is missing, damaged, foreign or in use.
     pub fn start(config: Config, control: TcpListener) -> Result<Self, StartError> {
         let folder = DataFolder::open(&config.data)?;
-        if folder.store().exists() && !Authority::exists(&folder.authority()) {
+        if folder.store().exists() && !KeyFolder::holds_keys(&folder.authority()) {
             return Err(StartError::AuthorityLost(config.data));
         }
-        let authority = Authority::open(&folder.authority(), &config.trust_domain, clock::now())?;
-        atomic_file::write(&folder.bundle(), authority.root_pem().as_bytes(), 0o644, Existing::Replace)?;
-        let (store, registry) = Store::open(&folder.store(), &config.trust_domain)?;
+        let seal =
+            config.seal_key.as_ref().map(|place| seal_key::read(place, config.credentials.as_deref())).transpose()?;
+        let keys = KeyFolder::open(&folder.authority(), seal, &config.trust_domain)?;
+        let (store, mut registry) = Store::open(&folder.store(), &config.trust_domain)?;
+        let (now, lifetimes) = (clock::now(), config.lifetimes());
+        succession::establish(&keys, &store, &mut registry, lifetimes, now)
+            .map_err(|error| StartError::of(error, &config.data))?;
+        let authority = Authority::open(keys, &registry.roster(), now)?;
+        let own = SvidSlot::new(authority.own_svid(config.node_ttl, now)?);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let control_address = control.local_addr()?;
         let broker = Arc::new(Broker {
+            trust: Trust::new(&registry, folder.bundle(), now),
             ledger: Ledger::start(store, registry, &tracker),
             authority,
+            succession: Succession::new(lifetimes),
+            own,
             presence: Presence::default(),
             ttls: Ttls { node: config.node_ttl, entry: config.svid_ttl },
             advertised: advertised(&config, control_address),
@@ -134,11 +165,12 @@ impl Daemon {
             signing: Signing::default(),
             attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
-        let slot = SvidSlot::new(broker.authority.own_svid(config.node_ttl, clock::now())?);
-        let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;
+        broker.publish_roots();
+        let nodes = serve_nodes(&broker, control)?;
         let operators = serve_operators(&broker, &config)?;
-        tracker.spawn(keep_signing_fresh(Arc::clone(&broker)));
-        tracker.spawn(keep_own_svid_fresh(broker, slot));
+        tracker.spawn(Arc::clone(&broker).keep_succession());
+        tracker.spawn(Arc::clone(&broker).keep_trust());
+        tracker.spawn(keep_own_svid_fresh(broker));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
         Ok(Self { control_address, operator_socket, tracker, stop, servers: vec![nodes, operators], _folder: folder })
@@ -190,14 +222,14 @@ fn advertised(config: &Config, listening: SocketAddr) -> String {
 
 type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
 
-fn serve_nodes(broker: &Arc<Broker>, control: TcpListener, slot: Arc<SvidSlot>) -> Result<Serving, StartError> {
-    let bundle = broker.authority.bundle().clone();
-    let rule = PeerRule::TrustDomain(bundle.trust_domain().clone());
-    let trust = TrustBundles::new([bundle], clock::now()).into_source();
-    let mut tls = server_config(PeerVerifier::new(trust, rule), slot, ClientAuth::Optional)?;
+fn serve_nodes(broker: &Arc<Broker>, control: TcpListener) -> Result<Serving, StartError> {
+    let rule = PeerRule::TrustDomain(broker.authority.trust_domain().clone());
+    let verifier = PeerVerifier::new(broker.trust.source(), rule);
+    let mut tls = server_config(Arc::clone(&verifier), Arc::clone(&broker.own), ClientAuth::Optional)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let stop = broker.stop.clone();
-    let incoming = listener::incoming(control, tls, &broker.tracker, stop.clone());
+    let judgement = Judgement { tls, verifier, changes: broker.trust.changes() };
+    let incoming = listener::incoming(control, judgement, &broker.tracker, stop.clone());
     let service = NodeServer::new(NodeService(Arc::clone(broker))).max_decoding_message_size(MAX_NODE_MESSAGE);
     let server = Server::builder()
         .max_concurrent_streams(MAX_NODE_STREAMS)
@@ -222,38 +254,19 @@ fn serve_operators(broker: &Arc<Broker>, config: &Config) -> Result<Serving, Sta
     Ok(broker.tracker.spawn(server))
 }
 
-async fn keep_signing_fresh(broker: Arc<Broker>) {
-    while sleep_unless_stopped(&broker, LOOK_AFTER_SIGNING).await {
-        match broker.authority.renew_signing(clock::now()) {
-            Ok(SigningRenewal::NotDue) => {}
-            Ok(SigningRenewal::Renewed) => tracing::info!("a new signing certificate is in use"),
-            Err(error) => tracing::error!(%error, "the signing certificate was not renewed"),
-        }
-    }
-}
-
-async fn keep_own_svid_fresh(broker: Arc<Broker>, slot: Arc<SvidSlot>) {
+async fn keep_own_svid_fresh(broker: Arc<Broker>) {
     /// Nobody renews at the same time as the one broker, so the exact half-life will do.
     const NO_JITTER: f64 = 0.5;
     loop {
         // It came just now; its notBefore is backdated, by more than half of the shortest lifetimes.
-        let now = clock::now();
-        let wait = RenewalSchedule::new(now, slot.load().not_after(), NO_JITTER).wait(now);
-        if !sleep_unless_stopped(&broker, wait).await {
+        let (now, held) = (clock::now(), broker.own.load());
+        let wait = RenewalSchedule::new(now, held.not_after(), NO_JITTER).wait(now);
+        if !sleep_unless_stopped(&broker, wait.max(RENEWAL_PAUSE)).await {
             return;
         }
-        loop {
-            match broker.authority.own_svid(broker.ttls.node, clock::now()) {
-                Ok(svid) => {
-                    slot.store(svid);
-                    tracing::info!("the broker's own certificate was renewed");
-                    break;
-                }
-                Err(error) => tracing::error!(%error, "the broker's own certificate was not renewed"),
-            }
-            if !sleep_unless_stopped(&broker, RENEWAL_PAUSE).await {
-                return;
-            }
+        // Another authority may have brought another one meanwhile.
+        if Arc::ptr_eq(&held, &broker.own.load()) {
+            broker.renew_own_svid();
         }
     }
 }

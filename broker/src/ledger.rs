@@ -4,11 +4,12 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use portcullis_identity::Revoked;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::registry::{Change, Command, EntryId, Plan, Refusal, Registry, Version};
+use crate::registry::{Change, Command, EntryId, Plan, Refusal, Registry, Taint, TrustChange, Version};
 use crate::store::{CommitError, Store};
 
 /// Commands that wait. One more waits with its caller.
@@ -137,6 +138,27 @@ fn log(change: &Change, version: Version) {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             ("addresses", format!("{target} on {node}: [{}]", addresses.join(", ")))
         }
+        Change::Trust(change) => trust_name(change),
     };
     tracing::info!(kind, name, version = %version, "registry changed");
+}
+
+fn revoked_name(revoked: &Revoked) -> String {
+    match revoked {
+        Revoked::Certificate(serial) => format!("certificate {serial}"),
+        Revoked::Identity(id) => format!("everything issued so far for {id}"),
+    }
+}
+
+fn trust_name(change: &TrustChange) -> (&'static str, String) {
+    match change {
+        TrustChange::Authority(record) => {
+            let tainted = if record.taint == Taint::Tainted { ", tainted" } else { "" };
+            ("authority", format!("{} {} {}{tainted}", record.kind().name(), record.id, record.stage.name()))
+        }
+        TrustChange::AuthorityRemoved(id) => ("authority removed", id.to_string()),
+        TrustChange::BundleSequence(sequence) => ("bundle", sequence.to_string()),
+        TrustChange::Revocation(revocation) => ("revocation", revoked_name(&revocation.revoked)),
+        TrustChange::RevocationRemoved(revoked) => ("revocation removed", revoked_name(revoked)),
+    }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod dns_name;
 pub mod registry;
+pub mod seal_key;
 pub mod store;
 pub mod ttl;
 pub mod x509pop;
@@ -30,7 +31,9 @@ mod operator_socket;
 mod presence;
 mod rejoin;
 mod signing;
+mod succession;
 mod throttle;
+mod trust;
 mod wire;
 
 pub use daemon::{Daemon, StartError, run};

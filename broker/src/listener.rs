@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{ChannelBinding, Peer};
+use portcullis_identity::{ChannelBinding, Peer, PeerVerifier, Usage};
+use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,17 +71,33 @@ impl std::fmt::Debug for PeerStream {
     }
 }
 
+/// By what peers are judged: at the handshake, and again whenever trust changes.
+pub(crate) struct Judgement {
+    pub(crate) tls: rustls::ServerConfig,
+    /// The verifier in `tls`.
+    pub(crate) verifier: Arc<PeerVerifier>,
+    /// Tells that the verifier may say something else now.
+    pub(crate) changes: watch::Receiver<u64>,
+}
+
+#[derive(Clone)]
+struct Recheck {
+    verifier: Arc<PeerVerifier>,
+    changes: watch::Receiver<u64>,
+}
+
 /// Accepts connections until `stop`, and hands on those whose handshake succeeds.
 #[must_use]
 pub(crate) fn incoming(
     listener: TcpListener,
-    config: rustls::ServerConfig,
+    judgement: Judgement,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<PeerStream>> {
     let (accepted, stream) = mpsc::channel(QUEUE);
     let gate = Gate {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
+        acceptor: TlsAcceptor::from(Arc::new(judgement.tls)),
+        recheck: Recheck { verifier: judgement.verifier, changes: judgement.changes },
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         handshakes: Places::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE),
         strangers: Places::new(MAX_STRANGERS, MAX_STRANGERS_PER_SOURCE),
@@ -98,6 +115,7 @@ pub(crate) fn incoming(
 
 struct Gate {
     acceptor: TlsAcceptor,
+    recheck: Recheck,
     connections: Arc<Semaphore>,
     handshakes: Places,
     strangers: Places,
@@ -125,11 +143,12 @@ impl Gate {
                 continue;
             };
             let (acceptor, accepted) = (self.acceptor.clone(), self.accepted.clone());
-            let strangers = self.strangers.clone();
+            let (strangers, mut recheck) = (self.strangers.clone(), self.recheck.clone());
             self.tracker.spawn(async move {
-                let shaken =
-                    tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, tcp, address, (place, strangers)))
-                        .await;
+                // A change from here on may have come after the handshake's judgement.
+                recheck.changes.mark_unchanged();
+                let shaking = shake_hands(&acceptor, tcp, address, (place, strangers, recheck));
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
                 drop(handshake);
                 match shaken {
                     // gRPC is gone where nobody receives.
@@ -146,7 +165,7 @@ async fn shake_hands(
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
     address: SocketAddr,
-    (place, strangers): (OwnedSemaphorePermit, Places),
+    (place, strangers, recheck): (OwnedSemaphorePermit, Places, Recheck),
 ) -> io::Result<PeerStream> {
     tcp.set_nodelay(true)?;
     let io = acceptor.accept(tcp).await?;
@@ -160,15 +179,31 @@ async fn shake_hands(
         |peer| peer.not_after(),
     );
     let kill = CancellationToken::new();
-    let end = Box::pin(end(kill.clone(), not_after));
+    let end = Box::pin(end(kill.clone(), not_after, withdrawn(peer.clone(), recheck)));
     Ok(PeerStream { io, remote: Remote { address, peer, channel, kill }, end, _places: (place, stranger) })
 }
 
-async fn end(kill: CancellationToken, not_after: SystemTime) {
+async fn end(kill: CancellationToken, not_after: SystemTime, withdrawn: impl Future<Output = ()>) {
     tokio::select! {
         () = kill.cancelled() => {}
         () = clock::reached(not_after) => {}
+        () = withdrawn => {}
     }
+}
+
+/// Returns once the peer would not be accepted any more: its authority left the bundle, or it was revoked.
+async fn withdrawn(peer: Option<Arc<Peer>>, mut recheck: Recheck) {
+    let Some(peer) = peer else { return std::future::pending().await };
+    while recheck.changes.changed().await.is_ok() {
+        let since_1970 = Duration::from_secs(clock::unix_seconds(clock::now()));
+        let now = UnixTime::since_unix_epoch(since_1970);
+        if let Err(refused) = recheck.verifier.verify_again(&peer, now, Usage::ClientAuth) {
+            tracing::warn!(peer = %peer.id(), reason = %refused.reason(), "a peer is trusted no longer");
+            return;
+        }
+    }
+    // The broker stops, and ends its connections by itself.
+    std::future::pending().await
 }
 
 fn crowded() -> io::Error {

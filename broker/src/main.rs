@@ -11,6 +11,7 @@ use self::cli::{Arguments, Environment};
 fn main() -> ExitCode {
     let environment = Environment {
         socket: std::env::var_os("PORTCULLIS_BROKER_SOCKET").map(Into::into),
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
         log: std::env::var("PORTCULLIS_LOG").or_else(|_| std::env::var("RUST_LOG")).ok(),
     };
     cli::run(Arguments::parse(), environment)

@@ -120,7 +120,7 @@ impl NodeService {
     fn join_reply(&self, issued: &Issued) -> v1::JoinReply {
         v1::JoinReply {
             chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
-            bundles: vec![wire::bundle_message(&self.0.authority)],
+            bundles: vec![wire::bundle_message(&self.0.authority.bundle())],
         }
     }
 

@@ -1,6 +1,7 @@
 //! The gRPC service that operators speak to, on the broker's own machine.
 
 mod answer;
+mod authorities;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ impl OperatorService {
         let lifetime = Duration::from_secs(seconds.into());
         let expires_at = clock::now().checked_add(lifetime).ok_or_else(|| Status::invalid_argument("too long"))?;
         let token = JoinToken {
-            trust_domain: self.0.authority.bundle().trust_domain().clone(),
+            trust_domain: self.0.authority.trust_domain().clone(),
             node: node.clone(),
             broker: broker.to_string(),
             root_spki_sha256: self.0.authority.root_spki_sha256(),
@@ -267,6 +268,53 @@ impl v1::operator_server::Operator for OperatorService {
         };
         let outcome = self.execute(Command::ChangeGrant(change)).await?;
         Ok(Response::new(v1::ChangeGrantReply { version: Some(outcome.version.into()) }))
+    }
+
+    async fn list_authorities(
+        &self,
+        _: Request<v1::ListAuthoritiesRequest>,
+    ) -> Result<Response<v1::ListAuthoritiesReply>, Status> {
+        Ok(Response::new(self.authorities()))
+    }
+
+    async fn prepare_authority(
+        &self,
+        request: Request<v1::PrepareAuthorityRequest>,
+    ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
+        self.prepare(request.into_inner().kind()).await.map(Response::new)
+    }
+
+    async fn change_authority(
+        &self,
+        request: Request<v1::ChangeAuthorityRequest>,
+    ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
+        self.change(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn request_authority(
+        &self,
+        _: Request<v1::RequestAuthorityRequest>,
+    ) -> Result<Response<v1::RequestAuthorityReply>, Status> {
+        self.request_chain().map(Response::new)
+    }
+
+    async fn install_authority(
+        &self,
+        request: Request<v1::InstallAuthorityRequest>,
+    ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
+        self.install_chain(&request.into_inner().chain).await.map(Response::new)
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeReply>, Status> {
+        let version = self.revoke_svids(request.into_inner()).await?;
+        Ok(Response::new(v1::RevokeReply { version: Some(version.into()) }))
+    }
+
+    async fn list_revocations(
+        &self,
+        _: Request<v1::ListRevocationsRequest>,
+    ) -> Result<Response<v1::ListRevocationsReply>, Status> {
+        Ok(Response::new(self.revocations()))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {

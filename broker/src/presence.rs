@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use portcullis_identity::NodeName;
+use portcullis_identity::{NodeName, Peer};
 use tokio_util::sync::CancellationToken;
 
 use crate::registry::Version;
@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     pub since: SystemTime,
     /// When the certificate ends, and the connection with it.
     pub not_after: SystemTime,
+    /// The certificate it presented.
+    pub peer: Option<Arc<Peer>>,
     /// Ends the connection.
     pub kill: CancellationToken,
 }
@@ -153,6 +155,7 @@ mod tests {
             applied: None,
             since: SystemTime::UNIX_EPOCH,
             not_after: SystemTime::UNIX_EPOCH,
+            peer: None,
             kill: CancellationToken::new(),
         }
     }

@@ -5,6 +5,7 @@
 //! wire.
 
 mod address;
+mod authority;
 mod bounds;
 mod command;
 mod explanation;
@@ -22,13 +23,17 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{ComponentId, Lattice, NodeName, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{ComponentId, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain};
 use portcullis_policy::{PolicyFile, PolicySet, Schema};
 
 pub use self::address::{Address, InvalidAddress};
+pub use self::authority::{
+    AuthorityId, AuthorityKind, AuthorityRecord, InvalidAuthorityId, Material, NewAuthority, OwnBundle, Roster, Stage,
+    Taint,
+};
 pub use self::command::{
-    Amendment, Announcement, CertificateJoin, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken,
-    Present, Redemption, Registration, Rejoining, Sighting,
+    Amendment, Announcement, AuthorityStep, CertificateJoin, Change, Command, GrantChange, GrantDirection, Holder,
+    NewEntry, NewToken, Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
 pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
@@ -37,7 +42,7 @@ pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
 };
-pub use self::refusal::{JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
+pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
 pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};
@@ -59,14 +64,23 @@ pub struct Registry {
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
     schema: Arc<Schema>,
+    authorities: BTreeMap<AuthorityId, Arc<AuthorityRecord>>,
+    /// What the authorities make together.
+    bundle: Arc<OwnBundle>,
+    revocations: Revoking,
     marks: Marks,
 }
+
+/// Revocations in force, by what they revoke.
+pub type Revoking = Arc<BTreeMap<Revoked, Arc<Revocation>>>;
 
 /// The epochs at which something last changed that the nodes of a lattice, or one node, can see.
 #[derive(Debug, Default)]
 struct Marks {
     lattices: BTreeMap<Lattice, u64>,
     nodes: BTreeMap<NodeName, u64>,
+    /// For every node: the bundle, the revocations.
+    all: u64,
 }
 
 /// A store whose records do not fit together.
@@ -87,6 +101,9 @@ impl Registry {
     /// When the policy engine refuses the schema of nothing, which it does not.
     pub fn empty(trust_domain: TrustDomain) -> Result<Self, Unrestorable> {
         Ok(Self {
+            bundle: Arc::new(OwnBundle::empty(trust_domain.clone())),
+            authorities: BTreeMap::new(),
+            revocations: Revoking::default(),
             trust_domain,
             version: Version::FIRST,
             components: BTreeMap::new(),
@@ -292,6 +309,7 @@ impl Registry {
                     held.addresses.insert(node.clone(), addresses.clone());
                 }
             }),
+            Change::Trust(change) => self.apply_trust(change),
         }
     }
 

@@ -13,13 +13,12 @@
 //! What then decides is the registry ([`plan_rejoining`](crate::registry::Registry::plan)): the node must be registered, not quarantined, the
 //! certificate its last, not older than the time of grace, and used for this once. The rate is that of joining.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_api::v1;
 use portcullis_identity::{
     Leaf, MAX_CERTIFICATE_BYTES, MAX_INTERMEDIATES, NodeName, PeerRule, PeerVerifier, Possession, Purpose,
-    RequestedKey, TrustBundles, Usage, node_name,
+    RequestedKey, Usage, node_name,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tonic::{Code, Status};
@@ -110,10 +109,8 @@ impl Broker {
         }
         // While it was valid: that it has expired is why the node is here.
         let then = clock::now().min(leaf.not_after());
-        let bundle = self.authority.bundle().clone();
-        let rule = PeerRule::TrustDomain(bundle.trust_domain().clone());
-        let trust = TrustBundles::new([bundle], clock::now()).into_source();
-        PeerVerifier::new(Arc::clone(&trust), rule).verify(first, above, unix_time(then), Usage::ClientAuth).map_err(
+        let rule = PeerRule::TrustDomain(self.authority.trust_domain().clone());
+        PeerVerifier::new(self.trust.source(), rule).verify(first, above, unix_time(then), Usage::ClientAuth).map_err(
             |refused| {
                 tracing::warn!(address = %remote.address, reason = %refused.reason(), "rejoining refused");
                 unproved()

@@ -166,7 +166,7 @@ impl Store {
         let version = self.check_meta(path, &meta)?;
         let (mut records, mut policies) = (Vec::new(), Vec::new());
         for (key, value) in rows {
-            match codec::read(&key, &value) {
+            match codec::read(&key, &value, &self.trust_domain) {
                 Ok(Stored::Record(record)) => records.push(record),
                 Ok(Stored::Policies(file)) => policies.push(file),
                 Err(problem) => {

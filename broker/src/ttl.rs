@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A peer whose clock is this far behind still accepts a certificate made now.
-pub const BACKDATED: Duration = Duration::from_secs(10);
+pub use portcullis_identity::BACKDATED;
 
 /// The lifetime of an X.509-SVID: 5 seconds to 24 hours, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +21,8 @@ impl Ttl {
     const MAX: u32 = 24 * 3600;
     /// One hour.
     pub const DEFAULT: Self = Self(3600);
+    /// The longest there is.
+    pub const LONGEST: Self = Self(Self::MAX);
 
     /// The lifetime in seconds.
     #[must_use]

@@ -3,17 +3,19 @@
 use std::str::FromStr;
 
 use portcullis_api::v1;
-use portcullis_identity::{JwtAuthority, Lattice, NodeName, SpiffeId, Target, parse_spiffe_id};
+use portcullis_identity::{JwtAuthority, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, parse_spiffe_id};
 use portcullis_policy::{PolicyFile, Problem};
 use portcullis_value::WitSource;
 
-use crate::authority::Authority;
 use crate::clock;
 use crate::registry::{
-    Amendment, Digest, Entry, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Terms, Upstream,
-    Version, ViewChange,
+    Amendment, Digest, Entry, Holder, NewEntry, NodeView, OwnBundle, PeerRecord, Present, Registration, Served, Terms,
+    Upstream, Version, ViewChange,
 };
 use crate::ttl::{JwtTtl, Ttl};
+
+/// Seconds. Nodes are pushed every change; whoever copies the bundle elsewhere should look this often.
+const REFRESH_HINT: u32 = 300;
 
 /// A message says something that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,13 +200,27 @@ pub(crate) fn problem_message(problem: Problem) -> v1::PolicyProblem {
 }
 
 /// The message of a bundle.
-pub(crate) fn bundle_message(authority: &Authority) -> v1::Bundle {
-    let bundle = authority.bundle();
+pub(crate) fn bundle_message(bundle: &OwnBundle) -> v1::Bundle {
     v1::Bundle {
         trust_domain: bundle.trust_domain().to_string(),
-        x509_authorities: bundle.certificates().map(|der| der.to_vec()).collect(),
-        jwt_authorities: authority.jwt_authorities().iter().map(jwt_authority_message).collect(),
-        ..v1::Bundle::default()
+        x509_authorities: bundle.x509.certificates().map(|der| der.to_vec()).collect(),
+        jwt_authorities: bundle.jwt.iter().map(jwt_authority_message).collect(),
+        sequence: bundle.sequence,
+        refresh_hint_seconds: REFRESH_HINT,
+        tainted: bundle.tainted.iter().map(|key| key.to_vec()).collect(),
+    }
+}
+
+/// The message of a revocation.
+pub(crate) fn revocation_message(revocation: &Revocation) -> v1::Revocation {
+    let what = match &revocation.revoked {
+        Revoked::Certificate(serial) => v1::revocation::What::Serial(serial.as_bytes().to_vec()),
+        Revoked::Identity(id) => v1::revocation::What::SpiffeId(id.to_string()),
+    };
+    v1::Revocation {
+        what: Some(what),
+        issued_until: clock::unix_seconds(revocation.issued_until),
+        until: clock::unix_seconds(revocation.until),
     }
 }
 
@@ -279,15 +295,15 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
 }
 
 /// Everything a node may see.
-pub(crate) fn state_message(view: &NodeView, authority: &Authority, now_seconds: u64) -> v1::State {
+pub(crate) fn state_message(view: &NodeView, now_seconds: u64) -> v1::State {
     v1::State {
         version: Some(view.version.into()),
-        bundles: vec![bundle_message(authority)],
+        bundles: vec![bundle_message(&view.bundle)],
         entries: view.entries.values().map(|entry| entry_message(entry)).collect(),
         components: view.components.values().map(|record| record_message(record)).collect(),
         served: view.served.values().map(|served| served_message(served)).collect(),
         now_seconds,
-        revocations: Vec::new(),
+        revocations: view.revocations.values().map(|revocation| revocation_message(revocation)).collect(),
     }
 }
 
@@ -295,14 +311,14 @@ pub(crate) fn state_message(view: &NodeView, authority: &Authority, now_seconds:
 pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
     v1::Change {
         version: Some(change.version.into()),
-        bundles: Vec::new(),
+        bundles: change.bundle.iter().map(|bundle| bundle_message(bundle)).collect(),
         entries: change.entries.iter().map(|entry| entry_message(entry)).collect(),
         entries_removed: change.entries_removed.iter().map(ToString::to_string).collect(),
         components: change.components.iter().map(|record| record_message(record)).collect(),
         components_removed: change.components_removed.iter().map(target_message).collect(),
         served: change.served.iter().map(|served| served_message(served)).collect(),
         served_removed: change.served_removed.iter().map(target_message).collect(),
-        revocations: Vec::new(),
+        revocations: change.revocations.iter().map(|revocation| revocation_message(revocation)).collect(),
         bundles_removed: Vec::new(),
     }
 }

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use portcullis_api::read_wit_folder;
 use portcullis_api::v1::WitFile;
+use portcullis_client::node::SealKeyError;
 use portcullis_policy::{Component, Interface, ParamsReadable, PolicyFile, PolicySet, Schema};
 use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
 
-use crate::config::{Config, Mistake, Program, UpstreamSection};
+use crate::component::seal_key;
+use crate::config::{Config, Mistake, NodeSection, Program, UpstreamSection};
 use crate::upstream::Upstream;
 
 /// What was found to be right.
@@ -35,8 +37,9 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
         Program::Sidecar(config) => *config,
         Program::Agent(config) => {
             let token = config.node.join_token_file.as_ref().map(|token| (token, crate::daemon::join_token(token)));
-            let mistakes = token.and_then(|(path, token)| token.err().map(|error| mistake(path, &error)));
-            return finished(Checked::default(), mistakes.into_iter().collect());
+            let token = token.and_then(|(path, token)| token.err().map(|error| mistake(path, &error)));
+            let seal_key = bad_seal_key(&config.node).map(|error| mistake(path, &error));
+            return finished(Checked::default(), token.into_iter().chain(seal_key).collect());
         }
     };
     let mut mistakes = Vec::new();
@@ -47,6 +50,7 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
     {
         mistakes.push(mistake(token, &error));
     }
+    mistakes.extend(bad_seal_key(&config.node).map(|error| mistake(path, &error)));
     let Some(folder) = &config.component.wit else {
         checked.skipped.push("mapping and policies: `component.wit` names no WIT folder".to_owned());
         return finished(checked, mistakes);
@@ -64,6 +68,11 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
         checked.policies = policies(&config, &wit, &mut mistakes);
     }
     finished(checked, mistakes)
+}
+
+/// A key that is not here may be where the program runs; one that is here has to be good.
+fn bad_seal_key(node: &NodeSection) -> Option<SealKeyError> {
+    seal_key(node).err().filter(|error| matches!(error, SealKeyError::Exposed { .. } | SealKeyError::Invalid { .. }))
 }
 
 fn finished(checked: Checked, mistakes: Vec<Mistake>) -> Result<Checked, Vec<Mistake>> {

@@ -10,6 +10,7 @@ mod scaffold;
 mod status;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -81,13 +82,13 @@ impl Arguments {
     }
 }
 
-/// Carries out one command line.
-pub async fn run(arguments: Arguments) -> ExitCode {
+/// Carries out one command line. `credentials` is the folder that systemd names in `$CREDENTIALS_DIRECTORY`.
+pub async fn run(arguments: Arguments, credentials: Option<PathBuf>) -> ExitCode {
     let json = arguments.json;
     match arguments.command {
-        Command::Run(command) => command.carry_out().await,
+        Command::Run(command) => command.carry_out(credentials).await,
         Command::Check(command) => command.carry_out(json),
-        Command::Invoke(command) => command.carry_out(json).await,
+        Command::Invoke(command) => command.carry_out(json, credentials).await,
         Command::Status(command) => command.carry_out(json).await,
         Command::New(command) => command.carry_out(json),
         Command::Completion { shell } => {

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_client::node::{Entry, Identity, Node, NodeConfig, NodeKind, NodeState, ServedComponent, SignError};
-use portcullis_identity::PeerVerifier;
+use portcullis_client::node::{
+    Entry, Identity, Node, NodeConfig, NodeKind, NodeState, SealKeyError, ServedComponent, SignError, read_seal_key,
+};
+use portcullis_identity::{PeerVerifier, SealKey};
 use portcullis_transport::quic::{BindError, Listener, QuicLimits};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +104,8 @@ impl Component {
         let Some(component) = state.served.get(target) else {
             warn!(%target, "not registered with this node: every call is refused");
             self.gate.close(format!("`{target}` is not registered with this node"));
+            // Refusing everything is what this version asks for; whoever waits for the node to know a bundle waits no longer.
+            self.node.applied(state.version);
             return;
         };
         let before = self.gate.served();
@@ -159,7 +163,12 @@ pub(crate) fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
         kind: NodeKind::Sidecar,
         join_token: node.join_token_file.as_ref().map(join_token).transpose()?.flatten(),
         broker: node.broker.clone(),
+        seal_key: seal_key(node)?,
     })
+}
+
+pub(crate) fn seal_key(node: &NodeSection) -> Result<Option<SealKey>, SealKeyError> {
+    node.seal_key.as_ref().map(|place| read_seal_key(place, node.credentials.as_deref())).transpose()
 }
 
 fn quic_limits(limits: &LimitsSection) -> QuicLimits {

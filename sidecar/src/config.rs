@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::Target;
+use portcullis_identity::{SealKeyPlace, Target};
 
 pub use agent::{AgentConfig, Program};
 pub use reader::Mistake;
@@ -53,6 +53,10 @@ pub struct NodeSection {
     pub broker: Option<String>,
     /// How old policy may grow while the broker is away.
     pub policy_max_age: Duration,
+    /// The key that seals the keys in the cache.
+    pub seal_key: Option<SealKeyPlace>,
+    /// The folder of the credentials that systemd passes: not in the file, but told by who runs the program.
+    pub credentials: Option<PathBuf>,
 }
 
 /// `[component]`.
@@ -244,8 +248,9 @@ fn node(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> O
     let join_token_file = section.text("join_token_file", reader).map(|found| base.join(found.value));
     let broker = section.text("broker", reader).map(|found| found.value);
     let policy_max_age = section.duration("policy_max_age", reader).unwrap_or(DAY);
+    let seal_key = section.parsed("seal_key_file", reader).map(|place: SealKeyPlace| place.below(base));
     section.finish(reader);
-    Some(NodeSection { state: state?, join_token_file, broker, policy_max_age })
+    Some(NodeSection { state: state?, join_token_file, broker, policy_max_age, seal_key, credentials: None })
 }
 
 fn component(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<ComponentSection> {
@@ -401,6 +406,7 @@ mod tests {
 [node]
 state = "state"
 join_token_file = "token"
+seal_key_file = "seal.key"
 
 [component]
 lattice = "demo"
@@ -425,6 +431,7 @@ calls_per_peer = 8
     fn a_good_file_becomes_types_with_paths_beside_it() {
         let config = Config::parse("/etc/portcullis/billing.toml", GOOD).unwrap();
         assert_eq!(config.node.state, Path::new("/etc/portcullis/state"));
+        assert_eq!(config.node.seal_key, Some(SealKeyPlace::File("/etc/portcullis/seal.key".into())));
         assert_eq!(config.component.target.to_string(), "demo/billing");
         assert_eq!(config.admin, AdminAddress::Unix("/etc/portcullis/state/admin.sock".into()));
         assert_eq!(config.limits.calls_per_peer, 8);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_client::node::{Node, SignError, StartError};
+use portcullis_client::node::{Node, SealKeyError, SignError, StartError};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener};
@@ -46,6 +46,9 @@ pub enum RunError {
         /// Why.
         cause: InvalidJoinToken,
     },
+    /// The key that seals the cache cannot be had.
+    #[error(transparent)]
+    SealKey(#[from] SealKeyError),
     /// The node does not start.
     #[error(transparent)]
     Node(#[from] StartError),

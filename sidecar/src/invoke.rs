@@ -11,7 +11,7 @@ use portcullis_client::node::{
 };
 use portcullis_client::peers::{CallLimits, FunctionName};
 use portcullis_client::{CallError, Peers};
-use portcullis_identity::{SpiffeId, Target};
+use portcullis_identity::{SealKey, SpiffeId, Target};
 use portcullis_value::json::{Int64, JsonRules};
 use portcullis_value::{FunctionKind, FunctionType, Limits, Wit};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +21,12 @@ use tokio_util::task::TaskTracker;
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Invocation {
     /// The node whose cache is borrowed.
     pub state_dir: std::path::PathBuf,
+    /// Opens that cache where its keys are sealed.
+    pub seal_key: Option<SealKey>,
     /// The callee.
     pub target: Target,
     /// `namespace:package/interface@version#function`; the interface may be left out where the name is unique.
@@ -84,7 +86,13 @@ pub async fn invoke(invocation: Invocation) -> Result<String, InvokeError> {
 }
 
 async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: CancellationToken) -> Result<String, InvokeError> {
-    let config = NodeConfig { state_dir: invocation.state_dir, kind: NodeKind::Shell, join_token: None, broker: None };
+    let config = NodeConfig {
+        state_dir: invocation.state_dir,
+        kind: NodeKind::Shell,
+        join_token: None,
+        broker: None,
+        seal_key: invocation.seal_key,
+    };
     let node = Node::start(config, tasks, stop).await?;
     let mut connectivity = node.connectivity();
     let connected = connectivity.wait_for(|state| matches!(state, portcullis_client::node::Connectivity::Connected));

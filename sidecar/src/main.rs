@@ -22,5 +22,6 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return arguments.failed(&error),
     };
-    runtime.block_on(portcullis_sidecar::cli::run(arguments))
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
+    runtime.block_on(portcullis_sidecar::cli::run(arguments, credentials))
 }

@@ -116,7 +116,7 @@ impl Source {
             connections: self.connections.connections(),
             calls_underway: self.gate.quota.calls(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
-            unsealed: true,
+            unsealed: !self.node.is_sealed(),
             local: self.local.status(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -33,7 +33,9 @@ pub struct Forge {
 impl Forge {
     /// With the keys of a broker's data folder.
     pub fn stolen_from(data: &Path) -> Self {
-        let pem = std::fs::read(data.join("ca/signing.pem")).unwrap();
+        let mut files = std::fs::read_dir(data.join("ca")).unwrap().map(|entry| entry.unwrap().path());
+        let signing = files.find(|path| path.to_string_lossy().ends_with("-signing.pem")).unwrap();
+        let pem = std::fs::read(signing).unwrap();
         let certificate = CertificateDer::from_pem_slice(&pem).unwrap();
         let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).unwrap();
         let key = KeyPair::try_from(PrivateKeyDer::from(key).secret_der()).unwrap();

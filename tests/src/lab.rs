@@ -336,7 +336,7 @@ impl Lab {
         self.operator(async |mut operator| operator.create_entry(request).await).unwrap();
         let join_token = Some(std::fs::read_to_string(token).unwrap().trim().parse().unwrap());
         let state_dir = self.path().join(format!("{name}-state"));
-        let config = NodeConfig { state_dir, kind: NodeKind::Host, join_token, broker: None };
+        let config = NodeConfig { state_dir, kind: NodeKind::Host, join_token, broker: None, seal_key: None };
         let stop = self.stop.child_token();
         self.block_on(async {
             let node = Node::start(config, &self.tasks, stop.clone()).await.unwrap();
@@ -357,6 +357,7 @@ impl Lab {
             kind: NodeKind::Sidecar,
             join_token: Some(token.trim().parse().unwrap()),
             broker: None,
+            seal_key: None,
         };
         self.block_on(Node::start(config, &self.tasks, self.stop.child_token())).unwrap()
     }

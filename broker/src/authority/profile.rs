@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{NoRandomness, TrustDomain};
+use portcullis_identity::{BACKDATED, NoRandomness, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     SanType, SerialNumber,
@@ -12,7 +12,6 @@ use time::OffsetDateTime;
 
 use super::{IssueError, Subject};
 use crate::clock;
-use crate::ttl::BACKDATED;
 
 /// From when to when a certificate is valid.
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +60,26 @@ pub(super) fn signing(trust_domain: &TrustDomain, validity: Validity) -> Result<
     Ok(params)
 }
 
+/// What an upstream authority is asked to sign. It decides on serial number, validity and path length.
+pub(super) fn request(trust_domain: &TrustDomain) -> Result<CertificateParams, IssueError> {
+    let mut params = named(trust_domain, "signing", &serial()?)?;
+    params.serial_number = None;
+    Ok(params)
+}
+
 fn authority(trust_domain: &TrustDomain, role: &str, validity: Validity) -> Result<CertificateParams, IssueError> {
-    let mut params = base(validity)?;
-    let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+    let serial = serial()?;
+    let mut params = named(trust_domain, role, &serial)?;
+    params.serial_number = Some(serial);
+    params.not_before = OffsetDateTime::from(validity.not_before);
+    params.not_after = OffsetDateTime::from(validity.not_after);
+    Ok(params)
+}
+
+fn named(trust_domain: &TrustDomain, role: &str, serial: &SerialNumber) -> Result<CertificateParams, IssueError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let serial = serial.to_bytes();
     let tag: String = serial.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     params.distinguished_name.push(DnType::OrganizationName, "Portcullis");
     // The tag tells two authorities of one trust domain apart, for people and for chain building by name.

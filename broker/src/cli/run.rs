@@ -39,8 +39,12 @@ pub(crate) struct Run {
     /// A user id that may use the operator socket, beside root and the broker's own; may be repeated
     #[arg(long = "operator-uid", value_name = "UID")]
     operator_uids: Vec<u32>,
+    /// The key that seals the CA keys on disk: a file (`portcullis-broker seal-key new` makes one), or credential:NAME for a
+    /// credential that systemd passes
+    #[arg(long, value_name = "FILE")]
+    seal_key_file: Option<String>,
     /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
-    /// svid_ttl, x509pop_ca, x509pop_name); the command line wins
+    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name); the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Once serving, write the bound addresses and the process id to this file, as JSON
@@ -53,7 +57,8 @@ pub(crate) struct Run {
 
 const EXAMPLES: &str = "Examples:
   portcullis-broker run --trust-domain acme.test --data /var/lib/portcullis
-  portcullis-broker run --trust-domain acme.test --listen 0.0.0.0:7440 --advertise broker.acme.test:7440";
+  portcullis-broker run --trust-domain acme.test --listen 0.0.0.0:7440 --advertise broker.acme.test:7440
+  portcullis-broker run --trust-domain acme.test --seal-key-file credential:portcullis-seal";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -70,10 +75,12 @@ struct Ready {
 }
 
 impl Run {
-    pub(crate) async fn execute(self, log: Option<String>) -> Result<(), Failure> {
+    pub(crate) async fn execute(self, log: Option<String>, credentials: Option<PathBuf>) -> Result<(), Failure> {
         start_logging(self.log_format, log.as_deref())?;
         let ready_file = self.ready_file.clone();
-        let config = self.settings()?.check().map_err(|error| Failure::misused(error.to_string()))?;
+        let config = Settings { credentials, ..self.settings()? }
+            .check()
+            .map_err(|error| Failure::misused(error.to_string()))?;
         let shutdown = CancellationToken::new();
         // Before anything is served, so that no signal is missed.
         let signals = Signals::new()?;
@@ -106,6 +113,10 @@ impl Run {
             operator_uids: if self.operator_uids.is_empty() { None } else { Some(self.operator_uids) },
             node_ttl: None,
             svid_ttl: None,
+            ca_lifetime: None,
+            jwt_key_lifetime: None,
+            seal_key_file: self.seal_key_file,
+            credentials: None,
             x509pop_ca: None,
             x509pop_name: None,
         };

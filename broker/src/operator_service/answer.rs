@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock::unix_seconds;
 use crate::ledger::CommandError;
 use crate::presence::Connection;
-use crate::registry::{EntryId, Explanation, Refusal, Registry, Served};
+use crate::registry::{AuthorityRefusal, EntryId, Explanation, Refusal, Registry, Served};
 use crate::wire::{self, InvalidMessage};
 
 /// The broker in numbers.
@@ -27,7 +27,7 @@ pub(super) fn status(broker: &Broker) -> v1::StatusReply {
         entries: count(registry.entries().len()),
         nodes_connected: count(broker.presence.node_count()),
         policies: count(registry.policy_count()),
-        unsealed: true,
+        unsealed: !authority.is_sealed(),
         control_address: broker.control_address.to_string(),
     })
 }
@@ -142,7 +142,19 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoNode(_)
         | Refusal::NoPolicyFile(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
-        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::Rejoin(_) | Refusal::Join(_) => Code::FailedPrecondition,
+        Refusal::Authority(AuthorityRefusal::Unknown(_)) => Code::NotFound,
+        Refusal::Authority(AuthorityRefusal::Exists(_)) => Code::AlreadyExists,
+        Refusal::Breaks(_)
+        | Refusal::Token(_)
+        | Refusal::Rejoin(_)
+        | Refusal::Join(_)
+        | Refusal::Authority(
+            AuthorityRefusal::Waiting { .. }
+            | AuthorityRefusal::NotPrepared { .. }
+            | AuthorityRefusal::Expired(_)
+            | AuthorityRefusal::Active(_)
+            | AuthorityRefusal::NotTainted(_),
+        ) => Code::FailedPrecondition,
         Refusal::TooMany { .. } => Code::ResourceExhausted,
     };
     Status::new(code, refusal.to_string())

@@ -8,6 +8,10 @@ pub(super) const COMPONENTS: usize = 10_000;
 pub(super) const ENTRIES: usize = 100_000;
 /// Join tokens, spent and expired ones of the last day included.
 pub(super) const TOKENS: usize = 100_000;
+/// Authorities of one kind, old ones included: each is in every node's bundle.
+pub(super) const AUTHORITIES: usize = 8;
+/// Revocations, which every node holds.
+pub(super) const REVOCATIONS: usize = 10_000;
 /// Policy files.
 pub(super) const POLICY_FILES: usize = 20_000;
 /// Grants on one component.

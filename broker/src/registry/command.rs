@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, Revocation, Revoked, SerialNumber, SpiffeId, Target};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 
 use super::address::Address;
+use super::authority::{AuthorityId, AuthorityRecord, NewAuthority};
 use super::node::Node;
 use super::record::{Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
 use super::selector::Selectors;
@@ -49,6 +50,36 @@ pub enum Command {
     ChangeGrant(GrantChange),
     /// A node says where it serves a component.
     Announce(Announcement),
+    /// An authority goes one step further.
+    Authority(AuthorityStep),
+    /// SVIDs are refused from now on.
+    Revoke(Revoke),
+}
+
+/// A step in the life of an authority. What it does to keys on disk is done by who asks for it, in an order that a crash cannot break.
+#[derive(Debug)]
+pub enum AuthorityStep {
+    /// Its key is on disk: it comes into the bundle.
+    Publish(Box<NewAuthority>),
+    /// It signs from now on.
+    Activate(AuthorityId),
+    /// What it signed is to be replaced at once.
+    Taint(AuthorityId),
+    /// Its key is gone: it leaves the bundle.
+    Revoke(AuthorityId),
+    /// What is expired is forgotten.
+    Prune,
+}
+
+/// What to revoke.
+#[derive(Debug, Clone)]
+pub enum Revoke {
+    /// One certificate.
+    Certificate(SerialNumber),
+    /// Everything that was issued for an entry so far, and for others with its SPIFFE ID. The entry stays.
+    Entry(EntryId),
+    /// A node: it is removed, and everything that was issued to it and for its entries is refused.
+    Node(NodeName),
 }
 
 /// A virtual component to register.
@@ -249,4 +280,21 @@ pub enum Change {
     GrantRemoved(Target, SpiffeId),
     /// Where a node serves a component; empty: nowhere.
     Addresses(Target, NodeName, Vec<Address>),
+    /// Who is trusted, and who not any more.
+    Trust(TrustChange),
+}
+
+/// A record of an authority or a revocation put or removed.
+#[derive(Debug, Clone)]
+pub enum TrustChange {
+    /// An authority, new or altered.
+    Authority(Arc<AuthorityRecord>),
+    /// It is gone.
+    AuthorityRemoved(AuthorityId),
+    /// The number of the bundle that the authorities make now.
+    BundleSequence(u64),
+    /// A revocation, new or extended.
+    Revocation(Arc<Revocation>),
+    /// It is over.
+    RevocationRemoved(Revoked),
 }

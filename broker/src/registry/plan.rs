@@ -1,9 +1,11 @@
 //! What a command would change, decided on the registry as it is: nothing here alters anything.
 
+mod authority;
 mod component;
 mod entry;
 mod node;
 mod policy;
+mod revocation;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -51,6 +53,8 @@ impl Registry {
             Command::RemovePolicies(name) => self.plan_policy_removal(name),
             Command::ChangeGrant(change) => self.plan_grant(change),
             Command::Announce(announcement) => self.plan_announcement(announcement),
+            Command::Authority(step) => self.plan_authority(step, now),
+            Command::Revoke(revoke) => self.plan_revocation(revoke, now),
         }
     }
 

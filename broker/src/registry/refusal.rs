@@ -4,6 +4,7 @@ use portcullis_identity::{NodeName, SpiffeId, Target, TrustDomain};
 use portcullis_policy::{InvalidSchema, Problem};
 use portcullis_value::InvalidWit;
 
+use super::authority::AuthorityId;
 use super::record::EntryId;
 
 /// Nothing changed, for this reason.
@@ -115,6 +116,9 @@ pub enum Refusal {
     /// A join token was not accepted.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
+    /// An authority does not go that way.
+    #[error(transparent)]
+    Authority(#[from] AuthorityRefusal),
     /// An expired certificate does not let its node back in.
     #[error(transparent)]
     Rejoin(#[from] RejoinRefusal),
@@ -135,6 +139,42 @@ pub enum JoinRefusal {
     /// An operator removed it.
     #[error("the node was removed: an operator must remove it once more before it may join again")]
     Barred,
+}
+
+/// Why an authority does not take a step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorityRefusal {
+    /// There is none of that id.
+    #[error("there is no authority `{0}`: `ca show` lists them")]
+    Unknown(AuthorityId),
+    /// It is there already.
+    #[error("authority `{0}` is in the bundle already")]
+    Exists(AuthorityId),
+    /// One at a time.
+    #[error("authority `{id}` is prepared already ({kind}): activate or revoke it first")]
+    Waiting {
+        /// The one that waits.
+        id: AuthorityId,
+        /// What it signs.
+        kind: &'static str,
+    },
+    /// Only a prepared one becomes active.
+    #[error("authority `{id}` is {stage} or tainted: only a good prepared one can be activated")]
+    NotPrepared {
+        /// Which.
+        id: AuthorityId,
+        /// How far it has come.
+        stage: &'static str,
+    },
+    /// Its time is over.
+    #[error("authority `{0}` is expired")]
+    Expired(AuthorityId),
+    /// It signs.
+    #[error("authority `{0}` is active: prepare and activate another one first")]
+    Active(AuthorityId),
+    /// Those who hold what it signed have not been told to replace it.
+    #[error("authority `{0}` is not tainted: taint it first, and revoke it when what it signed is replaced")]
+    NotTainted(AuthorityId),
 }
 
 /// Why an expired certificate does not let its node back in.

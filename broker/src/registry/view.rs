@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, Revocation, SpiffeId, Target};
 
-use super::Registry;
+use super::authority::OwnBundle;
 use super::record::{Entry, EntryId, PeerRecord, Served, Version};
+use super::{Registry, Revoking};
 
 /// The part of the registry that a node may see: its entries, the components in their lattices, the components it serves.
 ///
@@ -23,6 +24,10 @@ pub struct NodeView {
     pub components: BTreeMap<Target, Arc<PeerRecord>>,
     /// What it serves: components whose SPIFFE ID is that of one of its entries.
     pub served: BTreeMap<Target, Arc<Served>>,
+    /// What it trusts.
+    pub bundle: Arc<OwnBundle>,
+    /// What it refuses all the same.
+    pub revocations: Revoking,
     lattices: BTreeSet<Lattice>,
 }
 
@@ -43,6 +48,10 @@ pub struct ViewChange {
     pub served: Vec<Arc<Served>>,
     /// Gone, or served no longer.
     pub served_removed: Vec<Target>,
+    /// Where it is another one.
+    pub bundle: Option<Arc<OwnBundle>>,
+    /// New or extended.
+    pub revocations: Vec<Arc<Revocation>>,
 }
 
 impl Registry {
@@ -66,14 +75,24 @@ impl Registry {
             .flat_map(BTreeMap::values)
             .map(|held| (held.record.target.clone(), Arc::clone(&held.record)))
             .collect();
-        NodeView { version: self.version, node: node.clone(), entries, components, served, lattices }
+        NodeView {
+            version: self.version,
+            node: node.clone(),
+            entries,
+            components,
+            served,
+            bundle: Arc::clone(&self.bundle),
+            revocations: Arc::clone(&self.revocations),
+            lattices,
+        }
     }
 
     /// Whether something that `view` shows may have changed since it was taken. A `false` is certain, a `true` is not.
     #[must_use]
     pub fn may_have_changed(&self, view: &NodeView) -> bool {
         let later = |epoch: Option<&u64>| epoch.is_some_and(|epoch| *epoch > view.version.epoch);
-        later(self.marks.nodes.get(&view.node))
+        self.marks.all > view.version.epoch
+            || later(self.marks.nodes.get(&view.node))
             || view.lattices.iter().any(|lattice| later(self.marks.lattices.get(lattice)))
             // A component registered for an entry that served none so far lies in a lattice the view does not know of.
             || view.entries.values().any(|entry| self.serves_unseen(&entry.spiffe_id, view))
@@ -107,7 +126,11 @@ impl NodeView {
         let (entries, entries_removed) = difference(&self.entries, &later.entries);
         let (components, components_removed) = difference(&self.components, &later.components);
         let (served, served_removed) = difference(&self.served, &later.served);
-        let nothing = entries.is_empty()
+        let bundle = (self.bundle != later.bundle).then(|| Arc::clone(&later.bundle));
+        let (revocations, _) = difference(&self.revocations, &later.revocations);
+        let nothing = bundle.is_none()
+            && revocations.is_empty()
+            && entries.is_empty()
             && entries_removed.is_empty()
             && components.is_empty()
             && components_removed.is_empty()
@@ -121,6 +144,8 @@ impl NodeView {
             components_removed,
             served,
             served_removed,
+            bundle,
+            revocations,
         })
     }
 }

@@ -1,9 +1,11 @@
 //! Between the registry's records and what lies on disk, under which key.
 
+mod authority;
+
 use std::str::FromStr;
 use std::sync::Arc;
 
-use portcullis_identity::{SpiffeId, parse_spiffe_id};
+use portcullis_identity::{SpiffeId, TrustDomain, parse_spiffe_id};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 use prost::Message;
@@ -11,7 +13,7 @@ use prost::Message;
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
-    Change, Component, Digest, Entry, JoinedBy, Node, Spent, Standing, Terms, Token, TokenIndex, Upstream,
+    Change, Component, Digest, Entry, JoinedBy, Node, Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
 };
 use crate::ttl::JwtTtl;
 
@@ -61,11 +63,12 @@ pub(super) fn write(change: &Change) -> Write {
             };
             put(format!("addresses/{target}/{node}"), &record)
         }
+        Change::Trust(change) => authority::write(change),
     }
 }
 
 /// Reads the record under `key`. Components come with their WIT parsed anew.
-pub(super) fn read(key: &str, value: &[u8]) -> Result<Stored, Problem> {
+pub(super) fn read(key: &str, value: &[u8], trust_domain: &TrustDomain) -> Result<Stored, Problem> {
     let (kind, _) = key.split_once('/').unwrap_or((key, ""));
     let change = match kind {
         "component" => Change::Component(Arc::new(component(message(value)?)?)),
@@ -85,6 +88,14 @@ pub(super) fn read(key: &str, value: &[u8]) -> Result<Stored, Problem> {
             let addresses = addresses.iter().map(|address| parse(address)).collect::<Result<_, _>>()?;
             Change::Addresses(parse(&target)?, parse(&node)?, addresses)
         }
+        "authority" => {
+            Change::Trust(TrustChange::Authority(Arc::new(authority::authority(message(value)?, trust_domain)?)))
+        }
+        "bundle" => {
+            let record::Bundle { sequence } = message(value)?;
+            Change::Trust(TrustChange::BundleSequence(sequence))
+        }
+        "revocation" => Change::Trust(TrustChange::Revocation(Arc::new(authority::revocation(message(value)?)?))),
         unknown => return Err(format!("`{unknown}` is not a kind of record this version knows")),
     };
     Ok(Stored::Record(change))

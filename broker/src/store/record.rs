@@ -149,3 +149,59 @@ pub(super) struct Addresses {
     #[prost(string, repeated, tag = "3")]
     pub(super) addresses: Vec<String>,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Authority {
+    #[prost(enumeration = "Stage", tag = "1")]
+    pub(super) stage: i32,
+    #[prost(bool, tag = "2")]
+    pub(super) tainted: bool,
+    #[prost(uint64, tag = "3")]
+    pub(super) not_before: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) not_after: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) published_incarnation: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) published_epoch: u64,
+    /// DER; empty for a key that signs tokens.
+    #[prost(bytes = "vec", tag = "7")]
+    pub(super) root: Vec<u8>,
+    /// DER; empty where the root is our own.
+    #[prost(bytes = "vec", tag = "8")]
+    pub(super) signing: Vec<u8>,
+    #[prost(string, tag = "9")]
+    pub(super) kid: String,
+    /// SubjectPublicKeyInfo, DER; empty for an X.509 authority.
+    #[prost(bytes = "vec", tag = "10")]
+    pub(super) public_key: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Stage {
+    Unspecified = 0,
+    Prepared = 1,
+    Active = 2,
+    Old = 3,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Bundle {
+    #[prost(uint64, tag = "1")]
+    pub(super) sequence: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Revocation {
+    /// Of a certificate; else empty.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) serial: Vec<u8>,
+    /// Of an identity; else empty.
+    #[prost(string, tag = "2")]
+    pub(super) spiffe_id: String,
+    #[prost(uint64, tag = "3")]
+    pub(super) issued_until: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) until: u64,
+}

@@ -271,7 +271,8 @@ async fn the_token_key_outlives_the_broker_and_nobody_else_can_read_it() {
         stranger(&token).await.join(request).await.unwrap().into_inner().bundles[0].jwt_authorities.clone()
     };
     let before = keys(&lab).await;
-    let path = lab.data().join("ca/jwt.pem");
+    let mut files = std::fs::read_dir(lab.data().join("ca")).unwrap().map(|entry| entry.unwrap().path());
+    let path = files.find(|path| path.to_string_lossy().ends_with(".key")).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let folder = lab.stop().await;
     let data = folder.path().join("data");

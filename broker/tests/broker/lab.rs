@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use portcullis_api::v1::node_client::NodeClient;
 use portcullis_api::v1::operator_client::OperatorClient;
 use portcullis_api::v1::{self, watch_reply, watch_request};
-use portcullis_api::{connect_node, connect_operator};
+use portcullis_api::{ConnectError, connect_node, connect_operator};
 use portcullis_broker::Daemon;
 use portcullis_broker::config::Config;
 use portcullis_identity::{
@@ -126,16 +126,21 @@ impl Lab {
 
     /// What members of the trust domain trust.
     pub(crate) fn trust(&self) -> TrustSource {
-        let root = CertificateDer::from_pem_file(self.data().join("bundle.pem")).unwrap();
-        let bundle = Bundle::new(trust_domain(), [root]).unwrap();
+        let roots = CertificateDer::pem_file_iter(self.data().join("bundle.pem")).unwrap().map(Result::unwrap);
+        let bundle = Bundle::new(trust_domain(), roots).unwrap();
         TrustBundles::new([bundle], SystemTime::now()).into_source()
     }
 
     /// A client with `svid`; it accepts the broker alone.
     pub(crate) async fn node(&self, svid: Svid) -> NodeClient<Channel> {
+        self.try_node(svid).await.unwrap()
+    }
+
+    /// The same; a broker that refuses the certificate is no surprise.
+    pub(crate) async fn try_node(&self, svid: Svid) -> Result<NodeClient<Channel>, ConnectError> {
         let verifier = PeerVerifier::new(self.trust(), PeerRule::Exactly(broker_id(&trust_domain())));
         let config = client_config(verifier, SvidSlot::new(svid)).unwrap();
-        NodeClient::new(connect_node(&self.control.to_string(), &config).await.unwrap())
+        Ok(NodeClient::new(connect_node(&self.control.to_string(), &config).await?))
     }
 
     /// A joined node's client.

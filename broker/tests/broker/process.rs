@@ -17,6 +17,10 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, arguments: &[&str]) -> Self {
         let ready = folder.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
@@ -25,6 +29,7 @@ impl Process {
             .arg(folder.join("data"))
             .arg("--ready-file")
             .arg(&ready)
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -106,8 +111,35 @@ fn no_acknowledged_write_is_lost_to_sigkill() {
     let mut process = Process::start(folder.path());
     assert_eq!(process.json(&["component", "list"]).as_array().unwrap().len(), acknowledged);
     assert_eq!(process.json(&["entry", "list"]).as_array().unwrap().len(), acknowledged);
-    assert_eq!(process.json(&["status"])["version"], format!("1.{}", acknowledged + 1));
+    assert_eq!(process.json(&["status"])["version"], format!("1.{}", acknowledged + 3));
     assert_eq!(process.signal(Signal::TERM).code(), Some(0));
+}
+
+#[test]
+fn a_seal_key_made_by_command_seals_the_ca_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("seal.key");
+    let key = key.to_str().unwrap();
+    let make = || Command::new(BINARY).args(["seal-key", "new", "--out", key]).output().unwrap();
+    let made = make();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(!text(&made.stdout).contains(std::fs::read_to_string(key).unwrap().trim()), "the key is printed");
+    assert_eq!(code(&make()), 1, "a key was replaced");
+
+    // Plain at first, then sealed.
+    let mut plain = Process::start(folder.path());
+    assert_eq!(plain.json(&["status"])["unsealed"], true);
+    plain.signal(Signal::TERM);
+    let mut sealed = Process::start_with(folder.path(), &["--seal-key-file", key]);
+    assert_eq!(sealed.json(&["status"])["unsealed"], false);
+    sealed.signal(Signal::TERM);
+    let refused = Command::new(BINARY)
+        .args(["run", "--trust-domain", "acme.test", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path().join("data"))
+        .output()
+        .unwrap();
+    assert_eq!(code(&refused), 1);
+    assert!(text(&refused.stderr).contains("is sealed"), "{}", text(&refused.stderr));
 }
 
 /// Killed at random moments while writes are under way: what was acknowledged is there, and the store opens.

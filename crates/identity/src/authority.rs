@@ -43,6 +43,7 @@ pub struct Authority {
     validity: ValidityPeriod,
     public_key_sha256: [u8; 32],
     path_len: Option<u32>,
+    serial: Vec<u8>,
 }
 
 impl Authority {
@@ -73,7 +74,8 @@ impl Authority {
             }
         }
         let public_key_sha256 = sha256(x509.public_key().raw);
-        Ok(Self { der: CertificateDer::from(der.to_vec()), validity, public_key_sha256, path_len })
+        let serial = x509.raw_serial().to_vec();
+        Ok(Self { der: CertificateDer::from(der.to_vec()), validity, public_key_sha256, path_len, serial })
     }
 
     /// The certificate.
@@ -98,6 +100,12 @@ impl Authority {
     #[must_use]
     pub fn public_key_sha256(&self) -> [u8; 32] {
         self.public_key_sha256
+    }
+
+    /// The serial number: the content bytes of its DER integer, big-endian.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
     }
 
     pub(crate) fn is_valid_at(&self, now: UnixTime) -> bool {

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 use spiffe::TrustDomain;
 use thiserror::Error;
 
-use crate::{Authority, InvalidAuthority, InvalidCertificate};
+use crate::{Authority, InvalidAuthority, InvalidCertificate, Revocations};
 
 /// Why a bundle is refused: one authority in it is.
 #[derive(Clone, Debug, Error, PartialEq)]
@@ -63,6 +63,22 @@ impl Bundle {
             self.anchors.push(anchor);
         }
         Ok(())
+    }
+
+    /// A bundle of all authorities of `parts`. Those of another trust domain are left out: bundles of two are never one (SPIFFE Federation
+    /// §4.2).
+    #[must_use]
+    pub fn merged<'a>(trust_domain: TrustDomain, parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut merged = Self::empty(trust_domain);
+        for part in parts.into_iter().filter(|part| part.trust_domain == merged.trust_domain) {
+            for (authority, anchor) in part.authorities.iter().zip(&part.anchors) {
+                if !merged.authorities.contains(authority) {
+                    merged.authorities.push(authority.clone());
+                    merged.anchors.push(anchor.clone());
+                }
+            }
+        }
+        merged
     }
 
     /// Whose authorities these are.
@@ -121,10 +137,11 @@ fn trusted(
     Ok((authority, anchor.to_owned()))
 }
 
-/// The bundles that a daemon holds at one moment, by trust domain.
+/// Whom a daemon trusts at one moment: bundles by trust domain, and what is revoked although a bundle would vouch for it.
 #[derive(Clone, Debug, Default)]
 pub struct TrustBundles {
     bundles: HashMap<TrustDomain, Bundle>,
+    revocations: Revocations,
 }
 
 /// Where verifiers read the bundles at each handshake; whoever receives new bundles stores them here.
@@ -141,7 +158,19 @@ impl TrustBundles {
         for bundle in bundles {
             kept.entry(bundle.trust_domain.clone()).or_insert_with(|| bundle.without_expired(now));
         }
-        Self { bundles: kept }
+        Self { bundles: kept, revocations: Revocations::default() }
+    }
+
+    /// The same bundles with these revocations.
+    #[must_use]
+    pub fn with_revocations(self, revocations: Revocations) -> Self {
+        Self { revocations, ..self }
+    }
+
+    /// What is revoked.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// The bundle of a trust domain.
@@ -217,6 +246,15 @@ mod tests {
             params.custom_extensions.push(not_critical);
         });
         assert_eq!(Bundle::new(td("a.test"), [plain.certificate().clone()]).unwrap().authorities().len(), 1);
+    }
+
+    #[test]
+    fn bundles_of_one_trust_domain_are_merged_and_no_others() {
+        let (old, new, other) = (TestCa::root("a.test"), TestCa::root("a.test"), TestCa::root("b.test"));
+        let parts = [old.bundle(), new.bundle(), other.bundle(), old.bundle()];
+        let merged = Bundle::merged(td("a.test"), &parts);
+        assert_eq!(merged.certificates().collect::<Vec<_>>(), [old.certificate(), new.certificate()]);
+        assert!(Bundle::merged(td("c.test"), &parts).authorities().is_empty());
     }
 
     #[test]

@@ -27,6 +27,8 @@ mod possession;
 mod private_key;
 mod renewal;
 mod request;
+mod revocation;
+mod seal;
 mod slot;
 mod svid;
 mod tls;
@@ -64,10 +66,12 @@ pub use self::{
     private_key::{InvalidKey, NoRandomness, PrivateKey},
     renewal::RenewalSchedule,
     request::{InvalidRequest, RequestedKey, key_request},
+    revocation::{BACKDATED, InvalidSerialNumber, Revocation, Revocations, Revoked, SerialNumber},
+    seal::{InvalidSealKey, InvalidSealKeyPlace, SealBroken, SealError, SealKey, SealKeyId, SealKeyPlace, is_sealed},
     slot::SvidSlot,
     svid::{InvalidSvid, Svid},
     tls::{ClientAuth, anonymous_client_config, client_config, joining_client_config, server_config},
-    verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, Usage},
+    verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, SigningPath, Usage},
 };
 
 /// The longest certificate that is looked at, in bytes of DER.

@@ -4,6 +4,7 @@ mod chain;
 mod pinned;
 mod refused;
 mod rustls_side;
+mod signing_path;
 
 use std::{fmt, sync::Arc};
 
@@ -12,8 +13,11 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use crate::{Leaf, Peer, TrustSource};
 
-pub use self::refused::{PeerRefused, RefusalReason};
 pub(crate) use self::{pinned::PinnedRootVerifier, rustls_side::OptionalClient};
+pub use self::{
+    refused::{PeerRefused, RefusalReason},
+    signing_path::SigningPath,
+};
 
 /// Which of the peers that prove a SPIFFE ID are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +87,8 @@ impl PeerVerifier {
         Arc::new(Self { trust, rule, observer: Some(Box::new(observer)) })
     }
 
-    /// Verifies a chain at the moment `now`: leaf profile, path to an authority of the leaf's **own** trust domain,
-    /// signing profile of everything on that path, then the rule (X509-SVID §5).
+    /// Verifies a chain at the moment `now`: leaf profile, revocation, path to an authority of the leaf's **own** trust
+    /// domain, signing profile and revocation of everything on that path, then the rule (X509-SVID §5).
     ///
     /// # Errors
     /// [`PeerRefused`], whose [`reason`](PeerRefused::reason) is for local eyes only.
@@ -100,7 +104,11 @@ impl PeerVerifier {
         let trust_domain = leaf.id().trust_domain();
         let bundle =
             trust.get(trust_domain).ok_or_else(|| RefusalReason::UnknownTrustDomain { id: leaf.id().clone() })?;
-        chain::Candidate { end_entity, intermediates, leaf: &leaf }.verify(bundle, now, usage)?;
+        let revocations = trust.revocations();
+        if revocations.of_leaf(&leaf) {
+            return Err(RefusalReason::Revoked { id: leaf.id().clone() }.into());
+        }
+        chain::Candidate { end_entity, intermediates, leaf: &leaf, revocations }.verify(bundle, now, usage)?;
         if !self.rule.accepts(leaf.id()) {
             let expected = self.rule.clone();
             return Err(RefusalReason::NotExpected { id: leaf.id().clone(), expected }.into());

@@ -9,6 +9,7 @@ mod identity;
 mod join;
 mod jwt;
 mod rejoin;
+mod seal_key;
 mod session;
 mod shared;
 mod state;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{JoinToken, JwtBundles, SpiffeId, Svid, Target, TrustDomain, TrustSource};
+use portcullis_identity::{JoinToken, JwtBundles, SealKey, SpiffeId, Svid, Target, TrustDomain, TrustSource};
 use portcullis_value::WitSource;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,10 @@ pub use certificate::JoinCertificate;
 pub use identity::Identity;
 pub use join::JoinError;
 pub use jwt::{Jwt, WantedJwt};
-pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
+pub use seal_key::{SealKeyError, read_seal_key};
+pub use state::{
+    ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version, Withdrawal,
+};
 
 use crate::clock;
 use cache::Cache;
@@ -67,6 +71,8 @@ pub struct NodeConfig {
     pub join_token: Option<JoinToken>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// Seals the identity file of the cache; without it the keys lie there plain, for the owner alone.
+    pub seal_key: Option<SealKey>,
 }
 
 /// Why a node does not start.
@@ -160,12 +166,16 @@ impl Node {
     ///
     /// # Errors
     /// When there is no usable identity and no way to join, or when the cache cannot be used.
-    pub async fn start(config: NodeConfig, tasks: &TaskTracker, stop: CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(
+        mut config: NodeConfig,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
         let access = match config.kind {
             NodeKind::Sidecar | NodeKind::Host => Access::Own,
             NodeKind::Shell => Access::Borrow,
         };
-        let cache = Arc::new(Cache::open(&config.state_dir, access)?);
+        let cache = Arc::new(Cache::open(&config.state_dir, access, config.seal_key.take())?);
         let identities = join::resume_or_join(&cache, &config).await?;
         Self::serve(config.kind, (cache, identities), tasks, stop)
     }
@@ -175,12 +185,12 @@ impl Node {
     /// # Errors
     /// As for [`Node::start`].
     pub async fn start_with_certificate(
-        config: NodeConfig,
+        mut config: NodeConfig,
         certificate: &JoinCertificate,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
-        let cache = Arc::new(Cache::open(&config.state_dir, Access::Own)?);
+        let cache = Arc::new(Cache::open(&config.state_dir, Access::Own, config.seal_key.take())?);
         let identities = certificate::resume_or_join(&cache, &config, certificate).await?;
         Self::serve(config.kind, (cache, identities), tasks, stop)
     }
@@ -220,6 +230,12 @@ impl Node {
     #[must_use]
     pub fn svid(&self) -> Arc<Svid> {
         self.shared.own.svid()
+    }
+
+    /// Whether the keys in the on-disk cache are encrypted.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.shared.cache.is_sealed()
     }
 
     /// `host:port` of the broker.

@@ -93,6 +93,7 @@ pub struct Peers {
 #[derive(Debug)]
 struct Inner {
     dialer: Dialer,
+    trust: TrustSource,
     identity: Arc<Identity>,
     limits: CallLimits,
     routes: Mutex<HashMap<SpiffeId, Arc<Route>>>,
@@ -103,8 +104,8 @@ impl Peers {
     /// Calls as `identity`, trusting `trust`.
     #[must_use]
     pub fn new(trust: TrustSource, identity: Arc<Identity>, limits: CallLimits, tasks: TaskTracker) -> Self {
-        let dialer = Dialer::new(trust, Arc::clone(identity.slot()), QuicLimits::default());
-        let inner = Inner { dialer, identity, limits, routes: Mutex::default(), tasks };
+        let dialer = Dialer::new(Arc::clone(&trust), Arc::clone(identity.slot()), QuicLimits::default());
+        let inner = Inner { dialer, trust, identity, limits, routes: Mutex::default(), tasks };
         Self { inner: Arc::new(inner) }
     }
 

@@ -9,6 +9,7 @@ mod run;
 use std::{
     fmt::Display,
     io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -83,11 +84,11 @@ enum Form {
     Json,
 }
 
-/// Carries out one command line.
-pub async fn run(arguments: Arguments) -> ExitCode {
+/// Carries out one command line. `credentials` is the folder that systemd names in `$CREDENTIALS_DIRECTORY`.
+pub async fn run(arguments: Arguments, credentials: Option<PathBuf>) -> ExitCode {
     let form = if arguments.json { Form::Json } else { Form::Text };
     match arguments.command {
-        Command::Run(command) => command.carry_out(form).await,
+        Command::Run(command) => command.carry_out(form, credentials).await,
         Command::Inspect(command) => command.carry_out(form),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use portcullis_identity::{ComponentId, Lattice, Target};
+use portcullis_identity::{ComponentId, Lattice, SealKeyPlace, Target};
 use portcullis_value::Limits;
 use serde::Deserialize;
 
@@ -21,6 +21,8 @@ pub struct Config {
     pub join_token_file: Option<PathBuf>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// The key that seals the keys in the cache.
+    pub seal_key_file: Option<SealKeyPlace>,
     /// How long to wait for an entry and for those who serve the imports.
     pub patience: Option<Duration>,
     /// The component's file.
@@ -120,6 +122,7 @@ struct Node {
     state: Option<PathBuf>,
     join_token_file: Option<PathBuf>,
     broker: Option<String>,
+    seal_key_file: Option<String>,
     wait: Option<String>,
 }
 
@@ -145,16 +148,19 @@ struct WireLimits {
 impl Document {
     fn into_config(self, folder: &Path) -> Result<Config, String> {
         let Self { node, component, imports, limits } = self;
-        let Node { state, join_token_file, broker, wait } = node;
+        let Node { state, join_token_file, broker, seal_key_file, wait } = node;
         let Component { file, lattice, id } = component;
         let WireLimits { call_timeout, import_timeout, memory_bytes, value_bytes, value_depth, value_items } = limits;
         let beside = |path: PathBuf| folder.join(path);
+        let seal_key =
+            seal_key_file.map(|text| text.parse().map(|place: SealKeyPlace| place.below(folder))).transpose();
         let lattice = lattice.map(|name| name.parse().map_err(|error| format!("`component.lattice`: {error}")));
         let id = id.map(|name| name.parse().map_err(|error| format!("`component.id`: {error}")));
         Ok(Config {
             state: state.map(beside),
             join_token_file: join_token_file.map(beside),
             broker,
+            seal_key_file: seal_key.map_err(|error| format!("`node.seal_key_file`: {error}"))?,
             patience: duration("node.wait", wait)?,
             file: file.map(beside),
             lattice: lattice.transpose()?,
@@ -203,6 +209,7 @@ mod tests {
             state = "state"
             join_token_file = "/run/token"
             broker = "broker:7443"
+            seal_key_file = "seal.key"
             wait = "1m"
 
             [component]
@@ -221,6 +228,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.state, Some("/etc/state".into()));
         assert_eq!(config.join_token_file, Some("/run/token".into()));
+        assert_eq!(config.seal_key_file, Some(SealKeyPlace::File("/etc/seal.key".into())));
         assert_eq!(config.patience, Some(Duration::from_secs(60)));
         assert_eq!(config.file, Some("/etc/checkout.wasm".into()));
         assert_eq!(config.imports["acme:billing/invoices@1.0.0"], "demo/billing".parse().unwrap());
@@ -241,6 +249,7 @@ mod tests {
             ("[node]\nstat = \"x\"", "line 2"),
             ("[component]\nlattice = \"a/b\"", "`component.lattice`"),
             ("[node]\nwait = \"soon\"", "`node.wait`"),
+            ("[node]\nseal_key_file = \"credential:a/b\"", "`node.seal_key_file`"),
             ("[imports]\nbilling = \"demo/billing\"", "`billing` is not an interface name"),
             ("[imports]\n\"a:b/c\" = \"billing\"", "`a:b/c`"),
             ("[limits]\nmemory_bytes = -1", "line 2"),

@@ -7,7 +7,7 @@ use portcullis_client::{
     node::{Connectivity, DescribeError, SignError},
     peers::CallLimits,
 };
-use portcullis_identity::{JoinToken, Lattice as LatticeName, SpiffeId, Target};
+use portcullis_identity::{JoinToken, Lattice as LatticeName, SealKey, SpiffeId, Target};
 use portcullis_transport::FrameLimits;
 use portcullis_value::{InvalidWit, Wit, WitSource};
 use tokio::{sync::watch, time::Sleep};
@@ -36,6 +36,8 @@ pub struct HostConfig {
     pub join_token: Option<JoinToken>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// Seals the keys in the cache.
+    pub seal_key: Option<SealKey>,
     /// Who the component is; without it, whoever the broker says its file is.
     pub component: Option<Target>,
     /// Who serves an import, by its name, where the lattice has several.
@@ -125,6 +127,7 @@ impl Host {
             kind: NodeKind::Host,
             join_token: config.join_token,
             broker: config.broker,
+            seal_key: config.seal_key,
         };
         let node = Node::start(node_config, tasks, stop).await?;
         let mut patience = std::pin::pin!(tokio::time::sleep(config.patience));

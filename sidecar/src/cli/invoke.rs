@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use portcullis_client::CallError;
-use portcullis_identity::{SpiffeId, Target};
+use portcullis_client::node::read_seal_key;
+use portcullis_identity::{SealKeyPlace, SpiffeId, Target};
 
 use super::{REFUSED, broken, refused, say};
 use crate::config::Config;
@@ -29,6 +30,9 @@ pub(super) struct Invoke {
     /// The state folder of a sidecar or host on this machine.
     #[arg(long, value_name = "DIR", required_unless_present = "config")]
     state: Option<PathBuf>,
+    /// The key that seals that folder's keys, where --state names it and they are sealed; credential:NAME for one that systemd passes.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    seal_key_file: Option<SealKeyPlace>,
     /// Which of the node's identities to call with.
     #[arg(long = "as", value_name = "SPIFFE-ID", value_parser = spiffe_id)]
     identity: Option<SpiffeId>,
@@ -42,19 +46,25 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
 }
 
 impl Invoke {
-    pub(super) async fn carry_out(self, json: bool) -> ExitCode {
-        let state_dir = match (self.state, self.config) {
-            (Some(state), _) => state,
+    pub(super) async fn carry_out(self, json: bool, credentials: Option<PathBuf>) -> ExitCode {
+        let (state_dir, seal_key) = match (self.state, self.config) {
+            (Some(state), _) => (state, self.seal_key_file),
             (None, Some(config)) => match Config::load(&config) {
-                Ok(config) => config.node.state,
+                Ok(config) => (config.node.state, config.node.seal_key),
                 Err(mistakes) => {
                     return refused(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
                 }
             },
             (None, None) => return broken(&"a state folder is needed"),
         };
+        let seal_key = seal_key.map(|place| read_seal_key(&place, credentials.as_deref())).transpose();
+        let seal_key = match seal_key {
+            Ok(seal_key) => seal_key,
+            Err(error) => return broken(&error),
+        };
         let invocation = Invocation {
             state_dir,
+            seal_key,
             target: self.target,
             function: self.function,
             arguments: self.arguments,

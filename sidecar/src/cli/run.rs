@@ -42,9 +42,9 @@ impl<'a> Ready<'a> {
 }
 
 impl Run {
-    pub(super) async fn carry_out(self) -> ExitCode {
+    pub(super) async fn carry_out(self, credentials: Option<PathBuf>) -> ExitCode {
         let program = match Program::load(&self.config) {
-            Ok(program) => program,
+            Ok(program) => program.with_credentials(credentials),
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| complain(&mistake.to_string()));
                 return refused(&format!("`{}` has {} mistakes", self.config.display(), mistakes.len()));

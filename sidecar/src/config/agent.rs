@@ -1,6 +1,6 @@
 //! What a configuration file makes of the program: a sidecar beside one service, or an agent that gives identities to its machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
@@ -52,6 +52,16 @@ impl Program {
         } else {
             Config::parse(file, text).map(|config| Self::Sidecar(Box::new(config)))
         }
+    }
+
+    /// The program with the folder of systemd's credentials.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Option<PathBuf>) -> Self {
+        match &mut self {
+            Self::Sidecar(config) => config.node.credentials = credentials,
+            Self::Agent(config) => config.node.credentials = credentials,
+        }
+        self
     }
 
     /// Where operators look.

@@ -155,6 +155,16 @@ impl<'d, 't> Section<'d, 't> {
         self.parse(key, &found, reader)
     }
 
+    /// A string that parses, where it is there.
+    pub(super) fn parsed<T>(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        let found = self.text(key, reader)?;
+        self.parse(key, &found, reader)
+    }
+
     fn parse<T>(&self, key: &str, found: &Found<String>, reader: &mut Reader<'_>) -> Option<T>
     where
         T: FromStr,

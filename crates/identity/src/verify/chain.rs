@@ -7,17 +7,21 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::{PeerRefused, RefusalReason, Usage};
-use crate::{Authority, Bundle, InvalidCertificate, Leaf, MAX_CERTIFICATE_BYTES, MAX_INTERMEDIATES, tls::provider};
+use crate::{
+    Authority, Bundle, InvalidCertificate, Leaf, MAX_CERTIFICATE_BYTES, MAX_INTERMEDIATES, Revocations, tls::provider,
+};
 
 /// A chain that is not yet trusted, with its leaf's profile already checked.
 pub(super) struct Candidate<'a> {
     pub(super) end_entity: &'a CertificateDer<'a>,
     pub(super) intermediates: &'a [CertificateDer<'a>],
     pub(super) leaf: &'a Leaf,
+    pub(super) revocations: &'a Revocations,
 }
 
 impl Candidate<'_> {
-    pub(super) fn verify(&self, bundle: &Bundle, now: UnixTime, usage: Usage) -> Result<(), PeerRefused> {
+    /// Returns the path that was found: the SHA-256 of each signer's public key, the leaf's first, the authority's last.
+    pub(super) fn verify(&self, bundle: &Bundle, now: UnixTime, usage: Usage) -> Result<Vec<[u8; 32]>, PeerRefused> {
         let id = self.leaf.id();
         if self.intermediates.len() > MAX_INTERMEDIATES {
             let count = self.intermediates.len();
@@ -36,12 +40,16 @@ impl Candidate<'_> {
             Usage::ServerAuth => KeyUsage::server_auth(),
         };
         // The path builder goes on to other paths after a refusal here and cannot carry our reason: keep the last.
-        let reason = RefCell::new(None);
-        let check_path = |path: &VerifiedPath<'_>| {
-            self.check_path(path, bundle, now).map_err(|refusal| {
+        let (reason, signers) = (RefCell::new(None), RefCell::new(Vec::new()));
+        let check_path = |path: &VerifiedPath<'_>| match self.check_path(path, bundle, now) {
+            Ok(found) => {
+                signers.replace(found);
+                Ok(())
+            }
+            Err(refusal) => {
                 reason.replace(Some(refusal));
-                webpki::Error::UnknownIssuer
-            })
+                Err(webpki::Error::UnknownIssuer)
+            }
         };
         certificate
             .verify_for_usage(
@@ -53,11 +61,16 @@ impl Candidate<'_> {
                 None,
                 Some(&check_path),
             )
-            .map(|_path| ())
+            .map(|_path| signers.take())
             .map_err(|error| reason.take().unwrap_or_else(|| self.explain(&error)).into())
     }
 
-    fn check_path(&self, path: &VerifiedPath<'_>, bundle: &Bundle, now: UnixTime) -> Result<(), RefusalReason> {
+    fn check_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        bundle: &Bundle,
+        now: UnixTime,
+    ) -> Result<Vec<[u8; 32]>, RefusalReason> {
         let id = || self.leaf.id().clone();
         let Some(authority) = bundle.authority_of(path.anchor()) else {
             return Err(RefusalReason::UnknownIssuer { id: id() });
@@ -68,11 +81,17 @@ impl Candidate<'_> {
         if !authority.allows_intermediates(path.intermediate_certificates().count()) {
             return Err(RefusalReason::PathTooLong { id: id() });
         }
+        let mut signers = Vec::new();
         for intermediate in path.intermediate_certificates() {
-            Authority::parse(&intermediate.der(), bundle.trust_domain())
+            let intermediate = Authority::parse(&intermediate.der(), bundle.trust_domain())
                 .map_err(|reason| RefusalReason::Intermediate { id: id(), reason })?;
+            if self.revocations.of_serial(intermediate.serial()) {
+                return Err(RefusalReason::Revoked { id: id() });
+            }
+            signers.push(intermediate.public_key_sha256());
         }
-        Ok(())
+        signers.push(authority.public_key_sha256());
+        Ok(signers)
     }
 
     fn explain(&self, error: &webpki::Error) -> RefusalReason {

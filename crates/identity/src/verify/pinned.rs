@@ -9,7 +9,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::{PeerRefused, PeerRule, RefusalReason, Usage, chain, rustls_side::tls13_signatures};
-use crate::{Authority, Bundle, Leaf, MAX_INTERMEDIATES, broker_id};
+use crate::{Authority, Bundle, Leaf, MAX_INTERMEDIATES, Revocations, broker_id};
 
 /// Accepts the broker of one trust domain, by a root that it presents and whose key is pinned.
 #[derive(Debug)]
@@ -47,11 +47,11 @@ impl PinnedRootVerifier {
         let bundle = Bundle::new(trust_domain, [root.clone().into_owned()])
             .map_err(|invalid| RefusalReason::Intermediate { id: leaf.id().clone(), reason: invalid.reason })?;
         let intermediates: Vec<_> = presented.iter().filter(|der| *der != root).cloned().collect();
-        chain::Candidate { end_entity, intermediates: &intermediates, leaf: &leaf }.verify(
-            &bundle,
-            now,
-            Usage::ServerAuth,
-        )
+        // Who joins knows of no revocation yet; the broker's own certificate is the newest it has.
+        let revocations = Revocations::default();
+        chain::Candidate { end_entity, intermediates: &intermediates, leaf: &leaf, revocations: &revocations }
+            .verify(&bundle, now, Usage::ServerAuth)
+            .map(|_path| ())
     }
 
     /// The hash vouches for the key alone; that the key signed this certificate vouches for the rest of it.

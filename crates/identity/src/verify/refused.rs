@@ -148,6 +148,12 @@ pub enum RefusalReason {
         /// The verifier's words.
         detail: String,
     },
+    /// The certificate, its identity or an intermediate on the path is revoked.
+    #[error("certificate of `{id}`, or one above it, is revoked")]
+    Revoked {
+        /// The leaf's ID.
+        id: SpiffeId,
+    },
     /// The peer proved an ID that is not the one we talk to.
     #[error("peer is `{id}`, expected {expected}")]
     NotExpected {

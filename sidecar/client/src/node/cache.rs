@@ -1,7 +1,7 @@
 //! The on-disk cache of a node: what it needs to serve again while the broker is away.
 //!
-//! Two files in a 0700 folder, each replaced as a whole: `identity` (keys and certificates) and `state` (registry and policies). The keys
-//! lie in them unencrypted under mode 0600; `status` calls such a cache *unsealed*.
+//! Two files in a 0700 folder, each replaced as a whole, mode 0600: `identity` (keys and certificates) and `state` (registry and policies).
+//! With a seal key the first is encrypted (D11); without, `status` calls the cache *unsealed*.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_api::v1;
-use portcullis_identity::{PrivateKey, Svid};
+use portcullis_identity::{PrivateKey, SealBroken, SealError, SealKey, Svid, is_sealed};
 use prost::Message as _;
 use rustls::pki_types::CertificateDer;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A cache file larger than this is not read: twice the largest message of the broker.
 const MAX_FILE_BYTES: u64 = 2 * portcullis_api::MAX_MESSAGE_BYTES as u64;
@@ -43,6 +44,25 @@ pub enum CacheError {
     /// Another process holds the folder.
     #[error("`{0}` is in use by another process")]
     Locked(String),
+    /// The keys are sealed, and there is no key to open them.
+    #[error("`{0}` is sealed (hint: name the seal key it was written with)")]
+    Sealed(String),
+    /// The seal key does not open it.
+    #[error("the seal key does not open `{path}`: {cause}")]
+    SealBroken {
+        /// Which file.
+        path: String,
+        /// Why.
+        cause: SealBroken,
+    },
+    /// It cannot be sealed.
+    #[error("cannot seal `{path}`: {cause}")]
+    Seal {
+        /// Which file.
+        path: String,
+        /// Why.
+        cause: SealError,
+    },
     /// The content is not what this program writes.
     #[error("`{path}` is damaged: {cause} (hint: remove it and join again with a new token)")]
     Damaged {
@@ -87,6 +107,7 @@ pub(crate) struct Identities {
 pub(crate) struct Cache {
     folder: PathBuf,
     access: Access,
+    seal: Option<SealKey>,
     /// Held for its lock.
     _lock: Option<File>,
 }
@@ -121,10 +142,12 @@ struct SvidFile {
 
 /// Written into every identity file; another number is another program's file.
 const FORMAT: u32 = 1;
+/// What the identity file is sealed for.
+const PURPOSE: &str = "portcullis node identity";
 
 impl Cache {
     /// Opens the folder, making it where it is missing.
-    pub(crate) fn open(folder: &Path, access: Access) -> Result<Self, CacheError> {
+    pub(crate) fn open(folder: &Path, access: Access, seal: Option<SealKey>) -> Result<Self, CacheError> {
         if access == Access::Own {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create", folder))?;
         }
@@ -133,16 +156,33 @@ impl Cache {
             Access::Own => Some(lock(&folder.join("lock"))?),
             Access::Borrow => None,
         };
-        Ok(Self { folder: folder.to_owned(), access, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), access, seal, _lock: lock })
     }
 
-    /// The identities, or nothing where the node never joined.
+    /// Whether what is written here is encrypted.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// The identities, or nothing where the node never joined. A plain file is sealed where there is a key by now.
     pub(crate) fn identities(&self) -> Result<Option<Identities>, CacheError> {
         let path = self.folder.join("identity");
-        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let Some(bytes) = read(&path)?.map(Zeroizing::new) else { return Ok(None) };
+        let bytes = match &self.seal {
+            Some(_) if !is_sealed(&bytes) => {
+                self.replace_identity(&bytes)?;
+                bytes
+            }
+            None if !is_sealed(&bytes) => bytes,
+            Some(key) => key
+                .open(PURPOSE, &bytes)
+                .map_err(|cause| CacheError::SealBroken { path: path.display().to_string(), cause })?,
+            None => return Err(CacheError::Sealed(path.display().to_string())),
+        };
         let damaged = |cause: String| CacheError::Damaged { path: path.display().to_string(), cause };
         let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
         let IdentityFile { format, broker, bundles, svids, token, next_key } = file;
+        let next_key = Zeroizing::new(next_key);
         if format != FORMAT {
             return Err(damaged(format!("format {format} is unknown")));
         }
@@ -158,7 +198,7 @@ impl Cache {
     /// Replaces the identities; returns once they are on disk.
     pub(crate) fn store_identities(&self, identities: &Identities) -> Result<(), CacheError> {
         let Identities { broker, token, bundles, svids, next_key } = identities;
-        let file = IdentityFile {
+        let mut file = IdentityFile {
             format: FORMAT,
             broker: broker.clone(),
             token: token.clone(),
@@ -174,7 +214,17 @@ impl Cache {
                 .collect(),
             next_key: next_key.as_ref().map(|key| key.pkcs8().to_vec()).unwrap_or_default(),
         };
-        self.replace("identity", &file.encode_to_vec())
+        let bytes = Zeroizing::new(file.encode_to_vec());
+        file.svids.iter_mut().for_each(|svid| svid.key.zeroize());
+        file.next_key.zeroize();
+        self.replace_identity(&bytes)
+    }
+
+    fn replace_identity(&self, bytes: &[u8]) -> Result<(), CacheError> {
+        let Some(key) = &self.seal else { return self.replace("identity", bytes) };
+        let path = || self.folder.join("identity").display().to_string();
+        let sealed = key.seal(PURPOSE, bytes).map_err(|cause| CacheError::Seal { path: path(), cause })?;
+        self.replace("identity", &sealed)
     }
 
     /// The last state, or nothing.
@@ -210,7 +260,7 @@ impl Cache {
 
 fn parse_svid(file: SvidFile) -> Result<CachedSvid, String> {
     let SvidFile { entry, digest, chain, key } = file;
-    let key = PrivateKey::from_pkcs8(&key).map_err(|error| error.to_string())?;
+    let key = PrivateKey::from_pkcs8(&Zeroizing::new(key)).map_err(|error| error.to_string())?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let svid = Arc::new(Svid::new(chain, key).map_err(|error| error.to_string())?);
     Ok(CachedSvid { entry, digest, svid })
@@ -254,4 +304,55 @@ fn check_mode(path: &Path, wanted: u32) -> Result<(), CacheError> {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.display().to_string();
     move |cause| CacheError::Io { action, path, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identities() -> Identities {
+        Identities { broker: "broker.test:7440".to_owned(), bundles: Vec::new(), svids: Vec::new(), next_key: None }
+    }
+
+    fn open(folder: &Path, seal: Option<&SealKey>) -> Cache {
+        let seal = seal.map(|key| SealKey::parse(key.reveal().as_bytes()).unwrap());
+        Cache::open(folder, Access::Own, seal).unwrap()
+    }
+
+    #[test]
+    fn a_plain_identity_file_is_sealed_at_the_next_start_and_opened_by_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        open(&folder, None).store_identities(&identities()).unwrap();
+        let file = || std::fs::read(folder.join("identity")).unwrap();
+        assert!(!is_sealed(&file()));
+
+        let key = SealKey::generate().unwrap();
+        let cache = open(&folder, Some(&key));
+        assert!(cache.is_sealed());
+        assert_eq!(cache.identities().unwrap().unwrap().broker, "broker.test:7440");
+        assert!(is_sealed(&file()) && !file().windows(6).any(|window| window == b"broker"));
+        cache.store_identities(&identities()).unwrap();
+        assert!(is_sealed(&file()));
+        assert_eq!(cache.identities().unwrap().unwrap().broker, "broker.test:7440");
+        drop(cache);
+
+        let without = open(&folder, None).identities().unwrap_err();
+        assert!(matches!(without, CacheError::Sealed(_)), "{without}");
+        let other = open(&folder, Some(&SealKey::generate().unwrap())).identities().unwrap_err();
+        assert!(matches!(other, CacheError::SealBroken { cause: SealBroken::OtherKey { .. }, .. }), "{other}");
+    }
+
+    #[test]
+    fn who_borrows_a_sealed_cache_needs_the_key_and_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let key = SealKey::generate().unwrap();
+        open(&folder, None).store_identities(&identities()).unwrap();
+        let plain = std::fs::read(folder.join("identity")).unwrap();
+        let shell =
+            Cache::open(&folder, Access::Borrow, Some(SealKey::parse(key.reveal().as_bytes()).unwrap())).unwrap();
+        assert!(shell.identities().unwrap().is_some());
+        assert_eq!(std::fs::read(folder.join("identity")).unwrap(), plain);
+    }
 }

@@ -90,7 +90,7 @@ impl Identity {
         self.renewals.send_modify(|count| *count += 1);
     }
 
-    /// Renews until the entry is gone: at half-life or when it is due, then until it works.
+    /// Renews until the entry is gone: at half-life, when it is due, or as soon as the SVID is withdrawn; then until it works.
     ///
     /// Life begins at `since`, when the SVID came: `notBefore` is backdated, by more than half of the shortest lifetimes.
     pub(super) async fn keep_fresh(self: Arc<Self>, shared: Arc<Shared>, since: SystemTime) {
@@ -104,6 +104,9 @@ impl Identity {
             tokio::select! {
                 () = clock::sleep_until(schedule.renew_at()) => {}
                 () = self.due.notified() => {}
+                () = shared.withdrawn(&svid) => {
+                    info!(entry = %self.entry, id = %svid.id(), "an svid is withdrawn before its time");
+                }
             }
             self.renew_until_done(shared, &svid).await;
             since = clock::now();

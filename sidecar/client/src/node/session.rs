@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_api::v1::{self, watch_reply, watch_request};
-use portcullis_identity::{PeerRule, PeerVerifier, broker_id, client_config};
+use portcullis_identity::{PeerRule, PeerVerifier, TrustBundles, broker_id, client_config};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,7 @@ impl Pending {
 enum End {
     /// The node stops.
     Stopped,
-    /// The node's own certificate was renewed: connect anew with it.
+    /// The node's own certificate was renewed, or an authority that may have vouched for the broker is gone: connect anew.
     Renewed,
     /// The stream broke, or the broker said something unbelievable.
     Lost(String),
@@ -80,7 +80,7 @@ pub(super) async fn keep_connected(
         match end {
             End::Stopped => return,
             End::Renewed => {
-                debug!("connecting anew with the renewed certificate");
+                debug!("connecting anew");
                 continue;
             }
             End::Lost(cause) => {
@@ -116,6 +116,7 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
     }
     let mut renewals = shared.own.renewals();
     renewals.mark_unchanged();
+    let trusted = shared.trust.load_full();
     let (mut stream, mut uplink) = match open(shared).await {
         Ok(opened) => opened,
         Err(cause) => return End::Lost(cause),
@@ -133,7 +134,19 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
         if let Err(cause) = step {
             return End::Lost(cause);
         }
+        if lost_authority(shared, &trusted) {
+            return End::Renewed;
+        }
     }
+}
+
+/// Whether an authority of the trust domain that was trusted before is trusted no longer.
+fn lost_authority(shared: &Shared, before: &TrustBundles) -> bool {
+    let now = shared.trust.load();
+    let (Some(before), Some(now)) = (before.get(&shared.trust_domain), now.get(&shared.trust_domain)) else {
+        return false;
+    };
+    before.authorities().iter().any(|authority| !now.authorities().contains(authority))
 }
 
 async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), String> {

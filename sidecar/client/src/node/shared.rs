@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{JwtBundles, PrivateKey, Svid, Target, TrustBundles, TrustDomain, TrustSource};
+use portcullis_identity::{
+    Authority, JwtBundles, PrivateKey, RefusalReason, SigningPath, Svid, Target, TrustDomain, TrustSource,
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::transport::Channel;
 
@@ -62,7 +64,7 @@ pub(super) fn shared(
     let trust_domain =
         TrustDomain::new(own.id().trust_domain_name()).map_err(|error| unusable("identity", error.to_string()))?;
     let (state, confirmed) = cached_state(&cache, bundles)?;
-    let trust = TrustBundles::new(state.bundles.values().cloned(), clock::now());
+    let trust = state.trust(state.bundles.values().cloned().collect(), clock::now());
     Ok(Shared {
         kind,
         broker,
@@ -162,7 +164,7 @@ impl Shared {
     pub(super) fn enforce(&self, state: NodeState) {
         let now = clock::now();
         if !self.state.borrow().trusts_as(&state) {
-            self.trust.store(Arc::new(TrustBundles::new(self.own_first(&state.bundles), now)));
+            self.trust.store(Arc::new(state.trust(self.own_first(&state.bundles), now)));
             self.jwt_trust.store(Arc::new(JwtBundles::new(self.own_first(&state.jwt_bundles))));
         }
         self.confirm(now);
@@ -170,6 +172,43 @@ impl Shared {
         let before = self.state.send_replace(Arc::clone(&state));
         self.follow(&before, &state);
         self.state_changed.notify_one();
+    }
+
+    /// Returns once `svid` is to be replaced before its time: it is revoked, or an authority on its path is tainted or gone.
+    pub(super) async fn withdrawn(&self, svid: &Svid) {
+        let mut state = self.state.subscribe();
+        loop {
+            let spread = self.replacement_spread(svid, &state.borrow_and_update());
+            if let Some(spread) = spread {
+                tokio::time::sleep(spread.mul_f64(clock::jitter())).await;
+                return;
+            }
+            if state.changed().await.is_err() {
+                // The node has stopped.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Within which time `svid` is to be replaced, if it is: nodes that hear of it at the same moment do not ask at the same moment.
+    fn replacement_spread(&self, svid: &Svid, state: &NodeState) -> Option<Duration> {
+        /// What is tainted is trusted still.
+        const TAINTED: Duration = Duration::from_secs(5);
+        /// What is revoked is refused by everybody.
+        const REFUSED: Duration = Duration::from_millis(200);
+        let trust = self.trust.load();
+        let intermediates = svid.chain().iter().skip(1);
+        let revoked = trust.revocations().of_leaf(svid.leaf())
+            || intermediates
+                .filter_map(|der| Authority::parse(der, svid.id().trust_domain()).ok())
+                .any(|authority| trust.revocations().of_serial(authority.serial()));
+        if revoked {
+            return Some(REFUSED);
+        }
+        match SigningPath::of(svid, &trust, clock::now()) {
+            Ok(path) => path.goes_through(state.withdrawal.tainted(&self.trust_domain)).then_some(TAINTED),
+            Err(refused) => matches!(refused.reason(), RefusalReason::UnknownIssuer { .. }).then_some(REFUSED),
+        }
     }
 
     /// Stops renewing what is no longer granted, and renews at once what a certificate would say differently now. Anything else about an

@@ -2,17 +2,21 @@
 
 mod bundle;
 mod entry;
+mod withdrawal;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use portcullis_api::v1;
-use portcullis_identity::{Bundle, JwtBundle, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{Bundle, JwtBundle, SpiffeId, Target, TrustBundles, TrustDomain};
 use portcullis_policy::PolicyText;
 use portcullis_value::WitSource;
 
 pub(crate) use self::bundle::parse_bundle;
 pub use self::entry::{ComponentDigest, Entry};
+
+pub use withdrawal::Withdrawal;
 
 /// The order of everything the broker says. A restored broker starts a new incarnation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +91,8 @@ pub struct NodeState {
     pub components: BTreeMap<Target, PeerRecord>,
     /// Virtual components that this node serves.
     pub served: BTreeMap<Target, ServedComponent>,
+    /// What is not trusted although a bundle vouches for it, or not for long.
+    pub withdrawal: Withdrawal,
 }
 
 /// A message of the broker that is not believed.
@@ -119,12 +125,13 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations: _ } = message;
+        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations } = message;
         let version = parse_version(version)?;
         if version < known {
             return Err(InvalidState::Older { offered: version, known });
         }
         let mut state = Self { version, ..Self::default() };
+        state.withdrawal.note_revocations(revocations)?;
         state.upsert(bundles, entries, components, served)?;
         Ok(state)
     }
@@ -143,7 +150,7 @@ impl NodeState {
             components_removed,
             served,
             served_removed,
-            revocations: _,
+            revocations,
             bundles_removed,
         } = change;
         let version = parse_version(version)?;
@@ -152,11 +159,13 @@ impl NodeState {
         }
         let mut state = self.clone();
         state.version = version;
+        state.withdrawal.note_revocations(revocations)?;
         for name in bundles_removed {
             let trust_domain = portcullis_identity::parse_trust_domain(&name)
                 .map_err(|error| InvalidState::Field { field: "bundles_removed", cause: error.to_string() })?;
             state.bundles.remove(&trust_domain);
             state.jwt_bundles.remove(&trust_domain);
+            state.withdrawal.forget_bundle(&name);
         }
         for id in entries_removed {
             state.entries.remove(&id);
@@ -181,20 +190,25 @@ impl NodeState {
             components: self.components.values().map(PeerRecord::to_message).collect(),
             served: self.served.values().map(ServedComponent::to_message).collect(),
             now_seconds: 0,
-            revocations: Vec::new(),
+            revocations: self.withdrawal.revocation_messages(),
         }
     }
 
-    /// Whether both states hold the same bundles, to the byte.
+    /// Whether both states trust and refuse the same, to the byte.
     pub(super) fn trusts_as(&self, other: &Self) -> bool {
-        self.bundle_messages() == other.bundle_messages()
+        self.withdrawal == other.withdrawal && self.bundle_messages() == other.bundle_messages()
+    }
+
+    /// Whom this state trusts at `now`: its bundles, in this order, without what is withdrawn.
+    pub(super) fn trust(&self, bundles: Vec<Bundle>, now: SystemTime) -> TrustBundles {
+        TrustBundles::new(bundles, now).with_revocations(self.withdrawal.revocations(now))
     }
 
     fn bundle_messages(&self) -> Vec<v1::Bundle> {
-        self.bundles
-            .iter()
-            .map(|(trust_domain, x509)| bundle::bundle_message(x509, self.jwt_bundles.get(trust_domain)))
-            .collect()
+        let message = |(trust_domain, x509): (&TrustDomain, &Bundle)| {
+            self.withdrawal.annotate(bundle::bundle_message(x509, self.jwt_bundles.get(trust_domain)))
+        };
+        self.bundles.iter().map(message).collect()
     }
 
     fn upsert(
@@ -205,6 +219,7 @@ impl NodeState {
         served: Vec<v1::ServedComponent>,
     ) -> Result<(), InvalidState> {
         for bundle in bundles {
+            self.withdrawal.note_bundle(&bundle)?;
             let (x509, jwt) = parse_bundle(bundle)?;
             self.jwt_bundles.insert(jwt.trust_domain().clone(), jwt);
             self.bundles.insert(x509.trust_domain().clone(), x509);

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
-use portcullis_identity::SpiffeId;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use portcullis_identity::{PeerRule, PeerVerifier, SpiffeId, TrustBundles};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::Connection;
 use tokio::sync::Mutex;
@@ -36,6 +36,8 @@ pub(super) struct Link {
     address: String,
     renewal: u64,
     refresh_at: SystemTime,
+    /// The trust by which the peer was accepted last.
+    judged: ArcSwap<TrustBundles>,
 }
 
 impl Route {
@@ -79,7 +81,7 @@ impl Route {
 
 /// A live connection. Past its refresh time it is still used while a younger one is made beside it.
 pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<Link>, CallError> {
-    if let Some(link) = usable(route) {
+    if let Some(link) = usable(inner, route) {
         let renewal = *inner.identity.renewals().borrow();
         let stale = link.renewal != renewal || link.refresh_at <= clock::now();
         if stale {
@@ -88,7 +90,7 @@ pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<L
         return Ok(link);
     }
     let _one_dials = route.dialling.lock().await;
-    if let Some(link) = usable(route) {
+    if let Some(link) = usable(inner, route) {
         return Ok(link);
     }
     let link = dial(inner, route).await?;
@@ -123,12 +125,27 @@ fn refresh(inner: &Arc<Inner>, route: &Arc<Route>, doubted: Option<Arc<Link>>) {
     });
 }
 
-fn usable(route: &Route) -> Option<Arc<Link>> {
-    route.current.load_full().filter(|link| link.connection.lost().is_none())
+/// The connection, if it stands and its peer would be accepted today: no new call goes to somebody who was revoked meanwhile.
+fn usable(inner: &Inner, route: &Route) -> Option<Arc<Link>> {
+    let link = route.current.load_full().filter(|link| link.connection.lost().is_none())?;
+    let trust = inner.trust.load_full();
+    if !Arc::ptr_eq(&link.judged.load(), &trust) {
+        let verifier = PeerVerifier::new(Arc::clone(&inner.trust), PeerRule::Exactly(route.expected.clone()));
+        if let Err(refused) = link.connection.recheck(&verifier, clock::now()) {
+            info!(peer = route.peer, reason = %refused.reason(), "a callee is trusted no longer");
+            link.connection.close(CloseReason::TrustWithdrawn);
+            route.forget(&link);
+            return None;
+        }
+        link.judged.store(trust);
+    }
+    Some(link)
 }
 
 async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
     let renewal = *inner.identity.renewals().borrow();
+    // Before the handshake, so that no change between it and the next look is missed.
+    let judged = inner.trust.load_full();
     let addresses = route.addresses.read().unwrap_or_else(PoisonError::into_inner).clone();
     let unreachable = |cause: String| CallError::Unreachable { peer: route.peer.clone(), cause };
     let mut last = "no sidecar has announced an address".to_owned();
@@ -143,7 +160,7 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
         for resolved in resolved {
             let dialled = inner.dialer.connect(resolved, &route.expected);
             match tokio::time::timeout(inner.limits.connect, dialled).await {
-                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, address.clone(), renewal))),
+                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, address.clone(), (renewal, judged)))),
                 Ok(Err(error)) => last = format!("`{address}`: {error}"),
                 Err(_) => last = format!("`{address}`: no answer within {} ms", inner.limits.connect.as_millis()),
             }
@@ -153,8 +170,8 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
 }
 
 /// The younger connection is due at half of what is left of the peer's certificate.
-fn fresh(connection: Connection, address: String, renewal: u64) -> Link {
+fn fresh(connection: Connection, address: String, (renewal, judged): (u64, Arc<TrustBundles>)) -> Link {
     let now = clock::now();
     let left = connection.peer().not_after().duration_since(now).unwrap_or_default();
-    Link { connection, address, renewal, refresh_at: now + left / 2 }
+    Link { connection, address, renewal, refresh_at: now + left / 2, judged: ArcSwap::new(judged) }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use clap::Args;
-use portcullis_identity::{ComponentId, JoinToken, Lattice, Target};
+use portcullis_client::node::read_seal_key;
+use portcullis_identity::{ComponentId, JoinToken, Lattice, SealKeyPlace, Target};
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +55,9 @@ pub(super) struct Run {
     /// The broker, where it is not that of the token any more.
     #[arg(long, value_name = "HOST:PORT")]
     broker: Option<String>,
+    /// The key that seals the keys in the state folder: a file, or credential:NAME for a credential that systemd passes.
+    #[arg(long, value_name = "FILE")]
+    seal_key_file: Option<SealKeyPlace>,
     /// The component's lattice.
     #[arg(long)]
     lattice: Option<Lattice>,
@@ -105,8 +109,8 @@ enum Work {
 }
 
 impl Run {
-    pub(super) async fn carry_out(self, form: Form) -> ExitCode {
-        let job = match self.understood() {
+    pub(super) async fn carry_out(self, form: Form, credentials: Option<PathBuf>) -> ExitCode {
+        let job = match self.understood(credentials.as_deref()) {
             Ok(job) => job,
             Err(error) => return misused(&error),
         };
@@ -131,7 +135,7 @@ impl Run {
         code
     }
 
-    fn understood(self) -> Result<Job, String> {
+    fn understood(self, credentials: Option<&Path>) -> Result<Job, String> {
         let work = match (self.stdin, self.args) {
             (true, _) => Work::Lines(self.call),
             (false, arguments) => {
@@ -148,6 +152,8 @@ impl Run {
         limits.import_timeout = self.import_timeout.or(limits.import_timeout);
         limits.memory_bytes = self.memory_bytes.or(limits.memory_bytes);
         let token = self.join_token_file.or(file.join_token_file).map(|path| join_token(&path)).transpose()?.flatten();
+        let seal_key = self.seal_key_file.or(file.seal_key_file);
+        let seal_key = seal_key.map(|place| read_seal_key(&place, credentials)).transpose();
         let component = match (self.lattice.or(file.lattice), self.id.or(file.id)) {
             (Some(lattice), Some(id)) => Some(Target { lattice, id }),
             (None, None) => None,
@@ -165,6 +171,7 @@ impl Run {
                     .ok_or("where is the node's state? name its folder with --state")?,
                 join_token: token,
                 broker: self.broker.or(file.broker),
+                seal_key: seal_key.map_err(|error| error.to_string())?,
                 component,
                 imports,
                 limits: limits.limits(),
