@@ -311,7 +311,13 @@ mod tests {
     use super::*;
 
     fn identities() -> Identities {
-        Identities { broker: "broker.test:7440".to_owned(), bundles: Vec::new(), svids: Vec::new(), next_key: None }
+        Identities {
+            broker: "broker.test:7440".to_owned(),
+            token: Vec::new(),
+            bundles: Vec::new(),
+            svids: Vec::new(),
+            next_key: None,
+        }
     }
 
     fn open(folder: &Path, seal: Option<&SealKey>) -> Cache {
