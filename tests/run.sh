@@ -18,6 +18,18 @@ need openssl openssl
 need wasm-ld lld
 dpkg -s rustc-web cargo-web rust-web-src >/dev/null 2>&1 || need no-such-command rustc-web cargo-web rust-web-src
 
+target="${CARGO_TARGET_DIR:-$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')}"
+# Clients that are not ours: the Python package of SPIFFE, in a folder of its own beside the binaries.
+need python3 python3
+if ! "$target/test-python/bin/python" -c 'import spiffe' 2>/dev/null; then
+    echo "installing the Python package spiffe"
+    python3 -m venv "$target/test-python" 2>/dev/null || {
+        need no-such-command python3-venv
+        python3 -m venv "$target/test-python"
+    }
+    "$target/test-python/bin/pip" install --quiet --disable-pip-version-check spiffe==0.3.2
+fi
+
 echo "== build: daemons, examples, tests"
 cargo build --release --workspace --all-targets
 

@@ -196,9 +196,12 @@ fn a_removed_node_is_out_at_once_and_comes_back_with_a_new_token() {
     assert_eq!(nodes(&lab), Vec::<String>::new());
     eventually("the sidecar to be cut off", || (lab.status("shop")["broker_connected"] == false).then_some(()));
     // Its certificate is still good, and it is refused all the same, each time it tries.
-    lab.broker().logged(&["a node that is not registered was refused", "shop"]);
+    lab.broker().logged(&["refused", "portcullis/node/shop", "not registered"]);
     let before = issued(&mut lab);
-    sidecar.logged(&["lost the broker", "needs a new join token"]);
+    eventually("the sidecar to say why", || {
+        let status = lab.status("shop");
+        status["broker_error"].as_str().unwrap_or_default().contains("needs a new join token").then_some(())
+    });
     assert_eq!(lab.status("shop")["broker_connected"], false);
     assert_eq!(issued(&mut lab), before);
 

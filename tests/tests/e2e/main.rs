@@ -12,6 +12,7 @@ mod cli;
 mod gate;
 mod handshake;
 mod hostile;
+mod identities;
 mod join;
 mod life;
 mod stock;
