@@ -17,13 +17,14 @@ use portcullis_identity::{
     Bundle, InvalidBundle, InvalidRequest, InvalidSvid, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid,
     TrustDomain, broker_id, key_request,
 };
-use rcgen::{Issuer, KeyPair, SubjectPublicKeyInfo};
+use rcgen::{Issuer, KeyPair, PublicKeyData as _, SerialNumber, SigningKey as _, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
 
 use self::ca_file::CaFile;
 pub use self::ca_file::CaFileError;
 use self::profile::Validity;
 use crate::atomic_file::{self, Existing};
+use crate::audit::Head;
 use crate::data_folder::make_private;
 use crate::ttl::Ttl;
 
@@ -93,6 +94,19 @@ pub struct Issued {
     pub chain: Vec<CertificateDer<'static>>,
     /// When the leaf ends.
     pub not_after: SystemTime,
+    /// The leaf's serial number.
+    pub serial: Vec<u8>,
+}
+
+/// A signature by the signing key over something that is not a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// `x509:` and the SHA-256 of the key.
+    pub kid: String,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key: Vec<u8>,
+    /// ECDSA over SHA-256, DER.
+    pub signature: Vec<u8>,
 }
 
 /// Whether a new signing certificate was made.
@@ -201,8 +215,26 @@ impl Authority {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
-        let leaf = profile::leaf(id, validity)?.signed_by(&spki, &signing.issuer)?;
-        Ok(Issued { chain: vec![leaf.der().clone(), signing.certificate.der().clone()], not_after: validity.not_after })
+        let params = profile::leaf(id, validity)?;
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let leaf = params.signed_by(&spki, &signing.issuer)?;
+        let chain = vec![leaf.der().clone(), signing.certificate.der().clone()];
+        Ok(Issued { chain, not_after: validity.not_after, serial })
+    }
+
+    /// Signs the head of the audit log: forty bytes that begin with a count, and so are neither a certificate nor a token.
+    ///
+    /// # Errors
+    /// When the key refuses.
+    pub fn sign_head(&self, head: &Head) -> Result<Signed, IssueError> {
+        let signing = self.signing.load();
+        let kid: String = signing.certificate.public_key_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = signing.issuer.key();
+        Ok(Signed {
+            kid: format!("x509:{kid}"),
+            public_key: key.subject_public_key_info(),
+            signature: key.sign(&head.signed_bytes())?,
+        })
     }
 
     /// The broker's own SVID. Its chain carries the root too, because a joining node knows of it only the hash in its token (D4).

@@ -4,14 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_identity::{NodeName, RequestedKey, node_id};
+use portcullis_identity::{NodeName, RequestedKey, SpiffeId, node_id};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditLog, Event};
 use crate::authority::{Authority, IssueError, Issued};
+use crate::beacon::Beacon;
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
+use crate::registry::EntryId;
 use crate::throttle::{self, Admission, Rate, Throttle};
 use crate::ttl::Ttl;
 
@@ -25,6 +28,9 @@ const JOIN_SOURCES: usize = 16_384;
 pub(crate) struct Broker {
     pub(crate) ledger: Ledger,
     pub(crate) authority: Authority,
+    pub(crate) audit: AuditLog,
+    /// How far the audit log has grown, for nodes.
+    pub(crate) beacon: Beacon,
     pub(crate) presence: Presence,
     pub(crate) ttls: Ttls,
     /// `host:port` that join tokens carry.
@@ -64,9 +70,34 @@ impl Joins {
 }
 
 impl Broker {
+    /// What the audit log says of a node's own identity.
+    pub(crate) fn node_issued(&self, name: &NodeName, key: &RequestedKey, issued: &Issued) -> Event {
+        let id = node_id(self.authority.bundle().trust_domain(), name);
+        x509_issued(name, None, &id, key, issued)
+    }
+
     /// Issues the node's own identity.
     pub(crate) fn issue_node(&self, name: &NodeName, key: &RequestedKey) -> Result<Issued, IssueError> {
         let id = node_id(self.authority.bundle().trust_domain(), name);
         self.authority.issue(key, &id, self.ttls.node, clock::now())
+    }
+}
+
+/// What the audit log says of an X.509-SVID that is about to be handed out.
+pub(crate) fn x509_issued(
+    node: &NodeName,
+    entry: Option<&EntryId>,
+    id: &SpiffeId,
+    key: &RequestedKey,
+    issued: &Issued,
+) -> Event {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Event::X509Issued {
+        node: node.to_string(),
+        entry: entry.map(ToString::to_string),
+        spiffe_id: id.to_string(),
+        serial: hex(&issued.serial),
+        not_after: clock::unix_seconds(issued.not_after),
+        key_sha256: hex(&key.sha256()),
     }
 }

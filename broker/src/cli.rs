@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 broken (files, network, the broker unreachable), 2 misused, 3 refused or denied.
 
+mod audit;
 mod completion;
 mod component;
 mod entry;
@@ -66,6 +67,9 @@ enum Command {
     Explain(explain::Explain),
     /// List the nodes that joined and who of them is connected; remove one
     Nodes(node::Nodes),
+    /// Show what the broker did, and check that nobody altered the record of it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show the broker's state in numbers
     Status(status::Status),
     /// Print the completion script of a shell
@@ -108,6 +112,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Grant(command) => command.execute(socket, screen).await,
         Command::Explain(command) => command.execute(socket, screen).await,
         Command::Nodes(command) => command.execute(socket, screen).await,
+        Command::Audit(command) => command.execute(screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
         Command::Completion(command) => command.execute(screen),
     }

@@ -17,7 +17,9 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use crate::atomic_file::{self, Existing};
+use crate::audit::{AuditLog, Event, OpenError as AuditError, Unaudited};
 use crate::authority::{Authority, AuthorityError, IssueError, SigningRenewal};
+use crate::beacon::beacon;
 use crate::broker::{Broker, Joins, Ttls};
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
@@ -26,6 +28,7 @@ use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
+use crate::registry::Registry;
 use crate::store::{OpenError, Store};
 use crate::{clock, listener};
 
@@ -68,6 +71,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -86,6 +92,7 @@ pub struct Daemon {
     operator_socket: PathBuf,
     tracker: TaskTracker,
     stop: CancellationToken,
+    audit: AuditLog,
     servers: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
     _folder: DataFolder,
 }
@@ -115,10 +122,14 @@ impl Daemon {
         atomic_file::write(&folder.bundle(), authority.root_pem().as_bytes(), 0o644, Existing::Replace)?;
         let (store, registry) = Store::open(&folder.store(), &config.trust_domain)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let audit = open_audit(&folder, &registry, &tracker)?;
+        let (beacon, signer) = beacon(audit.clone());
         let control_address = control.local_addr()?;
         let broker = Arc::new(Broker {
-            ledger: Ledger::start(store, registry, &tracker),
+            ledger: Ledger::start(store, registry, audit.clone(), &tracker),
             authority,
+            audit: audit.clone(),
+            beacon,
             presence: Presence::default(),
             ttls: Ttls { node: config.node_ttl, entry: config.svid_ttl },
             advertised: advertised(&config, control_address),
@@ -131,10 +142,19 @@ impl Daemon {
         let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;
         let operators = serve_operators(&broker, &config)?;
         tracker.spawn(keep_signing_fresh(Arc::clone(&broker)));
+        tracker.spawn(signer.run(Arc::clone(&broker)));
         tracker.spawn(keep_own_svid_fresh(broker, slot));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
-        Ok(Self { control_address, operator_socket, tracker, stop, servers: vec![nodes, operators], _folder: folder })
+        Ok(Self {
+            control_address,
+            operator_socket,
+            tracker,
+            stop,
+            audit,
+            servers: vec![nodes, operators],
+            _folder: folder,
+        })
     }
 
     /// Where nodes are served.
@@ -166,6 +186,10 @@ impl Daemon {
             tracing::warn!("connections are still open; leaving them");
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
+        if let Err(error @ Unaudited::Disk(_)) = self.audit.record(Event::Stopped).await {
+            tracing::warn!(%error, "the audit log lacks the end of this run");
+        }
+        drop(self.audit);
         self.tracker.close();
         if tokio::time::timeout(CLOSE, self.tracker.wait()).await.is_err() {
             tracing::warn!("tasks are still running; leaving them");
@@ -174,6 +198,16 @@ impl Daemon {
         let _ = std::fs::remove_file(&self.operator_socket);
         tracing::info!("stopped");
     }
+}
+
+/// Opens the audit log; nothing is served without it.
+fn open_audit(folder: &DataFolder, registry: &Registry, tracker: &TaskTracker) -> Result<AuditLog, StartError> {
+    let version = registry.version().to_string();
+    let beginning = Event::Begun { trust_domain: registry.trust_domain().to_string(), version: version.clone() };
+    let audit = AuditLog::open(&folder.audit(), beginning, tracker)?;
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    audit.note(Event::Started { software, version });
+    Ok(audit)
 }
 
 /// An address that nodes can dial; a listener on every interface has none.

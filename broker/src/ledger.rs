@@ -8,6 +8,7 @@ use portcullis_identity::NodeName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{Actor, AuditLog, Event, Unaudited};
 use crate::clock;
 use crate::registry::{Change, Command, EntryId, Plan, Refusal, Registry, Version};
 use crate::store::{CommitError, Store};
@@ -30,6 +31,9 @@ pub(crate) enum CommandError {
     /// The registry refuses it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The change cannot be audited, and so was not made.
+    #[error(transparent)]
+    Unaudited(#[from] Unaudited),
     /// The change is not on disk.
     #[error(transparent)]
     Store(#[from] CommitError),
@@ -43,7 +47,7 @@ type Reply = oneshot::Sender<Result<Outcome, CommandError>>;
 /// A handle on registry and store. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    commands: mpsc::Sender<(Command, Reply)>,
+    commands: mpsc::Sender<(Actor, Command, Reply)>,
     registry: Arc<RwLock<Registry>>,
     versions: watch::Receiver<Version>,
 }
@@ -51,28 +55,28 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Starts the writer. It ends, and closes the store, when every handle is gone.
     #[must_use]
-    pub(crate) fn start(store: Store, registry: Registry, tracker: &TaskTracker) -> Self {
-        let (commands, mut queue) = mpsc::channel::<(Command, Reply)>(QUEUE);
+    pub(crate) fn start(store: Store, registry: Registry, audit: AuditLog, tracker: &TaskTracker) -> Self {
+        let (commands, mut queue) = mpsc::channel::<(Actor, Command, Reply)>(QUEUE);
         let (published, versions) = watch::channel(registry.version());
         let registry = Arc::new(RwLock::new(registry));
-        let writer = Writer { store, registry: Arc::clone(&registry), published };
+        let writer = Writer { store, registry: Arc::clone(&registry), audit, published };
         // A thread of its own: commits wait for the disk.
         tracker.spawn_blocking(move || {
-            while let Some((command, reply)) = queue.blocking_recv() {
+            while let Some((by, command, reply)) = queue.blocking_recv() {
                 // Who asked may be gone; the change stays.
-                let _ = reply.send(writer.execute(command));
+                let _ = reply.send(writer.execute(&by, command));
             }
         });
         Self { commands, registry, versions }
     }
 
-    /// Does `command`; when it returns, the change is on disk and visible to every reader.
+    /// Does `command` at the word of `by`; when it returns, the change is audited, on disk and visible to every reader.
     ///
     /// # Errors
-    /// When the registry refuses, or the change cannot be stored.
-    pub(crate) async fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
+    /// When the registry refuses, or the change cannot be audited or stored.
+    pub(crate) async fn execute(&self, by: Actor, command: Command) -> Result<Outcome, CommandError> {
         let (reply, outcome) = oneshot::channel();
-        self.commands.send((command, reply)).await.map_err(|_| CommandError::Closed)?;
+        self.commands.send((by, command, reply)).await.map_err(|_| CommandError::Closed)?;
         outcome.await.map_err(|_| CommandError::Closed)?
     }
 
@@ -97,23 +101,32 @@ impl Ledger {
 struct Writer {
     store: Store,
     registry: Arc<RwLock<Registry>>,
+    audit: AuditLog,
     published: watch::Sender<Version>,
 }
 
 impl Writer {
-    fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
+    fn execute(&self, by: &Actor, command: Command) -> Result<Outcome, CommandError> {
+        let name = command.name();
         // Nobody else writes, so what is planned on this state is applied to the same.
         let (plan, before) = {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            (registry.plan(command, clock::now())?, registry.version())
+            (registry.plan(command, clock::now()), registry.version())
         };
+        let plan = plan.inspect_err(|refusal| {
+            let (by, command, reason) = (by.clone(), name.to_owned(), refusal.to_string());
+            self.audit.note(Event::ChangeRefused { by, command, reason });
+        })?;
         let Plan { changes, entry, schema } = plan;
         if changes.is_empty() {
             return Ok(Outcome { version: before, entry });
         }
         let version = before.next();
+        // Before the store: a change that is in force is always told of. What the store then refuses is told of too.
+        self.audit.record_blocking(changes.iter().map(|change| event(change, version, by)).collect())?;
         self.store.commit(&changes, version).inspect_err(|error| {
             tracing::error!(error = %error, "a change was not stored; the broker must be started again");
+            self.audit.note(Event::NotStored { version: version.to_string(), reason: error.to_string() });
         })?;
         self.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&changes, version, schema);
         self.published.send_replace(version);
@@ -124,9 +137,40 @@ impl Writer {
     }
 }
 
-/// The audit trail: one line per record that changed.
+/// What the log says of a change.
 fn log(change: &Change, version: Version) {
-    let (kind, name) = match change {
+    let (kind, name) = describe(change);
+    tracing::info!(kind, name, version = %version, "registry changed");
+}
+
+/// What the audit log says of it.
+fn event(change: &Change, version: Version, by: &Actor) -> Event {
+    let (kind, name) = describe(change);
+    let sha256 = match change {
+        Change::Policies(document) => Some(hex_sha256(document.text.as_bytes())),
+        Change::Component(_)
+        | Change::ComponentRemoved(_)
+        | Change::Entry(_)
+        | Change::EntryRemoved(_)
+        | Change::Node(_)
+        | Change::NodeRemoved(_)
+        | Change::Token(_)
+        | Change::TokenRemoved(_)
+        | Change::PoliciesRemoved(_)
+        | Change::Grant(..)
+        | Change::GrantRemoved(..)
+        | Change::Addresses(..) => None,
+    };
+    Event::Changed { by: by.clone(), version: version.to_string(), kind: kind.to_owned(), name, sha256 }
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The kind of a record, and its name.
+fn describe(change: &Change) -> (&'static str, String) {
+    match change {
         Change::Component(component) => ("component", component.target.to_string()),
         Change::ComponentRemoved(target) => ("component removed", target.to_string()),
         Change::Entry(entry) => ("entry", format!("{} for {} on {}", entry.id, entry.spiffe_id, entry.node)),
@@ -144,6 +188,5 @@ fn log(change: &Change, version: Version) {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             ("addresses", format!("{target} on {node}: [{}]", addresses.join(", ")))
         }
-    };
-    tracing::info!(kind, name, version = %version, "registry changed");
+    }
 }

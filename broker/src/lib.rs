@@ -7,6 +7,7 @@
 //! The broker does not know how a call travels or what a sidecar does with a policy; it never sees a call.
 
 pub mod atomic_file;
+pub mod audit;
 pub mod authority;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod registry;
 pub mod store;
 pub mod ttl;
 
+mod beacon;
 mod broker;
 mod courier;
 mod daemon;
@@ -28,5 +30,5 @@ mod throttle;
 mod wire;
 
 pub use daemon::{Daemon, StartError, run};
-pub use data_folder::DataFolderError;
+pub use data_folder::{AUDIT_FOLDER, DataFolderError};
 pub use operator_socket::SocketError;

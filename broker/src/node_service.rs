@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::audit::Actor;
 use crate::broker::Broker;
 use crate::courier::Courier;
 use crate::ledger::CommandError;
@@ -84,12 +85,15 @@ impl NodeService {
         let key = RequestedKey::parse(&csr)
             .map_err(|error| Status::invalid_argument(format!("the certificate request is refused: {error}")))?;
         let redemption = Redemption { node: node.clone(), secret_sha256: sha256(&secret), key_sha256: key.sha256() };
-        match self.0.ledger.execute(Command::Redeem(redemption)).await {
+        let by = Actor::Joining { node: node.to_string(), address: remote.address };
+        match self.0.ledger.execute(by, Command::Redeem(redemption)).await {
             Ok(_) => {}
             Err(CommandError::Refused(Refusal::Token(refusal))) => return Err(refused(refusal, &node, remote)),
             Err(error) => return Err(failed(&error)),
         }
         let issued = self.0.issue_node(&node, &key).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event = self.0.node_issued(&node, &key, &issued);
+        self.0.audit.record(event).await.map_err(|error| Status::unavailable(error.to_string()))?;
         tracing::info!(%node, address = %remote.address, "node joined");
         Ok(v1::JoinReply {
             chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
@@ -140,7 +144,9 @@ fn refused(refusal: TokenRefusal, node: &NodeName, remote: &Remote) -> Status {
 fn failed(error: &CommandError) -> Status {
     match error {
         CommandError::Refused(refusal) => Status::failed_precondition(refusal.to_string()),
-        CommandError::Store(_) => Status::unavailable("the broker cannot store the change"),
+        CommandError::Store(_) | CommandError::Unaudited(_) => {
+            Status::unavailable("the broker cannot store the change")
+        }
         CommandError::Closed => Status::unavailable("the broker is shutting down"),
     }
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use portcullis_api::v1;
 use portcullis_identity::{JoinSecret, JoinToken, NodeName, Target};
 use portcullis_policy::{PolicyFile, Transport};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use self::answer::{failed, invalid, refusal_status};
+use crate::audit::Actor;
 use crate::broker::Broker;
 use crate::clock;
 use crate::ledger::{CommandError, Outcome};
@@ -27,15 +29,19 @@ const TOKEN_LIFETIME: u32 = 600;
 pub(crate) struct OperatorService(pub(crate) Arc<Broker>);
 
 impl OperatorService {
-    async fn execute(&self, command: Command) -> Result<Outcome, Status> {
-        self.0.ledger.execute(command).await.map_err(|error| failed(&error))
+    async fn execute(&self, by: Actor, command: Command) -> Result<Outcome, Status> {
+        self.0.ledger.execute(by, command).await.map_err(|error| failed(&error))
     }
 
     fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
         self.0.ledger.read(look)
     }
 
-    async fn make_token(&self, message: v1::CreateJoinTokenRequest) -> Result<v1::CreateJoinTokenReply, Status> {
+    async fn make_token(
+        &self,
+        by: Actor,
+        message: v1::CreateJoinTokenRequest,
+    ) -> Result<v1::CreateJoinTokenReply, Status> {
         let v1::CreateJoinTokenRequest { node, ttl_seconds, broker_address } = message;
         let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
         let broker = if broker_address.is_empty() { self.0.advertised.clone() } else { broker_address };
@@ -55,7 +61,8 @@ impl OperatorService {
             secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
             expires_at,
         };
-        self.execute(Command::CreateToken(NewToken { node, lifetime, secret_sha256: token.secret_sha256() })).await?;
+        let secret_sha256 = token.secret_sha256();
+        self.execute(by, Command::CreateToken(NewToken { node, lifetime, secret_sha256 })).await?;
         Ok(v1::CreateJoinTokenReply { token: token.reveal(), expires_at: clock::unix_seconds(expires_at) })
     }
 
@@ -116,10 +123,11 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RegisterComponentRequest>,
     ) -> Result<Response<v1::RegisterComponentReply>, Status> {
+        let by = operator(&request);
         let registration =
             wire::registration(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
         let target = registration.target.clone();
-        let outcome = self.execute(Command::RegisterComponent(Box::new(registration))).await?;
+        let outcome = self.execute(by, Command::RegisterComponent(Box::new(registration))).await?;
         Ok(Response::new(v1::RegisterComponentReply {
             record: self.read(|registry| registry.peer_record(&target).map(|record| wire::record_message(record))),
             entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default(),
@@ -131,8 +139,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveComponentRequest>,
     ) -> Result<Response<v1::RemoveComponentReply>, Status> {
+        let by = operator(&request);
         let target: Target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveComponent(target)).await?;
+        let outcome = self.execute(by, Command::RemoveComponent(target)).await?;
         Ok(Response::new(v1::RemoveComponentReply { version: Some(outcome.version.into()) }))
     }
 
@@ -149,8 +158,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::CreateEntryRequest>,
     ) -> Result<Response<v1::CreateEntryReply>, Status> {
+        let by = operator(&request);
         let entry = wire::new_entry(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::CreateEntry(entry)).await?;
+        let outcome = self.execute(by, Command::CreateEntry(entry)).await?;
         let entry = self.read(|registry| {
             outcome.entry.as_ref().and_then(|id| registry.entry(id)).map(|entry| wire::entry_message(entry))
         });
@@ -161,8 +171,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveEntryRequest>,
     ) -> Result<Response<v1::RemoveEntryReply>, Status> {
+        let by = operator(&request);
         let id = wire::parse(&request.into_inner().id).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveEntry(id)).await?;
+        let outcome = self.execute(by, Command::RemoveEntry(id)).await?;
         Ok(Response::new(v1::RemoveEntryReply { version: Some(outcome.version.into()) }))
     }
 
@@ -175,7 +186,7 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenReply>, Status> {
-        self.make_token(request.into_inner()).await.map(Response::new)
+        self.make_token(operator(&request), request.into_inner()).await.map(Response::new)
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesReply>, Status> {
@@ -186,8 +197,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let by = operator(&request);
         let node: NodeName = wire::parse(&request.into_inner().name).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveNode(node.clone())).await?;
+        let outcome = self.execute(by, Command::RemoveNode(node.clone())).await?;
         self.0.presence.disconnect(&node);
         Ok(Response::new(v1::RemoveNodeReply { version: Some(outcome.version.into()) }))
     }
@@ -196,9 +208,10 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::PutPoliciesRequest>,
     ) -> Result<Response<v1::PutPoliciesReply>, Status> {
+        let by = operator(&request);
         let files = wire::policy_files(request.into_inner());
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-        let result = self.0.ledger.execute(Command::PutPolicies(files)).await.map(drop);
+        let result = self.0.ledger.execute(by, Command::PutPolicies(files)).await.map(drop);
         self.policies_reply(&names, result)
     }
 
@@ -214,7 +227,8 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemovePoliciesRequest>,
     ) -> Result<Response<v1::RemovePoliciesReply>, Status> {
-        let outcome = self.execute(Command::RemovePolicies(request.into_inner().file)).await?;
+        let by = operator(&request);
+        let outcome = self.execute(by, Command::RemovePolicies(request.into_inner().file)).await?;
         Ok(Response::new(v1::RemovePoliciesReply { version: Some(outcome.version.into()) }))
     }
 
@@ -235,17 +249,24 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::ChangeGrantRequest>,
     ) -> Result<Response<v1::ChangeGrantReply>, Status> {
+        let by = operator(&request);
         let v1::ChangeGrantRequest { target, spiffe_id, granted } = request.into_inner();
         let change = GrantChange {
             target: wire::target(target).map_err(|error| invalid(&error))?,
             spiffe_id: wire::spiffe_id(&spiffe_id).map_err(|error| invalid(&error))?,
             direction: if granted { GrantDirection::Give } else { GrantDirection::TakeBack },
         };
-        let outcome = self.execute(Command::ChangeGrant(change)).await?;
+        let outcome = self.execute(by, Command::ChangeGrant(change)).await?;
         Ok(Response::new(v1::ChangeGrantReply { version: Some(outcome.version.into()) }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {
         Self::explain(self, request.into_inner()).map(Response::new)
     }
+}
+
+/// Who asks: the user at the other end of the socket, as the kernel says.
+fn operator<T>(request: &Request<T>) -> Actor {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+    Actor::Operator { uid: peer.map(|peer| peer.uid()) }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use portcullis_client::node::{Connectivity, Identity, Node};
+use portcullis_client::node::{AuditHead, Connectivity, Identity, Node};
 use portcullis_identity::Target;
 use portcullis_transport::quic::Listener;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ pub struct Status {
     pub refused: Vec<(String, u64)>,
     /// The keys of the on-disk cache lie there unencrypted.
     pub unsealed: bool,
+    /// How long the broker's audit log was when it last said so: `portcullis-broker audit verify --against` reads it here.
+    #[serde(default)]
+    pub audit: Option<AuditHead>,
     /// This software's version.
     pub software: String,
 }
@@ -97,6 +100,7 @@ impl Source {
             calls_underway: self.gate.quota.calls(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             unsealed: true,
+            audit: self.node.audit_head(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use portcullis_api::v1::{self, watch_reply};
 use portcullis_identity::{InvalidRequest, NodeName, Peer, RequestedKey};
 
+use crate::audit::{Actor, Event, Pending};
 use crate::authority::IssueError;
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::clock;
 use crate::ledger::CommandError;
 use crate::registry::{Announcement, Command, Digest, Entry, EntryId};
@@ -31,6 +32,36 @@ pub(super) struct Desk {
     announcements: Throttle<()>,
     /// For which entry a key was signed; the node's own identity is `None`.
     keys: HashMap<[u8; 32], Option<EntryId>>,
+}
+
+/// What a node is told, and when.
+pub(super) enum Answer {
+    /// At once.
+    Now(watch_reply::Message),
+    /// A signature, as soon as it is audited.
+    Audited(Audited),
+}
+
+/// A signature that is not handed out before the audit log tells of it.
+pub(super) struct Audited {
+    request: u64,
+    record: Pending,
+    chain: Vec<Vec<u8>>,
+}
+
+impl Audited {
+    /// The signature, or that there is none. To be asked until it answers, and then never again.
+    pub(super) async fn message(&mut self) -> watch_reply::Message {
+        let request = self.request;
+        match self.record.on_disk().await {
+            Ok(()) => watch_reply::Message::Signed(v1::Signed { request, chain: std::mem::take(&mut self.chain) }),
+            Err(error) => {
+                tracing::warn!(%error, "signature withheld");
+                let reason = "the broker cannot write its audit log".to_owned();
+                watch_reply::Message::SignRefused(v1::SignRefused { request, reason })
+            }
+        }
+    }
 }
 
 /// Why nothing was signed.
@@ -66,18 +97,24 @@ impl Desk {
     }
 
     /// Signs, or says why not.
-    pub(super) fn sign(&mut self, message: &v1::Sign) -> watch_reply::Message {
+    pub(super) async fn sign(&mut self, message: &v1::Sign) -> Answer {
         let request = message.request;
         match self.try_sign(message) {
-            Ok(chain) => watch_reply::Message::Signed(v1::Signed { request, chain }),
+            Ok((chain, event)) => {
+                let record = self.broker.audit.submit(event).await;
+                Answer::Audited(Audited { request, record, chain })
+            }
             Err(refusal) => {
                 tracing::warn!(entry = message.entry, %refusal, "signature refused");
-                watch_reply::Message::SignRefused(v1::SignRefused { request, reason: refusal.to_string() })
+                let reason = refusal.to_string();
+                let (node, entry) = (self.node.to_string(), message.entry.clone());
+                self.broker.audit.note(Event::IssueRefused { node, entry, reason: reason.clone() });
+                Answer::Now(watch_reply::Message::SignRefused(v1::SignRefused { request, reason }))
             }
         }
     }
 
-    fn try_sign(&mut self, message: &v1::Sign) -> Result<Vec<Vec<u8>>, SignRefusal> {
+    fn try_sign(&mut self, message: &v1::Sign) -> Result<(Vec<Vec<u8>>, Event), SignRefusal> {
         if self.signatures.admit((), clock::now()) == Admission::Throttled {
             return Err(SignRefusal::Throttled);
         }
@@ -85,12 +122,18 @@ impl Desk {
         let entry: Option<EntryId> = wire::parse_optional(entry)?;
         let key = RequestedKey::parse(csr)?;
         self.check_key(&key, entry.as_ref())?;
-        let issued = match &entry {
-            None => self.broker.issue_node(&self.node, &key)?,
+        let (issued, event) = match &entry {
+            None => {
+                let issued = self.broker.issue_node(&self.node, &key)?;
+                let event = self.broker.node_issued(&self.node, &key, &issued);
+                (issued, event)
+            }
             Some(id) => {
                 let entry = self.entry(id)?;
                 check_digest(&entry, component_digest)?;
-                self.broker.authority.issue(&key, &entry.spiffe_id, entry.ttl, clock::now())?
+                let issued = self.broker.authority.issue(&key, &entry.spiffe_id, entry.ttl, clock::now())?;
+                let event = broker::x509_issued(&self.node, Some(id), &entry.spiffe_id, &key, &issued);
+                (issued, event)
             }
         };
         if self.keys.len() >= MAX_KEYS {
@@ -99,7 +142,7 @@ impl Desk {
         self.keys.insert(key.sha256(), entry.clone());
         let subject = entry.as_ref().map_or("node", EntryId::as_str);
         tracing::info!(subject, not_after = clock::unix_seconds(issued.not_after), "issued");
-        Ok(issued.chain.iter().map(|der| der.to_vec()).collect())
+        Ok((issued.chain.iter().map(|der| der.to_vec()).collect(), event))
     }
 
     fn entry(&self, id: &EntryId) -> Result<Arc<Entry>, SignRefusal> {
@@ -127,11 +170,12 @@ impl Desk {
             return Err(SignRefusal::Throttled.to_string());
         }
         let announcement = parse_announcement(self.node.clone(), message).map_err(|error| error.to_string())?;
-        match self.broker.ledger.execute(Command::Announce(announcement)).await {
+        let by = Actor::Node { node: self.node.to_string() };
+        match self.broker.ledger.execute(by, Command::Announce(announcement)).await {
             Ok(_) => Ok(()),
             Err(CommandError::Refused(refusal)) => Err(refusal.to_string()),
             // The reason is the operator's, and logged where it happened.
-            Err(CommandError::Store(_)) => Err("the broker cannot store it".to_owned()),
+            Err(CommandError::Store(_) | CommandError::Unaudited(_)) => Err("the broker cannot store it".to_owned()),
             Err(CommandError::Closed) => Err("the broker is shutting down".to_owned()),
         }
     }

@@ -100,6 +100,7 @@ pub(super) fn failed(error: &CommandError) -> Status {
     match error {
         CommandError::Refused(refusal) => refusal_status(refusal),
         CommandError::Store(error) => Status::internal(error.to_string()),
+        CommandError::Unaudited(error) => Status::unavailable(error.to_string()),
         CommandError::Closed => Status::unavailable(error.to_string()),
     }
 }

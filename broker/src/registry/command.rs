@@ -39,6 +39,26 @@ pub enum Command {
     Announce(Announcement),
 }
 
+impl Command {
+    /// What it is, in two words.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RegisterComponent(_) => "register component",
+            Self::RemoveComponent(_) => "remove component",
+            Self::CreateEntry(_) => "create entry",
+            Self::RemoveEntry(_) => "remove entry",
+            Self::CreateToken(_) => "create token",
+            Self::Redeem(_) => "redeem token",
+            Self::RemoveNode(_) => "remove node",
+            Self::PutPolicies(_) => "put policies",
+            Self::RemovePolicies(_) => "remove policies",
+            Self::ChangeGrant(_) => "change grant",
+            Self::Announce(_) => "announce",
+        }
+    }
+}
+
 /// A virtual component to register.
 #[derive(Debug, Clone)]
 pub struct Registration {

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, and live in the present"
 )]
 
+mod audit;
 mod join;
 mod lab;
 mod operator;

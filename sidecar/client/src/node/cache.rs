@@ -1,6 +1,7 @@
 //! The on-disk cache of a node: what it needs to serve again while the broker is away.
 //!
-//! Two files in a 0700 folder, each replaced as a whole: `identity` (keys and certificates) and `state` (registry and policies). The keys
+//! Three files in a 0700 folder, each replaced as a whole: `identity` (keys and certificates), `state` (registry and policies) and
+//! `audit.json` (how long the broker's audit log was). The keys
 //! lie in them unencrypted under mode 0600; `status` calls such a cache *unsealed*.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,6 +14,8 @@ use portcullis_api::v1;
 use portcullis_identity::{PrivateKey, Svid};
 use prost::Message as _;
 use rustls::pki_types::CertificateDer;
+
+use super::audit::AuditHead;
 
 /// A cache file larger than this is not read: twice the largest message of the broker.
 const MAX_FILE_BYTES: u64 = 2 * portcullis_api::MAX_MESSAGE_BYTES as u64;
@@ -113,6 +116,8 @@ struct SvidFile {
 
 /// Written into every identity file; another number is another program's file.
 const FORMAT: u32 = 1;
+/// The one file that others read too: `portcullis-broker audit verify --against`.
+const AUDIT: &str = "audit.json";
 
 impl Cache {
     /// Opens the folder, making it where it is missing.
@@ -174,6 +179,21 @@ impl Cache {
     /// Replaces the state; returns once it is on disk.
     pub(crate) fn store_state(&self, state: &v1::State) -> Result<(), CacheError> {
         self.replace("state", &state.encode_to_vec())
+    }
+
+    /// What the broker last said of its audit log, or nothing.
+    pub(crate) fn audit_head(&self) -> Result<Option<AuditHead>, CacheError> {
+        let path = self.folder.join(AUDIT);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CacheError::Damaged { path: path.display().to_string(), cause: error.to_string() })
+    }
+
+    /// Replaces it; returns once it is on disk.
+    pub(crate) fn store_audit_head(&self, head: &AuditHead) -> Result<(), CacheError> {
+        let json = serde_json::to_vec(head).unwrap_or_default();
+        self.replace(AUDIT, &json)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{debug, error, info, warn};
 
+use super::audit::AuditHead;
 use super::state::{NodeState, target_message};
 use super::{Connectivity, NodeKind, Request, Shared, SignError, lock};
 use crate::clock;
@@ -193,7 +194,12 @@ impl Uplink {
                 warn!(target, reason, "the broker refuses an announcement");
                 return Ok(());
             }
-            Some(watch_reply::Message::SignedJwts(_) | watch_reply::Message::Audit(_)) => return Ok(()),
+            Some(watch_reply::Message::Audit(head)) => {
+                let head = AuditHead::from_message(head).map_err(|error| error.to_string())?;
+                shared.remember(head).await;
+                return Ok(());
+            }
+            Some(watch_reply::Message::SignedJwts(_)) => return Ok(()),
             None => return Err("the broker sent an empty message".to_owned()),
         };
         let state = state.map_err(|error| {
