@@ -24,7 +24,7 @@ pub struct InvalidBundle {
 /// The X.509 authorities of one trust domain.
 ///
 /// A bundle may be empty: its trust domain is known, and nobody in it is trusted.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
     trust_domain: TrustDomain,
     authorities: Vec<Authority>,
@@ -41,19 +41,28 @@ impl Bundle {
         trust_domain: TrustDomain,
         certificates: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Result<Self, InvalidBundle> {
-        let mut bundle = Self { trust_domain, authorities: Vec::new(), anchors: Vec::new() };
+        let mut bundle = Self::empty(trust_domain);
         for (index, der) in certificates.into_iter().enumerate() {
-            let (authority, anchor) = trusted(&der, &bundle.trust_domain).map_err(|reason| InvalidBundle {
+            bundle.insert(&der).map_err(|reason| InvalidBundle {
                 trust_domain: bundle.trust_domain.clone(),
                 index,
                 reason,
             })?;
-            if !bundle.authorities.contains(&authority) {
-                bundle.authorities.push(authority);
-                bundle.anchors.push(anchor);
-            }
         }
         Ok(bundle)
+    }
+
+    pub(crate) fn empty(trust_domain: TrustDomain) -> Self {
+        Self { trust_domain, authorities: Vec::new(), anchors: Vec::new() }
+    }
+
+    pub(crate) fn insert(&mut self, der: &CertificateDer<'static>) -> Result<(), InvalidAuthority> {
+        let (authority, anchor) = trusted(der, &self.trust_domain)?;
+        if !self.authorities.contains(&authority) {
+            self.authorities.push(authority);
+            self.anchors.push(anchor);
+        }
+        Ok(())
     }
 
     /// Whose authorities these are.

@@ -1,4 +1,5 @@
-//! Identity: SPIFFE IDs, X.509-SVIDs, bundles per trust domain, their verification, and when to renew.
+//! Identity: SPIFFE IDs, X.509-SVIDs, JWT-SVIDs, bundles per trust domain and the documents that carry them, their
+//! verification, and when to renew.
 //!
 //! Both planes agree on these types and on nothing weaker: a certificate that is not an X.509-SVID to the letter is
 //! refused here, before a daemon sees it. The crate builds on the `spiffe` crate's identifiers and adds what is
@@ -10,8 +11,13 @@
 mod authority;
 mod bundle;
 mod certificate;
+mod der;
+mod document;
 mod id;
 mod join;
+mod json;
+mod jwk;
+mod jwt;
 mod leaf;
 mod name;
 mod path;
@@ -34,8 +40,19 @@ pub use self::{
     authority::{Authority, InvalidAuthority},
     bundle::{Bundle, InvalidBundle, TrustBundles, TrustSource},
     certificate::InvalidCertificate,
+    document::{
+        BundleDocument, IgnoredKey, IgnoredReason, InvalidDocument, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_KEYS,
+        OtherTrustDomain, ParsedDocument, Unpublishable,
+    },
     id::{InvalidSpiffeId, parse_spiffe_id, parse_trust_domain},
     join::{InvalidJoinToken, JoinSecret, JoinToken},
+    json::InvalidJson,
+    jwt::{
+        Audience, InvalidAudience, InvalidJwtAlgorithm, InvalidJwtBundle, InvalidKeyId, InvalidPublicKey, JwtAlgorithm,
+        JwtAuthority, JwtBundle, JwtBundles, JwtClaims, JwtId, JwtKey, JwtNotSigned, JwtRefused, JwtSvid, KeyId,
+        MAX_AUDIENCE_BYTES, MAX_AUDIENCES, MAX_JWT_AUTHORITIES, MAX_KEY_ID_BYTES, MAX_LEEWAY, MAX_TOKEN_BYTES,
+        UnsignedJwt, validate_jwt,
+    },
     leaf::{InvalidLeaf, Leaf},
     name::{ComponentId, InvalidName, Lattice, NodeName, Target},
     path::{broker_id, component_id, is_reserved, node_id, node_name, virtual_component_id},

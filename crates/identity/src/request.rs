@@ -132,7 +132,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
+pub(crate) fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
     let ParsedPublicKey { algorithm: AlgorithmIdentifier { algorithm, parameters }, .. } = key;
     if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
         // Reading an OID does not check that it is one.
@@ -152,7 +152,7 @@ fn check_key(key: &ParsedPublicKey<'_>) -> Result<(), InvalidRequest> {
     }
 }
 
-fn check_rsa(key: &RSAPublicKey<'_>) -> Result<(), InvalidRequest> {
+pub(crate) fn check_rsa(key: &RSAPublicKey<'_>) -> Result<(), InvalidRequest> {
     let bits = bit_length(key.modulus);
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
         return Err(InvalidRequest::UnsupportedKey { found: format!("RSA of {bits} bits") });
