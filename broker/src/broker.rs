@@ -12,6 +12,7 @@ use crate::audit::{AuditLog, Event};
 use crate::authority::{Authority, IssueError, Issued};
 use crate::beacon::Beacon;
 use crate::clock;
+use crate::federation::Refresher;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::registry::EntryId;
@@ -32,6 +33,7 @@ pub(crate) struct Broker {
     /// How far the audit log has grown, for nodes.
     pub(crate) beacon: Beacon,
     pub(crate) presence: Presence,
+    pub(crate) refresher: Refresher,
     pub(crate) ttls: Ttls,
     /// `host:port` that join tokens carry.
     pub(crate) advertised: String,

@@ -14,6 +14,7 @@ mod run;
 mod screen;
 mod status;
 mod token;
+mod trust_domain;
 mod wit_folder;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub(crate) struct Environment {
     pub(crate) socket: Option<PathBuf>,
     /// `PORTCULLIS_LOG`, else `RUST_LOG`
     pub(crate) log: Option<String>,
+    /// `SSL_CERT_FILE`
+    pub(crate) ssl_cert_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +70,9 @@ enum Command {
     Explain(explain::Explain),
     /// List the nodes that joined and who of them is connected; remove one
     Nodes(node::Nodes),
+    /// Trust foreign trust domains, refresh and remove them
+    #[command(subcommand)]
+    TrustDomain(trust_domain::TrustDomain),
     /// Show what the broker did, and check that nobody altered the record of it
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -102,9 +108,9 @@ pub(crate) fn run(arguments: Arguments, environment: Environment) -> ExitCode {
 }
 
 async fn dispatch(command: Command, environment: Environment, screen: &mut Screen) -> Result<(), Failure> {
-    let Environment { socket, log } = environment;
+    let socket = environment.socket.clone();
     match command {
-        Command::Run(run) => run.execute(log).await,
+        Command::Run(run) => run.execute(environment).await,
         Command::Component(command) => command.execute(socket, screen).await,
         Command::Entry(command) => command.execute(socket, screen).await,
         Command::Token(command) => command.execute(socket, screen).await,
@@ -112,6 +118,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Grant(command) => command.execute(socket, screen).await,
         Command::Explain(command) => command.execute(socket, screen).await,
         Command::Nodes(command) => command.execute(socket, screen).await,
+        Command::TrustDomain(command) => command.execute(socket, screen).await,
         Command::Audit(command) => command.execute(screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
         Command::Completion(command) => command.execute(screen),

@@ -1,5 +1,7 @@
 //! How a broker is set up: a TOML file, which the command line overrides, parsed into one checked value.
 
+mod federation;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,10 @@ use serde::Deserialize;
 
 use crate::registry::Address;
 use crate::ttl::Ttl;
+
+pub use self::federation::{
+    BundleEndpoint, CertificateFiles, EndpointSettings, Federation, FederationSettings, Oidc, OidcSettings,
+};
 
 /// Where a broker keeps its data unless told otherwise, below the working folder.
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
@@ -35,6 +41,8 @@ pub struct Config {
     pub node_ttl: Ttl,
     /// Lifetime of entries' SVIDs where the entry does not say.
     pub svid_ttl: Ttl,
+    /// What is fetched from foreign trust domains and served to them.
+    pub federation: Federation,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -62,6 +70,13 @@ pub struct Settings {
     /// `svid_ttl = "1h"`
     #[serde(alias = "svid-ttl")]
     pub svid_ttl: Option<String>,
+    /// `[federation]`
+    pub federation: Option<FederationSettings>,
+    /// `[bundle_endpoint]`
+    #[serde(alias = "bundle-endpoint")]
+    pub bundle_endpoint: Option<EndpointSettings>,
+    /// `[oidc]`
+    pub oidc: Option<OidcSettings>,
 }
 
 /// Every mistake of a set-up at once.
@@ -90,6 +105,9 @@ impl Settings {
             operator_uids: self.operator_uids.or(others.operator_uids),
             node_ttl: self.node_ttl.or(others.node_ttl),
             svid_ttl: self.svid_ttl.or(others.svid_ttl),
+            federation: self.federation.or(others.federation),
+            bundle_endpoint: self.bundle_endpoint.or(others.bundle_endpoint),
+            oidc: self.oidc.or(others.oidc),
         }
     }
 
@@ -108,13 +126,26 @@ impl Settings {
         let advertise = note(&mut problems, "advertise", self.advertise.as_deref().map(str::parse).transpose());
         let node_ttl = note(&mut problems, "node_ttl", ttl(self.node_ttl.as_deref()));
         let svid_ttl = note(&mut problems, "svid_ttl", ttl(self.svid_ttl.as_deref()));
+        let broken = problems.len();
+        let federation = federation::check(self.federation, self.bundle_endpoint, self.oidc, &mut problems);
+        if problems.len() > broken {
+            return Err(InvalidConfig(problems));
+        }
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
         match (trust_domain, listen, advertise, node_ttl, svid_ttl) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => {
-                Ok(Config { trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl, svid_ttl })
-            }
+            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl)) => Ok(Config {
+                trust_domain,
+                data,
+                listen,
+                advertise,
+                operator_socket,
+                operator_uids,
+                node_ttl,
+                svid_ttl,
+                federation,
+            }),
             _ => Err(InvalidConfig(problems)),
         }
     }

@@ -23,13 +23,16 @@ use crate::beacon::beacon;
 use crate::broker::{Broker, Joins, Ttls};
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
+use crate::federation::{Refresher, WebRoots};
 use crate::ledger::Ledger;
 use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
+use crate::published::{serve_bundle, serve_oidc};
 use crate::registry::Registry;
 use crate::store::{OpenError, Store};
+use crate::web::CertificateError;
 use crate::{clock, listener};
 
 /// Bytes; what a node says is small: a certificate request has at most 8 KiB.
@@ -74,6 +77,17 @@ pub enum StartError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A listener of the web.
+    #[error("cannot listen on `{address}`: {cause}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Its certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -90,6 +104,8 @@ pub enum StartError {
 pub struct Daemon {
     control_address: SocketAddr,
     operator_socket: PathBuf,
+    bundle_endpoint: Option<SocketAddr>,
+    oidc: Option<SocketAddr>,
     tracker: TaskTracker,
     stop: CancellationToken,
     audit: AuditLog,
@@ -131,6 +147,7 @@ impl Daemon {
             audit: audit.clone(),
             beacon,
             presence: Presence::default(),
+            refresher: Refresher::new(WebRoots::new(config.federation.ca_file.clone()), config.federation.bounds),
             ttls: Ttls { node: config.node_ttl, entry: config.svid_ttl },
             advertised: advertised(&config, control_address),
             control_address,
@@ -141,6 +158,11 @@ impl Daemon {
         let slot = SvidSlot::new(broker.authority.own_svid(config.node_ttl, clock::now())?);
         let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;
         let operators = serve_operators(&broker, &config)?;
+        let endpoint = config.federation.endpoint.clone();
+        let bundle_endpoint =
+            endpoint.map(|endpoint| serve_bundle(&broker, endpoint, Arc::clone(&slot))).transpose()?;
+        let oidc = config.federation.oidc.clone().map(|oidc| serve_oidc(&broker, oidc)).transpose()?;
+        tracker.spawn(Refresher::run(Arc::clone(&broker)));
         tracker.spawn(keep_signing_fresh(Arc::clone(&broker)));
         tracker.spawn(signer.run(Arc::clone(&broker)));
         tracker.spawn(keep_own_svid_fresh(broker, slot));
@@ -149,6 +171,8 @@ impl Daemon {
         Ok(Self {
             control_address,
             operator_socket,
+            bundle_endpoint,
+            oidc,
             tracker,
             stop,
             audit,
@@ -167,6 +191,18 @@ impl Daemon {
     #[must_use]
     pub fn operator_socket(&self) -> &Path {
         &self.operator_socket
+    }
+
+    /// Where the bundle is served to foreign trust domains.
+    #[must_use]
+    pub fn bundle_endpoint(&self) -> Option<SocketAddr> {
+        self.bundle_endpoint
+    }
+
+    /// Where OpenID Connect discovery is served.
+    #[must_use]
+    pub fn oidc(&self) -> Option<SocketAddr> {
+        self.oidc
     }
 
     /// Serves until `shutdown`; then stops accepting, ends the streams, closes the store, within five seconds.

@@ -148,6 +148,7 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
     let (kind, name) = describe(change);
     let sha256 = match change {
         Change::Policies(document) => Some(hex_sha256(document.text.as_bytes())),
+        Change::Domain(domain) => domain.bundle.as_ref().map(|bundle| hex_sha256(&bundle.json)),
         Change::Component(_)
         | Change::ComponentRemoved(_)
         | Change::Entry(_)
@@ -159,7 +160,8 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
         | Change::PoliciesRemoved(_)
         | Change::Grant(..)
         | Change::GrantRemoved(..)
-        | Change::Addresses(..) => None,
+        | Change::Addresses(..)
+        | Change::DomainRemoved(_) => None,
     };
     Event::Changed { by: by.clone(), version: version.to_string(), kind: kind.to_owned(), name, sha256 }
 }
@@ -184,6 +186,8 @@ fn describe(change: &Change) -> (&'static str, String) {
         Change::PoliciesRemoved(name) => ("policy file removed", name.clone()),
         Change::Grant(target, id) => ("grant", format!("{id} on {target}")),
         Change::GrantRemoved(target, id) => ("grant removed", format!("{id} on {target}")),
+        Change::Domain(domain) => ("trust domain", domain.name.to_string()),
+        Change::DomainRemoved(name) => ("trust domain removed", name.to_string()),
         Change::Addresses(target, node, addresses) => {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             ("addresses", format!("{target} on {node}: [{}]", addresses.join(", ")))

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let environment = Environment {
         socket: std::env::var_os("PORTCULLIS_BROKER_SOCKET").map(Into::into),
         log: std::env::var("PORTCULLIS_LOG").or_else(|_| std::env::var("RUST_LOG")).ok(),
+        ssl_cert_file: std::env::var_os("SSL_CERT_FILE").map(Into::into),
     };
     cli::run(Arguments::parse(), environment)
 }

@@ -1,6 +1,7 @@
 //! The gRPC service that operators speak to, on the broker's own machine.
 
 mod answer;
+mod trust_domain;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,6 +244,38 @@ impl v1::operator_server::Operator for OperatorService {
             (files.collect(), registry.version())
         });
         Ok(Response::new(v1::ListPoliciesReply { files, version: Some(version.into()) }))
+    }
+
+    async fn add_trust_domain(
+        &self,
+        request: Request<v1::AddTrustDomainRequest>,
+    ) -> Result<Response<v1::AddTrustDomainReply>, Status> {
+        let by = operator(&request);
+        self.add_domain(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_trust_domain(
+        &self,
+        request: Request<v1::RemoveTrustDomainRequest>,
+    ) -> Result<Response<v1::RemoveTrustDomainReply>, Status> {
+        let by = operator(&request);
+        let name = wire::trust_domain(&request.into_inner().name).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(by, Command::RemoveDomain(name)).await?;
+        Ok(Response::new(v1::RemoveTrustDomainReply { version: Some(outcome.version.into()) }))
+    }
+
+    async fn refresh_trust_domain(
+        &self,
+        request: Request<v1::RefreshTrustDomainRequest>,
+    ) -> Result<Response<v1::RefreshTrustDomainReply>, Status> {
+        self.refresh_domain(&request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn list_trust_domains(
+        &self,
+        request: Request<v1::ListTrustDomainsRequest>,
+    ) -> Result<Response<v1::ListTrustDomainsReply>, Status> {
+        self.list_domains(&request.into_inner().name).map(Response::new)
     }
 
     async fn change_grant(

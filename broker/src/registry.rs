@@ -8,6 +8,7 @@ mod address;
 mod bounds;
 mod command;
 mod explanation;
+mod foreign;
 mod held;
 mod plan;
 mod record;
@@ -28,6 +29,9 @@ pub use self::command::{
     Registration,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
+pub use self::foreign::{
+    BundleRefusal, Endpoint, EndpointUrl, ForeignDomain, HeldBundle, InvalidUrl, NewDomain, Notice, Profile, Receipt,
+};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
@@ -52,6 +56,7 @@ pub struct Registry {
     nodes: BTreeMap<NodeName, Arc<Node>>,
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
+    domains: BTreeMap<TrustDomain, Arc<ForeignDomain>>,
     schema: Arc<Schema>,
     marks: Marks,
 }
@@ -61,6 +66,7 @@ pub struct Registry {
 struct Marks {
     lattices: BTreeMap<Lattice, u64>,
     nodes: BTreeMap<NodeName, u64>,
+    domains: BTreeMap<TrustDomain, u64>,
 }
 
 /// A store whose records do not fit together.
@@ -90,6 +96,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             tokens: BTreeMap::new(),
             policies: BTreeMap::new(),
+            domains: BTreeMap::new(),
             schema: Arc::new(Schema::new(&[])?),
             marks: Marks::default(),
         })
@@ -272,6 +279,14 @@ impl Registry {
                 let sliced = self.each_held(|held| held.remove_policies(name));
                 altered.extend(sliced);
                 self.policies.remove(name);
+            }
+            Change::Domain(domain) => {
+                self.marks.domains.insert(domain.name.clone(), self.version.epoch);
+                self.domains.insert(domain.name.clone(), Arc::clone(domain));
+            }
+            Change::DomainRemoved(name) => {
+                self.marks.domains.insert(name.clone(), self.version.epoch);
+                self.domains.remove(name);
             }
             Change::Grant(target, spiffe_id) => self.alter(target, altered, |held| {
                 held.grants.insert(spiffe_id.clone());

@@ -3,12 +3,16 @@
 use std::str::FromStr;
 
 use portcullis_api::v1;
-use portcullis_identity::{Bundle, Lattice, NodeName, SpiffeId, Target, parse_spiffe_id};
+use portcullis_identity::{
+    Bundle, JwtAlgorithm, Lattice, NodeName, SpiffeId, Target, TrustDomain, parse_spiffe_id, parse_trust_domain,
+};
 use portcullis_policy::{PolicyFile, Problem};
 use portcullis_value::WitSource;
 
+use crate::clock;
 use crate::registry::{
-    Digest, Entry, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Upstream, Version, ViewChange,
+    Digest, Entry, HeldBundle, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Upstream,
+    Version, ViewChange,
 };
 use crate::ttl::Ttl;
 
@@ -49,6 +53,11 @@ pub(crate) fn parse_optional<T: FromStr<Err: ToString>>(text: &str) -> Result<Op
 /// Parses a SPIFFE ID as it must be written.
 pub(crate) fn spiffe_id(text: &str) -> Result<SpiffeId, InvalidMessage> {
     parse_spiffe_id(text).map_err(|error| InvalidMessage(error.to_string()))
+}
+
+/// Parses the name of a trust domain as it must be written.
+pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, InvalidMessage> {
+    parse_trust_domain(text).map_err(|error| InvalidMessage(error.to_string()))
 }
 
 /// Parses `LATTICE/ID`.
@@ -162,6 +171,37 @@ pub(crate) fn bundle_message(bundle: &Bundle) -> v1::Bundle {
     }
 }
 
+/// The message of a foreign trust domain's bundle.
+fn foreign_bundle_message(bundle: &HeldBundle) -> v1::Bundle {
+    let document = &bundle.document;
+    // The message has room for one algorithm per kind of key; a key with another one would be read as a different key.
+    let jwt = document.jwt().authorities().iter().filter(|key| travels(key.algorithm()));
+    v1::Bundle {
+        trust_domain: document.trust_domain().to_string(),
+        x509_authorities: document.x509().certificates().map(|der| der.to_vec()).collect(),
+        jwt_authorities: jwt
+            .map(|key| v1::JwtAuthority {
+                kid: key.kid().as_str().to_owned(),
+                public_key: key.spki_der(),
+                not_after: key.not_after().map(clock::unix_seconds).unwrap_or_default(),
+            })
+            .collect(),
+        sequence: document.sequence().unwrap_or_default(),
+        refresh_hint_seconds: document.refresh_hint_seconds().unwrap_or_default(),
+        tainted: Vec::new(),
+    }
+}
+
+/// Whether a key's algorithm is the one that its kind of key is read with.
+fn travels(algorithm: JwtAlgorithm) -> bool {
+    match algorithm {
+        JwtAlgorithm::Es256 | JwtAlgorithm::Es384 | JwtAlgorithm::Rs256 => true,
+        JwtAlgorithm::Rs384 | JwtAlgorithm::Rs512 | JwtAlgorithm::Ps256 | JwtAlgorithm::Ps384 | JwtAlgorithm::Ps512 => {
+            false
+        }
+    }
+}
+
 /// The message of an entry.
 pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
     let (component_digest, danger_any_digest) = match &entry.digest {
@@ -221,7 +261,10 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
 pub(crate) fn state_message(view: &NodeView, bundle: &Bundle, now_seconds: u64) -> v1::State {
     v1::State {
         version: Some(view.version.into()),
-        bundles: vec![bundle_message(bundle)],
+        // The own one first: of two bundles for one trust domain, the first counts.
+        bundles: std::iter::once(bundle_message(bundle))
+            .chain(view.bundles.values().map(|bundle| foreign_bundle_message(bundle)))
+            .collect(),
         entries: view.entries.values().map(|entry| entry_message(entry)).collect(),
         components: view.components.values().map(|record| record_message(record)).collect(),
         served: view.served.values().map(|served| served_message(served)).collect(),
@@ -234,7 +277,7 @@ pub(crate) fn state_message(view: &NodeView, bundle: &Bundle, now_seconds: u64) 
 pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
     v1::Change {
         version: Some(change.version.into()),
-        bundles: Vec::new(),
+        bundles: change.bundles.iter().map(|bundle| foreign_bundle_message(bundle)).collect(),
         entries: change.entries.iter().map(|entry| entry_message(entry)).collect(),
         entries_removed: change.entries_removed.iter().map(ToString::to_string).collect(),
         components: change.components.iter().map(|record| record_message(record)).collect(),
@@ -242,6 +285,6 @@ pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
         served: change.served.iter().map(|served| served_message(served)).collect(),
         served_removed: change.served_removed.iter().map(target_message).collect(),
         revocations: Vec::new(),
-        bundles_removed: Vec::new(),
+        bundles_removed: change.bundles_removed.iter().map(ToString::to_string).collect(),
     }
 }

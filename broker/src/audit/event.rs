@@ -118,7 +118,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// The bundle of a foreign trust domain was fetched and looked at.
+    /// The bundle of a foreign trust domain was fetched, and is believed.
     BundleFetched {
         /// Whose.
         trust_domain: String,
@@ -131,8 +131,6 @@ pub enum Event {
         sequence: Option<u64>,
         /// SHA-256 of the document.
         sha256: String,
-        /// What became of it.
-        outcome: String,
     },
     /// The bundle of a foreign trust domain was not had, or not believed.
     BundleRefused {
@@ -214,8 +212,8 @@ impl Event {
                 (by.texts().chain([version, kind]).chain(sha256).collect(), vec![name])
             }
             Self::ChangeRefused { by, command, reason } => (by.texts().chain([command, reason]).collect(), Vec::new()),
-            Self::BundleFetched { trust_domain, url, server_sha256, sequence: _, sha256, outcome } => {
-                (vec![trust_domain, server_sha256, sha256, outcome], vec![url])
+            Self::BundleFetched { trust_domain, url, server_sha256, sequence: _, sha256 } => {
+                (vec![trust_domain, server_sha256, sha256], vec![url])
             }
             Self::BundleRefused { trust_domain, url, reason, alarm: _ } => (vec![trust_domain, reason], vec![url]),
             Self::AuthorityChanged { by, change, authority } => {

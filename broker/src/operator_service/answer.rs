@@ -116,17 +116,20 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoPath(_)
         | Refusal::PolicyFileName(_)
         | Refusal::PolicyFileTwice(_)
+        | Refusal::OwnDomain(_)
+        | Refusal::NoBundle(_)
         | Refusal::Policies(_)
         | Refusal::TooLarge { .. }
         | Refusal::TokenLifetime(_) => Code::InvalidArgument,
         Refusal::ReservedId(_) | Refusal::NotServed { .. } => Code::PermissionDenied,
-        Refusal::ComponentExists(_) | Refusal::EntryExists { .. } => Code::AlreadyExists,
+        Refusal::ComponentExists(_) | Refusal::EntryExists { .. } | Refusal::DomainExists(_) => Code::AlreadyExists,
         Refusal::NoComponent(_)
         | Refusal::NoEntry(_)
         | Refusal::NoNode(_)
         | Refusal::NoPolicyFile(_)
+        | Refusal::NoDomain(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
-        Refusal::Breaks(_) | Refusal::Token(_) => Code::FailedPrecondition,
+        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::NoSeed(_) | Refusal::Bundle(_) => Code::FailedPrecondition,
         Refusal::TooMany { .. } => Code::ResourceExhausted,
     };
     Status::new(code, refusal.to_string())

@@ -10,6 +10,8 @@ pub(super) const ENTRIES: usize = 100_000;
 pub(super) const TOKENS: usize = 100_000;
 /// Policy files.
 pub(super) const POLICY_FILES: usize = 20_000;
+/// Foreign trust domains.
+pub(super) const DOMAINS: usize = 256;
 /// Grants on one component.
 pub(super) const GRANTS: usize = 10_000;
 /// Interfaces of one component.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, SpiffeId, Target, TrustDomain};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 
 use super::address::Address;
+use super::foreign::{ForeignDomain, NewDomain, Receipt};
 use super::record::{Component, Digest, Entry, EntryId, Node, PolicyDocument, Upstream};
 use super::token::{Token, TokenIndex};
 use crate::ttl::Ttl;
@@ -37,6 +38,12 @@ pub enum Command {
     ChangeGrant(GrantChange),
     /// A node says where it serves a component.
     Announce(Announcement),
+    /// Trusts a foreign trust domain.
+    AddDomain(NewDomain),
+    /// Takes that back.
+    RemoveDomain(TrustDomain),
+    /// A foreign trust domain's bundle came.
+    Receive(Receipt),
 }
 
 impl Command {
@@ -55,6 +62,9 @@ impl Command {
             Self::RemovePolicies(_) => "remove policies",
             Self::ChangeGrant(_) => "change grant",
             Self::Announce(_) => "announce",
+            Self::AddDomain(_) => "add trust domain",
+            Self::RemoveDomain(_) => "remove trust domain",
+            Self::Receive(_) => "receive bundle",
         }
     }
 }
@@ -203,4 +213,8 @@ pub enum Change {
     GrantRemoved(Target, SpiffeId),
     /// Where a node serves a component; empty: nowhere.
     Addresses(Target, NodeName, Vec<Address>),
+    /// A foreign trust domain, new or with another bundle.
+    Domain(Arc<ForeignDomain>),
+    /// It is trusted no more.
+    DomainRemoved(TrustDomain),
 }

@@ -29,6 +29,13 @@ pub struct Plan {
     pub schema: Option<Arc<Schema>>,
 }
 
+impl Plan {
+    /// Nothing but these changes.
+    pub(super) fn of(changes: Vec<Change>) -> Self {
+        Self { changes, ..Self::default() }
+    }
+}
+
 impl Registry {
     /// Says what `command` would change at `now`.
     ///
@@ -47,6 +54,9 @@ impl Registry {
             Command::RemovePolicies(name) => self.plan_policy_removal(name),
             Command::ChangeGrant(change) => self.plan_grant(change),
             Command::Announce(announcement) => self.plan_announcement(announcement),
+            Command::AddDomain(domain) => self.plan_domain(domain),
+            Command::RemoveDomain(name) => self.plan_domain_removal(name),
+            Command::Receive(receipt) => self.plan_receipt(receipt),
         }
     }
 

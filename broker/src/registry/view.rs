@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, SpiffeId, Target, TrustDomain};
 
 use super::Registry;
+use super::foreign::HeldBundle;
 use super::record::{Entry, EntryId, PeerRecord, Served, Version};
 
 /// The part of the registry that a node may see: its entries, the components in their lattices, the components it serves.
@@ -23,7 +24,10 @@ pub struct NodeView {
     pub components: BTreeMap<Target, Arc<PeerRecord>>,
     /// What it serves: components whose SPIFFE ID is that of one of its entries.
     pub served: BTreeMap<Target, Arc<Served>>,
+    /// The foreign trust domains that its entries federate with, as far as there are bundles of them.
+    pub bundles: BTreeMap<TrustDomain, Arc<HeldBundle>>,
     lattices: BTreeSet<Lattice>,
+    domains: BTreeSet<TrustDomain>,
 }
 
 /// What a node has to alter to get from one view to a later one.
@@ -43,6 +47,10 @@ pub struct ViewChange {
     pub served: Vec<Arc<Served>>,
     /// Gone, or served no longer.
     pub served_removed: Vec<Target>,
+    /// New or altered.
+    pub bundles: Vec<Arc<HeldBundle>>,
+    /// Trusted no more, or no longer to be seen.
+    pub bundles_removed: Vec<TrustDomain>,
 }
 
 impl Registry {
@@ -66,7 +74,10 @@ impl Registry {
             .flat_map(BTreeMap::values)
             .map(|held| (held.record.target.clone(), Arc::clone(&held.record)))
             .collect();
-        NodeView { version: self.version, node: node.clone(), entries, components, served, lattices }
+        let domains = self.seen_by(node);
+        let bundle_of = |name: &TrustDomain| Some((name.clone(), Arc::clone(self.domain(name)?.bundle.as_ref()?)));
+        let bundles = domains.iter().filter_map(bundle_of).collect();
+        NodeView { version: self.version, node: node.clone(), entries, components, served, bundles, lattices, domains }
     }
 
     /// Whether something that `view` shows may have changed since it was taken. A `false` is certain, a `true` is not.
@@ -74,6 +85,7 @@ impl Registry {
     pub fn may_have_changed(&self, view: &NodeView) -> bool {
         let later = |epoch: Option<&u64>| epoch.is_some_and(|epoch| *epoch > view.version.epoch);
         later(self.marks.nodes.get(&view.node))
+            || view.domains.iter().any(|domain| later(self.marks.domains.get(domain)))
             || view.lattices.iter().any(|lattice| later(self.marks.lattices.get(lattice)))
             // A component registered for an entry that served none so far lies in a lattice the view does not know of.
             || view.entries.values().any(|entry| self.serves_unseen(&entry.spiffe_id, view))
@@ -107,12 +119,15 @@ impl NodeView {
         let (entries, entries_removed) = difference(&self.entries, &later.entries);
         let (components, components_removed) = difference(&self.components, &later.components);
         let (served, served_removed) = difference(&self.served, &later.served);
+        let (bundles, bundles_removed) = difference(&self.bundles, &later.bundles);
         let nothing = entries.is_empty()
             && entries_removed.is_empty()
             && components.is_empty()
             && components_removed.is_empty()
             && served.is_empty()
-            && served_removed.is_empty();
+            && served_removed.is_empty()
+            && bundles.is_empty()
+            && bundles_removed.is_empty();
         (!nothing).then_some(ViewChange {
             version: later.version,
             entries,
@@ -121,6 +136,8 @@ impl NodeView {
             components_removed,
             served,
             served_removed,
+            bundles,
+            bundles_removed,
         })
     }
 }

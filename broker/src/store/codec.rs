@@ -3,14 +3,16 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use portcullis_identity::{SpiffeId, parse_spiffe_id};
+use portcullis_identity::{SpiffeId, parse_spiffe_id, parse_trust_domain};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 use prost::Message;
 
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
-use crate::registry::{Change, Component, Digest, Entry, Node, Token, TokenIndex, Upstream};
+use crate::registry::{
+    Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, Node, Profile, Token, TokenIndex, Upstream,
+};
 
 /// What a change does to the table.
 pub(super) enum Write {
@@ -47,6 +49,8 @@ pub(super) fn write(change: &Change) -> Write {
             put(format!("grant/{target}/{id}"), &record)
         }
         Change::GrantRemoved(target, id) => Write::Remove(format!("grant/{target}/{id}")),
+        Change::Domain(domain) => put(format!("domain/{}", domain.name), &domain_record(domain)),
+        Change::DomainRemoved(name) => Write::Remove(format!("domain/{name}")),
         Change::Addresses(target, node, addresses) if addresses.is_empty() => {
             Write::Remove(format!("addresses/{target}/{node}"))
         }
@@ -82,6 +86,7 @@ pub(super) fn read(key: &str, value: &[u8]) -> Result<Stored, Problem> {
             let addresses = addresses.iter().map(|address| parse(address)).collect::<Result<_, _>>()?;
             Change::Addresses(parse(&target)?, parse(&node)?, addresses)
         }
+        "domain" => Change::Domain(Arc::new(domain(message(value)?)?)),
         unknown => return Err(format!("`{unknown}` is not a kind of record this version knows")),
     };
     Ok(Stored::Record(change))
@@ -171,6 +176,38 @@ fn entry(record: record::Entry) -> Result<Entry, Problem> {
         ttl: u64::from(ttl_seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| error.to_string())?,
         lattice: if lattice.is_empty() { None } else { Some(parse(&lattice)?) },
     })
+}
+
+fn domain_record(domain: &ForeignDomain) -> record::Domain {
+    let (url, endpoint_id) = match &domain.endpoint {
+        None => (String::new(), String::new()),
+        Some(Endpoint { url, profile: Profile::HttpsWeb }) => (url.to_string(), String::new()),
+        Some(Endpoint { url, profile: Profile::HttpsSpiffe(id) }) => (url.to_string(), id.to_string()),
+    };
+    let bundle = domain.bundle.as_ref();
+    record::Domain {
+        name: domain.name.to_string(),
+        url,
+        endpoint_id,
+        bundle: bundle.map(|bundle| bundle.json.to_vec()).unwrap_or_default(),
+        received_at: bundle.map(|bundle| unix_seconds(bundle.received_at)).unwrap_or_default(),
+    }
+}
+
+fn domain(record: record::Domain) -> Result<ForeignDomain, Problem> {
+    let record::Domain { name, url, endpoint_id, bundle, received_at } = record;
+    let name = parse_trust_domain(&name).map_err(|error| error.to_string())?;
+    let profile = || match endpoint_id.as_str() {
+        "" => Ok(Profile::HttpsWeb),
+        id => spiffe_id(id).map(Profile::HttpsSpiffe),
+    };
+    let endpoint = match url.as_str() {
+        "" => None,
+        url => Some(Endpoint { url: parse(url)?, profile: profile()? }),
+    };
+    let held = |json: &[u8]| HeldBundle::read(json, &name, from_unix_seconds(received_at));
+    let bundle = if bundle.is_empty() { None } else { Some(held(&bundle).map_err(|error| error.to_string())?.0) };
+    Ok(ForeignDomain { bundle: bundle.map(Arc::new), endpoint, name })
 }
 
 fn node_record(node: &Node) -> record::Node {

@@ -11,9 +11,11 @@
 )]
 
 mod audit;
+mod federation;
 mod join;
 mod lab;
 mod operator;
 mod process;
 mod sign;
 mod watch;
+mod web;

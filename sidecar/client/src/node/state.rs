@@ -159,7 +159,7 @@ impl NodeState {
             served,
             served_removed,
             revocations: _,
-            bundles_removed: _,
+            bundles_removed,
         } = change;
         let version = parse_version(version)?;
         if version <= self.version {
@@ -167,6 +167,11 @@ impl NodeState {
         }
         let mut state = self.clone();
         state.version = version;
+        for name in bundles_removed {
+            let name = portcullis_identity::parse_trust_domain(&name)
+                .map_err(|error| InvalidState::Field { field: "bundles_removed", cause: error.to_string() })?;
+            state.bundles.remove(&name);
+        }
         for id in entries_removed {
             state.entries.remove(&id);
         }
