@@ -6,6 +6,7 @@
 //! moment in which one matches and the other does not.
 
 mod ca_file;
+mod jwt_file;
 mod profile;
 
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_identity::{
-    Bundle, InvalidBundle, InvalidRequest, InvalidSvid, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid,
-    TrustDomain, broker_id, key_request,
+    Audience, Bundle, InvalidBundle, InvalidRequest, InvalidSvid, JwtAuthority, JwtId, JwtKey, JwtNotSigned, JwtSvid,
+    KeyId, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt, broker_id, key_request,
 };
-use rcgen::{Issuer, KeyPair, PublicKeyData as _, SerialNumber, SigningKey as _, SubjectPublicKeyInfo};
+use rcgen::{Issuer, KeyPair, SerialNumber, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
 
 use self::ca_file::CaFile;
@@ -26,7 +27,8 @@ use self::profile::Validity;
 use crate::atomic_file::{self, Existing};
 use crate::audit::Head;
 use crate::data_folder::make_private;
-use crate::ttl::Ttl;
+use crate::dns_name::DnsName;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// Ten years: a root outlives the machines that pinned it in a join token.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -85,6 +87,24 @@ pub enum IssueError {
     /// Our own certificate.
     #[error(transparent)]
     Svid(#[from] InvalidSvid),
+    /// A token that cannot be.
+    #[error(transparent)]
+    Jwt(#[from] JwtNotSigned),
+}
+
+/// Whom a certificate names.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its SPIFFE ID.
+    pub id: &'a SpiffeId,
+    /// Further names.
+    pub dns_names: &'a [DnsName],
+}
+
+impl<'a> From<&'a SpiffeId> for Subject<'a> {
+    fn from(id: &'a SpiffeId) -> Self {
+        Self { id, dns_names: &[] }
+    }
 }
 
 /// A leaf and what is above it, without the root.
@@ -98,14 +118,23 @@ pub struct Issued {
     pub serial: Vec<u8>,
 }
 
-/// A signature by the signing key over something that is not a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    /// `x509:` and the SHA-256 of the key.
-    pub kid: String,
-    /// SubjectPublicKeyInfo, DER.
-    pub public_key: Vec<u8>,
-    /// ECDSA over SHA-256, DER.
+/// A JWT-SVID and what is told of it.
+#[derive(Debug)]
+pub struct IssuedJwt {
+    /// The token.
+    pub svid: JwtSvid,
+    /// Its `jti`.
+    pub jti: JwtId,
+    /// The key that signed it.
+    pub kid: KeyId,
+}
+
+/// A signed head of the audit log.
+#[derive(Debug, Clone)]
+pub struct SignedHead {
+    /// Whose signature it is.
+    pub signer: JwtAuthority,
+    /// As the contract has it.
     pub signature: Vec<u8>,
 }
 
@@ -125,6 +154,8 @@ pub struct Authority {
     folder: PathBuf,
     root: Root,
     signing: ArcSwap<Signing>,
+    jwt: JwtKey,
+    jwt_authorities: Vec<JwtAuthority>,
 }
 
 /// What is known of the root without its key.
@@ -171,7 +202,10 @@ impl Authority {
             Err(CaFileError::Missing { .. }) => make_signing(folder, trust_domain, now)?,
             Err(error) => return Err(error.into()),
         };
+        let jwt = jwt_file::open(folder)?;
         let authority = Self {
+            jwt_authorities: vec![jwt.authority(Some(root.certificate.not_after()))],
+            jwt,
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
             root,
@@ -196,16 +230,21 @@ impl Authority {
         Ok(SigningRenewal::Renewed)
     }
 
-    /// Issues an X.509-SVID for `id` on `key`; nothing else comes from the requester (D3).
+    /// Issues an X.509-SVID for `subject` on `key`; nothing else comes from the requester (D3).
     ///
     /// The lifetime is cut to that of the signing certificate.
     ///
     /// # Errors
     /// When the ID is not of this trust domain, the key is one of ours, or the signing certificate expired.
-    pub fn issue(&self, key: &RequestedKey, id: &SpiffeId, ttl: Ttl, now: SystemTime) -> Result<Issued, IssueError> {
-        if !id.is_member_of(&self.trust_domain) || id.path().is_empty() {
-            return Err(IssueError::ForeignId(id.clone()));
-        }
+    pub fn issue<'a>(
+        &self,
+        key: &RequestedKey,
+        subject: impl Into<Subject<'a>>,
+        ttl: Ttl,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        let subject = subject.into();
+        self.check_member(subject.id)?;
         let signing = self.signing.load();
         if [&self.root.certificate, &signing.certificate].iter().any(|own| own.public_key_sha256() == key.sha256()) {
             return Err(IssueError::AuthorityKey);
@@ -215,26 +254,55 @@ impl Authority {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
-        let params = profile::leaf(id, validity)?;
+        let params = profile::leaf(subject, validity)?;
         let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
         let leaf = params.signed_by(&spki, &signing.issuer)?;
         let chain = vec![leaf.der().clone(), signing.certificate.der().clone()];
         Ok(Issued { chain, not_after: validity.not_after, serial })
     }
 
-    /// Signs the head of the audit log: forty bytes that begin with a count, and so are neither a certificate nor a token.
+    /// Signs the head of the audit log, by the key of JWT-SVIDs: forty bytes that begin with a count are no token.
     ///
     /// # Errors
-    /// When the key refuses.
-    pub fn sign_head(&self, head: &Head) -> Result<Signed, IssueError> {
-        let signing = self.signing.load();
-        let kid: String = signing.certificate.public_key_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
-        let key = signing.issuer.key();
-        Ok(Signed {
-            kid: format!("x509:{kid}"),
-            public_key: key.subject_public_key_info(),
-            signature: key.sign(&head.signed_bytes())?,
-        })
+    /// When the system gives no random bytes.
+    pub fn sign_head(&self, head: &Head) -> Result<SignedHead, NoRandomness> {
+        let signature = self.jwt.sign_audit_head(head.records, &head.hash)?;
+        Ok(SignedHead { signer: self.jwt.authority(None), signature })
+    }
+
+    /// Issues a JWT-SVID for `id` that is meant for `audience`.
+    ///
+    /// The lifetime is cut to that of the signing key.
+    ///
+    /// # Errors
+    /// When the ID is not of this trust domain, there is no audience or too many, or the key's time is over.
+    pub fn jwt_svid(
+        &self,
+        id: &SpiffeId,
+        audience: &[Audience],
+        ttl: JwtTtl,
+        now: SystemTime,
+    ) -> Result<IssuedJwt, IssueError> {
+        self.check_member(id)?;
+        let wanted = now.checked_add(ttl.duration()).unwrap_or(now);
+        let expires_at = wanted.min(self.root.certificate.not_after());
+        let jti = JwtId::generate()?;
+        let unsigned = UnsignedJwt { id, audience, issued_at: now, expires_at, jti: Some(jti), issuer: None };
+        Ok(IssuedJwt { svid: unsigned.sign(&self.jwt)?, jti, kid: self.jwt.kid().clone() })
+    }
+
+    /// The keys whose JWT-SVIDs nodes trust.
+    #[must_use]
+    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
+        &self.jwt_authorities
+    }
+
+    fn check_member(&self, id: &SpiffeId) -> Result<(), IssueError> {
+        if id.is_member_of(&self.trust_domain) && !id.path().is_empty() {
+            Ok(())
+        } else {
+            Err(IssueError::ForeignId(id.clone()))
+        }
     }
 
     /// The broker's own SVID. Its chain carries the root too, because a joining node knows of it only the hash in its token (D4).

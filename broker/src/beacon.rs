@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_api::v1;
+use portcullis_identity::{JwtAuthority, KeyId};
 use tokio::sync::watch;
 
 use crate::audit::{AuditLog, Event, Head};
-use crate::authority::{Authority, Signed};
+use crate::authority::{Authority, SignedHead};
 use crate::broker::Broker;
 
 /// How often nodes are told, where the log grows at all: what was written since is all that a cut can take away unnoticed.
@@ -23,7 +24,7 @@ pub(crate) struct Signer {
     log: AuditLog,
     told: watch::Sender<Option<v1::AuditHead>>,
     /// The key whose name the log holds already.
-    known: Option<String>,
+    known: Option<KeyId>,
 }
 
 /// Makes both ends.
@@ -63,26 +64,26 @@ impl Signer {
             Ok(signed) => signed,
             Err(error) => return tracing::error!(%error, "the audit log's head was not signed"),
         };
-        if self.known.as_ref() != Some(&signed.kid) && !self.introduce(&signed).await {
+        if self.known.as_ref() != Some(signed.signer.kid()) && !self.introduce(&signed.signer).await {
             return;
         }
         self.told.send_replace(Some(message(head, signed)));
     }
 
     /// Names the key in the log, so that a remembered signature can be checked with the log alone.
-    async fn introduce(&mut self, signed: &Signed) -> bool {
-        let Signed { kid, public_key, signature: _ } = signed;
-        let public_key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, public_key);
+    async fn introduce(&mut self, signer: &JwtAuthority) -> bool {
+        let public_key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, signer.spki_der());
+        let kid = signer.kid().as_str().to_owned();
         // Where it fails, the log says so itself; the next head tries again.
-        let recorded = self.log.record(Event::HeadKey { kid: kid.clone(), public_key }).await.is_ok();
+        let recorded = self.log.record(Event::HeadKey { kid, public_key }).await.is_ok();
         if recorded {
-            self.known = Some(kid.clone());
+            self.known = Some(signer.kid().clone());
         }
         recorded
     }
 }
 
-fn message(head: Head, signed: Signed) -> v1::AuditHead {
-    let Signed { kid, public_key: _, signature } = signed;
-    v1::AuditHead { records: head.records, hash: head.hash.to_vec(), signature, kid }
+fn message(head: Head, signed: SignedHead) -> v1::AuditHead {
+    let SignedHead { signer, signature } = signed;
+    v1::AuditHead { records: head.records, hash: head.hash.to_vec(), signature, kid: signer.kid().as_str().to_owned() }
 }

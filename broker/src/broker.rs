@@ -16,6 +16,7 @@ use crate::federation::Refresher;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::registry::EntryId;
+use crate::signing::Signing;
 use crate::throttle::{self, Admission, Rate, Throttle};
 use crate::ttl::Ttl;
 
@@ -42,6 +43,7 @@ pub(crate) struct Broker {
     /// Cancelled when the broker is to end its streams.
     pub(crate) stop: CancellationToken,
     pub(crate) joins: Joins,
+    pub(crate) signing: Signing,
 }
 
 /// How long SVIDs live.

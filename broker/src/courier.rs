@@ -70,7 +70,7 @@ impl Courier {
     async fn carry(&self, mut inbound: Streaming<v1::WatchRequest>) -> Result<(), End> {
         let attendance = self.greet(&mut inbound).await?;
         let mut versions = self.broker.ledger.versions();
-        let mut desk = Desk::new(Arc::clone(&self.broker), self.node.clone(), self.remote.peer.clone());
+        let mut desk = Desk::new(Arc::clone(&self.broker), self.node.clone(), self.remote.clone());
         let mut heads = self.broker.beacon.heads();
         let mut view = self.deliver_state(&mut versions).await?;
         heads.mark_changed();
@@ -138,7 +138,7 @@ impl Courier {
         versions.borrow_and_update();
         let view = self.broker.ledger.read(|registry| registry.node(&self.node).map(|_| registry.view(&self.node)));
         let view = view.ok_or_else(removed)?;
-        let state = wire::state_message(&view, self.broker.authority.bundle(), clock::unix_seconds(clock::now()));
+        let state = wire::state_message(&view, &self.broker.authority, clock::unix_seconds(clock::now()));
         self.send(watch_reply::Message::State(state)).await?;
         Ok(view)
     }
@@ -169,6 +169,10 @@ impl Courier {
                 Answer::Now(reply) => reply,
                 Answer::Audited(answer) => return Ok(Some(answer)),
             },
+            Some(watch_request::Message::SignJwts(sign)) => match desk.sign_jwts(sign).await {
+                Answer::Now(reply) => reply,
+                Answer::Audited(answer) => return Ok(Some(answer)),
+            },
             Some(watch_request::Message::Announce(announce)) => match desk.announce(announce).await {
                 Some(refused) => refused,
                 None => return Ok(None),
@@ -178,7 +182,6 @@ impl Courier {
                 return Ok(None);
             }
             Some(watch_request::Message::Hello(_)) => return Err(End(Status::invalid_argument("a second hello"))),
-            Some(watch_request::Message::SignJwts(_)) => return Err(End(Status::unimplemented("not yet"))),
             None => return Err(End(Status::invalid_argument("an empty message"))),
         };
         self.send(reply).await.map(|()| None)

@@ -31,6 +31,7 @@ use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
 use crate::published::{serve_bundle, serve_oidc};
 use crate::registry::Registry;
+use crate::signing::Signing;
 use crate::store::{OpenError, Store};
 use crate::web::CertificateError;
 use crate::{clock, listener};
@@ -154,6 +155,7 @@ impl Daemon {
             tracker: tracker.clone(),
             stop: stop.clone(),
             joins: Joins::default(),
+            signing: Signing::default(),
         });
         let slot = SvidSlot::new(broker.authority.own_svid(config.node_ttl, clock::now())?);
         let nodes = serve_nodes(&broker, control, Arc::clone(&slot))?;

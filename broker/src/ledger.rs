@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use portcullis_identity::NodeName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -89,12 +88,6 @@ impl Ledger {
     #[must_use]
     pub(crate) fn versions(&self) -> watch::Receiver<Version> {
         self.versions.clone()
-    }
-
-    /// Whether `node` joined and was not removed since.
-    #[must_use]
-    pub(crate) fn is_registered(&self, node: &NodeName) -> bool {
-        self.read(|registry| registry.node(node).is_some())
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::Peer;
+use portcullis_identity::{ChannelBinding, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -50,6 +50,8 @@ pub(crate) struct Remote {
     pub address: SocketAddr,
     /// Who it proved to be; `None` for a peer without certificate.
     pub peer: Option<Arc<Peer>>,
+    /// What only the two ends of this connection know: a proof over it is good here and nowhere else.
+    pub channel: ChannelBinding,
     /// Ends the connection at once.
     pub kill: CancellationToken,
 }
@@ -150,6 +152,7 @@ async fn shake_hands(
     let io = acceptor.accept(tcp).await?;
     let chain = io.get_ref().1.peer_certificates();
     let peer = chain.map(Peer::from_chain).transpose().map_err(io::Error::other)?.map(Arc::new);
+    let channel = ChannelBinding::of(io.get_ref().1).map_err(io::Error::other)?;
     let stranger =
         if peer.is_some() { None } else { Some(strangers.take(throttle::source(address.ip())).ok_or_else(crowded)?) };
     let not_after = peer.as_ref().map_or_else(
@@ -158,7 +161,7 @@ async fn shake_hands(
     );
     let kill = CancellationToken::new();
     let end = Box::pin(end(kill.clone(), not_after));
-    Ok(PeerStream { io, remote: Remote { address, peer, kill }, end, _places: (place, stranger) })
+    Ok(PeerStream { io, remote: Remote { address, peer, channel, kill }, end, _places: (place, stranger) })
 }
 
 async fn end(kill: CancellationToken, not_after: SystemTime) {

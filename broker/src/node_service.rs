@@ -1,14 +1,16 @@
-//! The gRPC service that nodes speak to. Only [`Join`](v1::node_server::Node::join) is open to a peer without a node's identity.
+//! The gRPC service that nodes speak to. Only [`Join`](v1::node_server::Node::join) and [`Rejoin`](v1::node_server::Node::rejoin) are open
+//! to a peer without a node's identity.
 
 use std::sync::Arc;
 
 use portcullis_api::v1;
-use portcullis_identity::{NodeName, RequestedKey, node_name};
+use portcullis_identity::{NodeName, RequestedKey};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::audit::Actor;
+use crate::audit::{Actor, Unaudited};
+use crate::authority::Issued;
 use crate::broker::Broker;
 use crate::courier::Courier;
 use crate::ledger::CommandError;
@@ -28,10 +30,7 @@ pub(crate) struct NodeService(pub(crate) Arc<Broker>);
 impl v1::node_server::Node for NodeService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
         let remote = remote(&request)?;
-        if self.0.joins.admit(remote.address) == Admission::Throttled {
-            tracing::warn!(address = %remote.address, "too many attempts to join");
-            return Err(Status::resource_exhausted("too many attempts to join from this address: wait a moment"));
-        }
+        self.admit_attempt(&remote)?;
         let reply = self.redeem(request.into_inner(), &remote).await?;
         Ok(Response::new(reply))
     }
@@ -43,7 +42,8 @@ impl v1::node_server::Node for NodeService {
         request: Request<Streaming<v1::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let remote = remote(&request)?;
-        let node = self.registered_node(&remote)?;
+        let node = self.0.admit(&remote)?;
+        self.0.sight(&node, &remote).await;
         let (outbound, stream) = mpsc::channel(QUEUE);
         let courier = Courier::new(Arc::clone(&self.0), node, remote, outbound);
         self.0.tracker.spawn(courier.run(request.into_inner()));
@@ -51,7 +51,7 @@ impl v1::node_server::Node for NodeService {
     }
 
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeReply>, Status> {
-        let node = self.registered_node(&remote(&request)?)?;
+        let node = self.0.admit(&remote(&request)?)?;
         let target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
         // What lies in a lattice the node may not see does not exist for it.
         let served = self
@@ -67,12 +67,27 @@ impl v1::node_server::Node for NodeService {
         }))
     }
 
-    async fn sign_x509(&self, _request: Request<v1::Sign>) -> Result<Response<v1::Signed>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        let remote = remote(&request)?;
+        self.admit_attempt(&remote)?;
+        let issued = self.0.rejoin(&remote, request.into_inner()).await?;
+        Ok(Response::new(self.join_reply(&issued)))
     }
 
-    async fn sign_jwts(&self, _request: Request<v1::SignJwts>) -> Result<Response<v1::SignedJwts>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn sign_x509(&self, request: Request<v1::Sign>) -> Result<Response<v1::Signed>, Status> {
+        let remote = remote(&request)?;
+        let message = request.into_inner();
+        let (chain, mut record) = self.0.sign_x509(&remote, &message).await?;
+        record.on_disk().await.map_err(|error| unaudited(&error))?;
+        Ok(Response::new(v1::Signed { request: message.request, chain }))
+    }
+
+    async fn sign_jwts(&self, request: Request<v1::SignJwts>) -> Result<Response<v1::SignedJwts>, Status> {
+        let remote = remote(&request)?;
+        let v1::SignJwts { request, wanted } = request.into_inner();
+        let (results, mut record) = self.0.sign_jwts(&remote, wanted).await?;
+        record.on_disk().await.map_err(|error| unaudited(&error))?;
+        Ok(Response::new(v1::SignedJwts { request, results }))
     }
 }
 
@@ -93,29 +108,26 @@ impl NodeService {
         }
         let issued = self.0.issue_node(&node, &key).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let event = self.0.node_issued(&node, &key, &issued);
-        self.0.audit.record(event).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.0.audit.record(event).await.map_err(|error| unaudited(&error))?;
         tracing::info!(%node, address = %remote.address, "node joined");
-        Ok(v1::JoinReply {
-            chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
-            bundles: vec![wire::bundle_message(self.0.authority.bundle())],
-        })
+        Ok(self.join_reply(&issued))
     }
 
-    /// The node at the other end, by its certificate; it must still be one.
-    fn registered_node(&self, remote: &Remote) -> Result<NodeName, Status> {
-        let Some(peer) = &remote.peer else {
-            return Err(Status::unauthenticated("this needs a node's certificate: join first"));
-        };
-        let ours = peer.id().is_member_of(self.0.authority.bundle().trust_domain());
-        let Some(node) = node_name(peer.id()).filter(|_| ours) else {
-            tracing::warn!(peer = %peer.id(), address = %remote.address, "a peer that is not a node was refused");
-            return Err(Status::permission_denied("only nodes may ask this"));
-        };
-        if !self.0.ledger.is_registered(&node) {
-            tracing::warn!(%node, address = %remote.address, "a node that is not registered was refused");
-            return Err(Status::permission_denied("the node is not registered: it needs a new join token"));
+    fn join_reply(&self, issued: &Issued) -> v1::JoinReply {
+        v1::JoinReply {
+            chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
+            bundles: vec![wire::bundle_message(&self.0.authority)],
         }
-        Ok(node)
+    }
+
+    fn admit_attempt(&self, remote: &Remote) -> Result<(), Status> {
+        match self.0.joins.admit(remote.address) {
+            Admission::Admitted => Ok(()),
+            Admission::Throttled => {
+                tracing::warn!(address = %remote.address, "too many attempts to join");
+                Err(Status::resource_exhausted("too many attempts to join from this address: wait a moment"))
+            }
+        }
     }
 }
 
@@ -149,6 +161,12 @@ fn failed(error: &CommandError) -> Status {
         }
         CommandError::Closed => Status::unavailable("the broker is shutting down"),
     }
+}
+
+/// Why is for the operator, who reads it in the log.
+fn unaudited(error: &Unaudited) -> Status {
+    tracing::warn!(%error, "signature withheld");
+    Status::unavailable("the broker cannot write its audit log")
 }
 
 fn invalid(error: &wire::InvalidMessage) -> Status {

@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::ledger::{CommandError, Outcome};
 use crate::registry::{
-    Address, Command, Explanation, GrantChange, GrantDirection, NewToken, Question, Refusal, Registry,
+    Address, Command, EntryId, Explanation, GrantChange, GrantDirection, NewToken, Question, Refusal, Registry,
 };
 use crate::wire::{self, InvalidMessage};
 
@@ -36,6 +36,13 @@ impl OperatorService {
 
     fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
         self.0.ledger.read(look)
+    }
+
+    /// The entry that a command made, found or altered.
+    fn entry_of(&self, outcome: &Outcome) -> Option<v1::Entry> {
+        self.read(|registry| {
+            outcome.entry.as_ref().and_then(|id| registry.entry(id)).map(|entry| wire::entry_message(entry))
+        })
     }
 
     async fn make_token(
@@ -161,11 +168,20 @@ impl v1::operator_server::Operator for OperatorService {
     ) -> Result<Response<v1::CreateEntryReply>, Status> {
         let by = operator(&request);
         let entry = wire::new_entry(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(by, Command::CreateEntry(entry)).await?;
-        let entry = self.read(|registry| {
-            outcome.entry.as_ref().and_then(|id| registry.entry(id)).map(|entry| wire::entry_message(entry))
-        });
+        let outcome = self.execute(by, Command::CreateEntry(Box::new(entry))).await?;
+        let entry = self.entry_of(&outcome);
         Ok(Response::new(v1::CreateEntryReply { entry, version: Some(outcome.version.into()) }))
+    }
+
+    async fn update_entry(
+        &self,
+        request: Request<v1::UpdateEntryRequest>,
+    ) -> Result<Response<v1::UpdateEntryReply>, Status> {
+        let by = operator(&request);
+        let amendment = wire::amendment(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(by, Command::AmendEntry(Box::new(amendment))).await?;
+        let entry = self.entry_of(&outcome);
+        Ok(Response::new(v1::UpdateEntryReply { entry, version: Some(outcome.version.into()) }))
     }
 
     async fn remove_entry(
@@ -178,8 +194,17 @@ impl v1::operator_server::Operator for OperatorService {
         Ok(Response::new(v1::RemoveEntryReply { version: Some(outcome.version.into()) }))
     }
 
-    async fn list_entries(&self, _: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesReply>, Status> {
-        let entries = self.read(|registry| registry.entries().map(|entry| wire::entry_message(entry)).collect());
+    async fn list_entries(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<Response<v1::ListEntriesReply>, Status> {
+        let v1::ListEntriesRequest { id, node } = request.into_inner();
+        let id: Option<EntryId> = wire::parse_optional(&id).map_err(|error| invalid(&error))?;
+        let node: Option<NodeName> = wire::parse_optional(&node).map_err(|error| invalid(&error))?;
+        let entries = self.read(|registry| answer::entries(registry, id.as_ref(), node.as_ref()));
+        if let (Some(id), true) = (id, entries.is_empty()) {
+            return Err(refusal_status(&Refusal::NoEntry(id)));
+        }
         Ok(Response::new(v1::ListEntriesReply { entries }))
     }
 

@@ -44,7 +44,7 @@ impl Broker {
 
     /// Our keys for JWT-SVIDs.
     fn own_jwt_bundle(&self) -> Option<JwtBundle> {
-        JwtBundle::new(self.authority.bundle().trust_domain().clone(), []).ok()
+        JwtBundle::new(self.authority.bundle().trust_domain().clone(), self.authority.jwt_authorities().to_vec()).ok()
     }
 }
 

@@ -10,10 +10,13 @@ mod command;
 mod explanation;
 mod foreign;
 mod held;
+mod node;
 mod plan;
 mod record;
 mod refusal;
+mod selector;
 mod surface;
+mod terms;
 mod token;
 mod view;
 
@@ -25,19 +28,22 @@ use portcullis_policy::{PolicyFile, PolicySet, Schema};
 
 pub use self::address::{Address, InvalidAddress};
 pub use self::command::{
-    Announcement, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present, Redemption,
-    Registration,
+    Amendment, Announcement, Change, Command, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present,
+    Redemption, Registration, Rejoining, Sighting,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
 pub use self::foreign::{
     BundleRefusal, Endpoint, EndpointUrl, ForeignDomain, HeldBundle, InvalidUrl, NewDomain, Notice, Profile, Receipt,
 };
+pub use self::node::{Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
-    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, Node, PeerRecord,
-    PolicyDocument, Served, Upstream, Version,
+    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
+    Served, Upstream, Version,
 };
-pub use self::refusal::{Refusal, TokenRefusal};
+pub use self::refusal::{Refusal, RejoinRefusal, TokenRefusal};
+pub use self::selector::{InvalidSelector, Selector, Selectors};
+pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};
 pub use self::view::{NodeView, ViewChange};
 

@@ -4,17 +4,18 @@ use std::str::FromStr;
 
 use portcullis_api::v1;
 use portcullis_identity::{
-    Bundle, JwtAlgorithm, Lattice, NodeName, SpiffeId, Target, TrustDomain, parse_spiffe_id, parse_trust_domain,
+    JwtAuthority, Lattice, NodeName, SpiffeId, Target, TrustDomain, parse_spiffe_id, parse_trust_domain,
 };
 use portcullis_policy::{PolicyFile, Problem};
 use portcullis_value::WitSource;
 
+use crate::authority::Authority;
 use crate::clock;
 use crate::registry::{
-    Digest, Entry, HeldBundle, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Upstream,
-    Version, ViewChange,
+    Amendment, Digest, Entry, HeldBundle, Holder, NewEntry, NodeView, PeerRecord, Present, Registration, Served, Terms,
+    Upstream, Version, ViewChange,
 };
-use crate::ttl::Ttl;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// A message says something that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,12 +72,14 @@ pub(crate) fn target_message(target: &Target) -> v1::Target {
     v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
+/// Converts `value`; the error is the type's own.
+fn convert<T, U: TryFrom<T, Error: ToString>>(value: T) -> Result<U, InvalidMessage> {
+    value.try_into().map_err(|error: U::Error| InvalidMessage(error.to_string()))
+}
+
 /// 0 means `default`.
-fn ttl(seconds: u32, default: Ttl) -> Result<Ttl, InvalidMessage> {
-    if seconds == 0 {
-        return Ok(default);
-    }
-    u64::from(seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| InvalidMessage(error.to_string()))
+fn ttl<T: TryFrom<u64, Error: ToString>>(seconds: u32, default: T) -> Result<T, InvalidMessage> {
+    if seconds == 0 { Ok(default) } else { convert(u64::from(seconds)) }
 }
 
 /// Parses a registration.
@@ -121,7 +124,22 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
         danger_any_digest,
         x509_ttl_seconds,
         lattice,
+        selectors,
+        jwt_ttl_seconds,
+        hint,
+        dns_names,
+        federates_with,
+        admin,
     } = message;
+    let terms = Terms {
+        selectors: convert(selectors)?,
+        ttl: ttl(x509_ttl_seconds, default_ttl)?,
+        jwt_ttl: ttl(jwt_ttl_seconds, JwtTtl::DEFAULT)?,
+        hint: parse(&hint)?,
+        dns_names: convert(dns_names)?,
+        federates_with: convert(federates_with)?,
+        admin,
+    };
     let digest = match (component_digest.as_str(), danger_any_digest) {
         ("", false) => Digest::NotApplicable,
         ("", true) => Digest::DangerAny,
@@ -140,7 +158,31 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
         (None, id) if !id.is_empty() => Holder::Workload { spiffe_id: spiffe_id(id)?, lattice, digest },
         (Some(_) | None, _) => return Err(InvalidMessage::new("name either a component or a SPIFFE ID")),
     };
-    Ok(NewEntry { node: parse(&node)?, holder, ttl: ttl(x509_ttl_seconds, default_ttl)? })
+    Ok(NewEntry { node: parse(&node)?, holder, terms })
+}
+
+/// Parses what is to be different about an entry.
+pub(crate) fn amendment(message: v1::UpdateEntryRequest, default_ttl: Ttl) -> Result<Amendment, InvalidMessage> {
+    let v1::UpdateEntryRequest {
+        id,
+        x509_ttl_seconds,
+        jwt_ttl_seconds,
+        hint,
+        selectors,
+        dns_names,
+        federates_with,
+        admin,
+    } = message;
+    Ok(Amendment {
+        id: parse(&id)?,
+        selectors: selectors.map(|v1::Texts { values }| convert(values)).transpose()?,
+        ttl: x509_ttl_seconds.map(|seconds| ttl(seconds, default_ttl)).transpose()?,
+        jwt_ttl: jwt_ttl_seconds.map(|seconds| ttl(seconds, JwtTtl::DEFAULT)).transpose()?,
+        hint: hint.map(|hint| parse(&hint)).transpose()?,
+        dns_names: dns_names.map(|v1::Texts { values }| convert(values)).transpose()?,
+        federates_with: federates_with.map(|v1::Texts { values }| convert(values)).transpose()?,
+        admin,
+    })
 }
 
 /// Parses policy files; their text is for the policy crate.
@@ -163,10 +205,12 @@ pub(crate) fn problem_message(problem: Problem) -> v1::PolicyProblem {
 }
 
 /// The message of a bundle.
-pub(crate) fn bundle_message(bundle: &Bundle) -> v1::Bundle {
+pub(crate) fn bundle_message(authority: &Authority) -> v1::Bundle {
+    let bundle = authority.bundle();
     v1::Bundle {
         trust_domain: bundle.trust_domain().to_string(),
         x509_authorities: bundle.certificates().map(|der| der.to_vec()).collect(),
+        jwt_authorities: authority.jwt_authorities().iter().map(jwt_authority_message).collect(),
         ..v1::Bundle::default()
     }
 }
@@ -174,31 +218,22 @@ pub(crate) fn bundle_message(bundle: &Bundle) -> v1::Bundle {
 /// The message of a foreign trust domain's bundle.
 fn foreign_bundle_message(bundle: &HeldBundle) -> v1::Bundle {
     let document = &bundle.document;
-    // The message has room for one algorithm per kind of key; a key with another one would be read as a different key.
-    let jwt = document.jwt().authorities().iter().filter(|key| travels(key.algorithm()));
     v1::Bundle {
         trust_domain: document.trust_domain().to_string(),
         x509_authorities: document.x509().certificates().map(|der| der.to_vec()).collect(),
-        jwt_authorities: jwt
-            .map(|key| v1::JwtAuthority {
-                kid: key.kid().as_str().to_owned(),
-                public_key: key.spki_der(),
-                not_after: key.not_after().map(clock::unix_seconds).unwrap_or_default(),
-            })
-            .collect(),
+        jwt_authorities: document.jwt().authorities().iter().map(jwt_authority_message).collect(),
         sequence: document.sequence().unwrap_or_default(),
         refresh_hint_seconds: document.refresh_hint_seconds().unwrap_or_default(),
         tainted: Vec::new(),
     }
 }
 
-/// Whether a key's algorithm is the one that its kind of key is read with.
-fn travels(algorithm: JwtAlgorithm) -> bool {
-    match algorithm {
-        JwtAlgorithm::Es256 | JwtAlgorithm::Es384 | JwtAlgorithm::Rs256 => true,
-        JwtAlgorithm::Rs384 | JwtAlgorithm::Rs512 | JwtAlgorithm::Ps256 | JwtAlgorithm::Ps384 | JwtAlgorithm::Ps512 => {
-            false
-        }
+fn jwt_authority_message(authority: &JwtAuthority) -> v1::JwtAuthority {
+    v1::JwtAuthority {
+        kid: authority.kid().as_str().to_owned(),
+        public_key: authority.spki_der(),
+        not_after: authority.not_after().map(clock::unix_seconds).unwrap_or_default(),
+        algorithm: authority.algorithm().as_str().to_owned(),
     }
 }
 
@@ -215,9 +250,15 @@ pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
         node: entry.node.to_string(),
         component_digest,
         danger_any_digest,
-        x509_ttl_seconds: entry.ttl.seconds(),
+        x509_ttl_seconds: entry.terms.ttl.seconds(),
         lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ..v1::Entry::default()
+        selectors: entry.terms.selectors.iter().map(ToString::to_string).collect(),
+        jwt_ttl_seconds: entry.terms.jwt_ttl.seconds(),
+        hint: entry.terms.hint.to_string(),
+        dns_names: entry.terms.dns_names.iter().map(ToString::to_string).collect(),
+        federates_with: entry.terms.federates_with.iter().map(ToString::to_string).collect(),
+        admin: entry.terms.admin,
+        created_at: clock::unix_seconds(entry.created_at),
     }
 }
 
@@ -258,11 +299,11 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
 }
 
 /// Everything a node may see.
-pub(crate) fn state_message(view: &NodeView, bundle: &Bundle, now_seconds: u64) -> v1::State {
+pub(crate) fn state_message(view: &NodeView, authority: &Authority, now_seconds: u64) -> v1::State {
     v1::State {
         version: Some(view.version.into()),
         // The own one first: of two bundles for one trust domain, the first counts.
-        bundles: std::iter::once(bundle_message(bundle))
+        bundles: std::iter::once(bundle_message(authority))
             .chain(view.bundles.values().map(|bundle| foreign_bundle_message(bundle)))
             .collect(),
         entries: view.entries.values().map(|entry| entry_message(entry)).collect(),

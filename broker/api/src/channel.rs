@@ -1,6 +1,6 @@
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -67,6 +67,39 @@ pub async fn connect_node(address: &str, config: &rustls::ClientConfig) -> Resul
         }))
         .await;
     result.map_err(|error| unreachable_broker(address, &error))
+}
+
+/// As [`connect_node`], and gives the value that TLS exports under `label` on this connection (RFC 8446 §7.5).
+///
+/// A channel that dials anew later is another connection with another value.
+///
+/// # Errors
+/// As for [`connect_node`].
+pub async fn connect_node_exporting(
+    address: &str,
+    config: &rustls::ClientConfig,
+    label: &'static [u8],
+) -> Result<(Channel, [u8; 32]), ConnectError> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let dialled: Arc<str> = address.into();
+    let exported = Arc::new(Mutex::new([0; 32]));
+    let keep = Arc::clone(&exported);
+    let connect = service_fn(move |_| {
+        let (connector, address, keep) = (connector.clone(), Arc::clone(&dialled), Arc::clone(&keep));
+        async move {
+            let stream = tls_stream(&connector, &address).await?;
+            let value =
+                stream.get_ref().1.export_keying_material([0; 32], label, None).map_err(std::io::Error::other)?;
+            *keep.lock().unwrap_or_else(PoisonError::into_inner) = value;
+            Ok::<_, PeerStreamError>(TokioIo::new(stream))
+        }
+    });
+    let channel =
+        endpoint().connect_with_connector(connect).await.map_err(|error| unreachable_broker(address, &error))?;
+    let exported = *exported.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((channel, exported))
 }
 
 async fn tls_stream(

@@ -5,7 +5,7 @@
 
 mod channel;
 
-pub use channel::{ConnectError, PeerStreamError, connect_node, connect_operator};
+pub use channel::{ConnectError, PeerStreamError, connect_node, connect_node_exporting, connect_operator};
 
 /// The messages and services of `portcullis.v1`, as generated from `proto/`.
 #[allow(

@@ -92,16 +92,6 @@ impl Head {
         let link: Link = serde_json::from_slice(line).ok()?;
         Some(Self { records: link.n.checked_sub(1)?, hash: Hex::parse(&link.prev)?.0 })
     }
-
-    /// What is signed: the count as eight bytes, big endian, then the hash.
-    #[must_use]
-    pub fn signed_bytes(&self) -> [u8; 40] {
-        let mut bytes = [0; 40];
-        let (records, hash) = bytes.split_at_mut(8);
-        records.copy_from_slice(&self.records.to_be_bytes());
-        hash.copy_from_slice(&self.hash);
-        bytes
-    }
 }
 
 impl Hex {
@@ -204,13 +194,5 @@ mod tests {
         let (mut lines, head) = lines(3);
         lines[2].push(b' ');
         assert_ne!(follow(&lines).unwrap(), head);
-    }
-
-    #[test]
-    fn a_head_is_signed_as_forty_bytes() {
-        let head = Head { records: 0x0102, hash: [9; 32] };
-        let bytes = head.signed_bytes();
-        assert_eq!(bytes[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(bytes[8..], [9; 32]);
     }
 }

@@ -69,9 +69,8 @@ pub enum Event {
         entry: String,
         /// For which identity.
         spiffe_id: String,
-        /// `jti`; missing where the token has none.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        jti: Option<String>,
+        /// Its `jti`.
+        jti: String,
         /// The key that signed it.
         kid: String,
         /// For how many audiences.
@@ -205,7 +204,7 @@ impl Event {
                 ([node, serial, key_sha256].into_iter().chain(entry).collect(), vec![spiffe_id])
             }
             Self::JwtIssued { node, entry, spiffe_id, jti, kid, audiences: _, expires_at: _ } => {
-                ([node, entry, kid].into_iter().chain(jti).collect(), vec![spiffe_id])
+                (vec![node, entry, kid, jti], vec![spiffe_id])
             }
             Self::IssueRefused { node, entry, reason } => (vec![node, entry, reason], Vec::new()),
             Self::Changed { by, version, kind, name, sha256 } => {

@@ -98,14 +98,14 @@ impl AuditLog {
     /// # Errors
     /// When it may not.
     pub async fn record(&self, event: Event) -> Result<(), Unaudited> {
-        self.submit(event).await.on_disk().await
+        self.submit(vec![event]).await.on_disk().await
     }
 
-    /// Gives `event` to the log; events come to lie in the order in which they are given.
-    pub async fn submit(&self, event: Event) -> Pending {
+    /// Gives `events` to the log; they come to lie in the order in which they are given.
+    pub async fn submit(&self, events: Vec<Event>) -> Pending {
         let (done, pending) = oneshot::channel();
         // Where the log is closed, the other half is dropped and tells.
-        let _ = self.queue.send(Item::of(vec![event], Some(done))).await;
+        let _ = self.queue.send(Item::of(events, Some(done))).await;
         Pending(pending)
     }
 

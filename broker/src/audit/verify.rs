@@ -6,18 +6,12 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use portcullis_identity::JwtAuthority;
 use serde::Deserialize;
 
 use super::MAX_LINE;
 use super::chain::{Broken, Head, Hex, bytes};
 use super::folder::{FolderError, Segment, segments};
-
-/// What comes before the point in the SubjectPublicKeyInfo of every P-256 key (RFC 5480 §2).
-const P256_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 
 /// A log that hangs together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +142,7 @@ impl RememberedHead {
 pub fn verify(folder: &Path, remembered: Option<&RememberedHead>) -> Result<Verified, VerifyError> {
     let segments = segments(folder)?;
     let Some(oldest) = segments.first() else { return Err(VerifyError::NoLog(folder.to_owned())) };
-    let mut check = Check { head: None, remembered, seen: false, public_key: None, unfinished: 0 };
+    let mut check = Check { head: None, remembered, seen: false, key: None, unfinished: 0 };
     for (position, segment) in segments.iter().enumerate() {
         let last = position.saturating_add(1) == segments.len();
         check.file(segment, last)?;
@@ -170,7 +164,7 @@ struct Check<'r> {
     /// Whether the remembered record was there.
     seen: bool,
     /// The key that signed the remembered head, by the log's own word.
-    public_key: Option<Vec<u8>>,
+    key: Option<JwtAuthority>,
     unfinished: usize,
 }
 
@@ -215,7 +209,7 @@ impl Check<'_> {
         self.head = Some(head);
         let Some(remembered) = self.remembered else { return Ok(()) };
         if let Some(key) = head_key(line, &remembered.kid) {
-            self.public_key = Some(key);
+            self.key = Some(key);
         }
         if head.records == remembered.head.records {
             if head != remembered.head {
@@ -227,11 +221,10 @@ impl Check<'_> {
     }
 
     fn signature(&self, remembered: &RememberedHead) -> Result<Signature, VerifyError> {
-        let Some(key) = &self.public_key else { return Ok(Signature::UnknownKey) };
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
-            .verify(&remembered.head.signed_bytes(), &remembered.signature)
-            .map(|()| Signature::Good)
-            .map_err(|_| VerifyError::Forged)
+        let Some(key) = &self.key else { return Ok(Signature::UnknownKey) };
+        let Head { records, hash } = &remembered.head;
+        let good = key.verifies_audit_head(*records, hash, &remembered.signature);
+        if good { Ok(Signature::Good) } else { Err(VerifyError::Forged) }
     }
 }
 
@@ -246,8 +239,8 @@ impl From<Broken> for Problem {
     }
 }
 
-/// The public key `kid`, where `line` names it, as a point of P-256.
-fn head_key(line: &[u8], kid: &str) -> Option<Vec<u8>> {
+/// The key `kid`, where `line` names it.
+fn head_key(line: &[u8], kid: &str) -> Option<JwtAuthority> {
     /// Only these lines are parsed whole.
     const MARK: &[u8] = br#""what":"head-key""#;
     line.windows(MARK.len()).find(|window| *window == MARK)?;
@@ -257,7 +250,7 @@ fn head_key(line: &[u8], kid: &str) -> Option<Vec<u8>> {
         return None;
     }
     let spki = STANDARD.decode(event.get("public_key")?.as_str()?).ok()?;
-    spki.strip_prefix(&P256_PREFIX).map(<[u8]>::to_vec)
+    JwtAuthority::from_spki(kid.parse().ok()?, &spki, None, None).ok()
 }
 
 #[cfg(test)]

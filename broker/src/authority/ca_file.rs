@@ -105,7 +105,7 @@ impl CaFile {
     }
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
+pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaFileError> {
     let failed = |cause: io::Error| {
         if cause.kind() == io::ErrorKind::NotFound {
             CaFileError::Missing { path: path.to_owned() }

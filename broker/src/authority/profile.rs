@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{NoRandomness, SpiffeId, TrustDomain};
+use portcullis_identity::{NoRandomness, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     SanType, SerialNumber,
@@ -10,11 +10,9 @@ use rcgen::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use time::OffsetDateTime;
 
-use super::IssueError;
+use super::{IssueError, Subject};
 use crate::clock;
-
-/// A peer whose clock is this far behind still accepts a certificate made now.
-pub(super) const BACKDATED: Duration = Duration::from_secs(10);
+use crate::ttl::BACKDATED;
 
 /// From when to when a certificate is valid.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +33,14 @@ impl Validity {
 }
 
 /// An X.509-SVID of a workload: no subject (so the SAN is critical), exactly one URI SAN, explicitly not a CA.
-pub(super) fn leaf(id: &SpiffeId, validity: Validity) -> Result<CertificateParams, IssueError> {
+///
+/// DNS names follow the ID; there is no common name, so no verifier reads one.
+pub(super) fn leaf(subject: Subject<'_>, validity: Validity) -> Result<CertificateParams, IssueError> {
     let mut params = base(validity)?;
-    params.subject_alt_names = vec![uri(&id.to_string())?];
+    params.subject_alt_names = vec![uri(&subject.id.to_string())?];
+    for name in subject.dns_names {
+        params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -1,5 +1,7 @@
 //! `entry`: registration entries.
 
+mod row;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,8 @@ use clap::{Args, Subcommand};
 use portcullis_api::v1;
 use portcullis_identity::{Lattice, NodeName, Target};
 use ring::digest::{Context, SHA256};
-use serde::Serialize;
 
+use self::row::Row;
 use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::{Changed, connect, target_message, version_name};
@@ -19,17 +21,23 @@ use super::screen::{Screen, cell};
 pub(crate) enum Entry {
     /// Let a node have an identity for a component or another workload
     Create(Create),
-    /// Take that back; what was issued lives on until it expires
+    /// Alter what an entry says; what is not given stays
+    Update(Update),
+    /// Remove an entry; what was issued lives on until it expires
+    #[command(visible_alias = "delete")]
     Remove(Remove),
     /// List the entries
     List(List),
+    /// Show one entry whole
+    Show(Show),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   portcullis-broker entry create --node host-1 --component prod/checkout --digest-of checkout.wasm
   portcullis-broker entry create --node host-1 --component dev/checkout --danger-any-digest
-  portcullis-broker entry create --node laptop --spiffe-id spiffe://acme.test/people/ada --lattice prod")]
+  portcullis-broker entry create --node laptop --spiffe-id spiffe://acme.test/people/ada --lattice prod
+  portcullis-broker entry create --node db-1 --spiffe-id spiffe://acme.test/redis --selector unix:uid:999 --dns redis.acme.test")]
 #[command(group = clap::ArgGroup::new("holder").required(true).args(["component", "spiffe_id"]))]
 #[command(group = clap::ArgGroup::new("which").args(["digest", "digest_of", "danger_any_digest"]))]
 pub(crate) struct Create {
@@ -54,9 +62,64 @@ pub(crate) struct Create {
     /// Whatever the host runs under that name: for development only
     #[arg(long)]
     danger_any_digest: bool,
+    /// What must be attested of the workload, all of it; none: the node itself holds the identity
+    #[arg(long = "selector", value_name = "KIND:VALUE")]
+    selectors: Vec<String>,
     /// Lifetime of its X.509-SVIDs, for instance 30m [default: the broker's, 1h]
+    #[arg(long, alias = "ttl", value_name = "DURATION")]
+    x509_ttl: Option<humantime::Duration>,
+    /// Lifetime of its JWT-SVIDs [default: 5m]
     #[arg(long, value_name = "DURATION")]
-    ttl: Option<humantime::Duration>,
+    jwt_ttl: Option<humantime::Duration>,
+    /// Tells a workload with several identities which one this is
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    hint: String,
+    /// A DNS name in its X.509-SVIDs; may be given several times
+    #[arg(long = "dns", value_name = "NAME")]
+    dns_names: Vec<String>,
+    /// A foreign trust domain whose bundle it sees; may be given several times
+    #[arg(long, value_name = "TRUST-DOMAIN")]
+    federates_with: Vec<String>,
+    /// It may administer the trust domain, for services that ask
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    options: OperatorOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "A list that is given replaces the old one; give it once, empty, to clear it.
+Node, SPIFFE ID and digest never change: create another entry and remove this one.
+
+Examples:
+  portcullis-broker entry update e1-17 --x509-ttl 30m --hint primary
+  portcullis-broker entry update e1-17 --selector unix:uid:999 --selector unix:path:/usr/bin/redis-server
+  portcullis-broker entry update e1-17 --dns ''")]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(crate) struct Update {
+    /// The entry's id, as `entry list` shows it
+    id: String,
+    /// What must be attested of the workload, all of it
+    #[arg(long = "selector", value_name = "KIND:VALUE", group = "what")]
+    selectors: Option<Vec<String>>,
+    /// Lifetime of its X.509-SVIDs
+    #[arg(long, alias = "ttl", value_name = "DURATION", group = "what")]
+    x509_ttl: Option<humantime::Duration>,
+    /// Lifetime of its JWT-SVIDs
+    #[arg(long, value_name = "DURATION", group = "what")]
+    jwt_ttl: Option<humantime::Duration>,
+    /// Tells a workload with several identities which one this is; empty: none
+    #[arg(long, value_name = "TEXT", group = "what")]
+    hint: Option<String>,
+    /// A DNS name in its X.509-SVIDs; may be given several times
+    #[arg(long = "dns", value_name = "NAME", group = "what")]
+    dns_names: Option<Vec<String>>,
+    /// A foreign trust domain whose bundle it sees; may be given several times
+    #[arg(long, value_name = "TRUST-DOMAIN", group = "what")]
+    federates_with: Option<Vec<String>>,
+    /// Whether it may administer the trust domain
+    #[arg(long, value_name = "BOOL", group = "what")]
+    admin: Option<bool>,
     #[command(flatten)]
     options: OperatorOptions,
 }
@@ -73,28 +136,29 @@ pub(crate) struct Remove {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Only those of this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeName>,
     #[command(flatten)]
     options: OperatorOptions,
 }
 
-/// An entry in JSON.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The entry's id, as `entry list` shows it
     id: String,
-    node: String,
-    spiffe_id: String,
-    digest: Option<String>,
-    danger_any_digest: bool,
-    ttl_seconds: u32,
-    lattice: Option<String>,
+    #[command(flatten)]
+    options: OperatorOptions,
 }
 
 impl Entry {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         match self {
             Self::Create(command) => command.execute(socket, screen).await,
+            Self::Update(command) => command.execute(socket, screen).await,
             Self::Remove(command) => command.execute(socket, screen).await,
             Self::List(command) => command.execute(socket, screen).await,
+            Self::Show(command) => command.execute(socket, screen).await,
         }
     }
 }
@@ -111,8 +175,14 @@ impl Create {
             spiffe_id: self.spiffe_id.unwrap_or_default(),
             component_digest,
             danger_any_digest: self.danger_any_digest,
-            x509_ttl_seconds: ttl_seconds(self.ttl)?,
+            x509_ttl_seconds: ttl_seconds(self.x509_ttl)?,
             lattice: self.lattice.map(|lattice| lattice.to_string()).unwrap_or_default(),
+            selectors: self.selectors,
+            jwt_ttl_seconds: ttl_seconds(self.jwt_ttl)?,
+            hint: self.hint,
+            dns_names: self.dns_names,
+            federates_with: self.federates_with,
+            admin: self.admin,
         };
         let reply = connect(&self.options, socket).await?.create_entry(request).await?.into_inner();
         let row = Row::from(reply.entry.unwrap_or_default());
@@ -120,6 +190,28 @@ impl Create {
             return screen.json(&row);
         }
         screen.line(format!("entry {}: {} on node {}", row.id, row.spiffe_id, row.node))
+    }
+}
+
+impl Update {
+    async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
+        let seconds = |ttl: Option<humantime::Duration>| ttl.map(|ttl| ttl_seconds(Some(ttl))).transpose();
+        let request = v1::UpdateEntryRequest {
+            id: self.id,
+            x509_ttl_seconds: seconds(self.x509_ttl)?,
+            jwt_ttl_seconds: seconds(self.jwt_ttl)?,
+            hint: self.hint,
+            selectors: self.selectors.map(list),
+            dns_names: self.dns_names.map(list),
+            federates_with: self.federates_with.map(list),
+            admin: self.admin,
+        };
+        let reply = connect(&self.options, socket).await?.update_entry(request).await?.into_inner();
+        let row = Row::from(reply.entry.unwrap_or_default());
+        if self.options.json {
+            return screen.json(&row);
+        }
+        screen.line(format!("entry {} is updated", row.id))
     }
 }
 
@@ -136,7 +228,9 @@ impl Remove {
 
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let reply = connect(&self.options, socket).await?.list_entries(v1::ListEntriesRequest {}).await?;
+        let node = self.node.map(|node| node.to_string()).unwrap_or_default();
+        let request = v1::ListEntriesRequest { id: String::new(), node };
+        let reply = connect(&self.options, socket).await?.list_entries(request).await?;
         let rows: Vec<_> = reply.into_inner().entries.into_iter().map(Row::from).collect();
         if self.options.json {
             return screen.json(&rows);
@@ -144,36 +238,37 @@ impl List {
         let lines: Vec<_> = rows
             .iter()
             .map(|row| {
-                let digest = if row.danger_any_digest { "danger: any" } else { row.digest.as_deref().unwrap_or("-") };
                 [
                     row.id.clone(),
                     row.node.clone(),
                     row.spiffe_id.clone(),
                     cell(row.lattice.as_deref().unwrap_or_default()),
-                    humantime::format_duration(std::time::Duration::from_secs(row.ttl_seconds.into())).to_string(),
-                    digest.to_owned(),
+                    row::duration(row.ttl_seconds),
+                    row.file().to_owned(),
+                    cell(&row.selectors.join(" ")),
                 ]
             })
             .collect();
-        screen.table(["ENTRY", "NODE", "SPIFFE ID", "LATTICE", "TTL", "DIGEST"], &lines, "there is no entry")
+        let heading = ["ENTRY", "NODE", "SPIFFE ID", "LATTICE", "TTL", "DIGEST", "SELECTORS"];
+        screen.table(heading, &lines, "there is no entry")
     }
 }
 
-impl From<v1::Entry> for Row {
-    fn from(entry: v1::Entry) -> Self {
-        let v1::Entry { id, spiffe_id, node, component_digest, danger_any_digest, x509_ttl_seconds, lattice, .. } =
-            entry;
-        let some = |text: String| Some(text).filter(|text| !text.is_empty());
-        Self {
-            id,
-            node,
-            spiffe_id,
-            digest: some(component_digest),
-            danger_any_digest,
-            ttl_seconds: x509_ttl_seconds,
-            lattice: some(lattice),
+impl Show {
+    async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
+        let request = v1::ListEntriesRequest { id: self.id, node: String::new() };
+        let reply = connect(&self.options, socket).await?.list_entries(request).await?.into_inner();
+        let row = Row::from(reply.entries.into_iter().next().unwrap_or_default());
+        if self.options.json {
+            return screen.json(&row);
         }
+        row.lines().into_iter().try_for_each(|(name, value)| screen.line(format!("{name:<16}{value}")))
     }
+}
+
+/// A list as it was given; one empty value means none.
+fn list(values: Vec<String>) -> v1::Texts {
+    v1::Texts { values: values.into_iter().filter(|value| !value.is_empty()).collect() }
 }
 
 /// Whole seconds; 0 leaves it to the broker.

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock::unix_seconds;
 use crate::ledger::CommandError;
 use crate::presence::Connection;
-use crate::registry::{Explanation, Refusal, Served};
+use crate::registry::{EntryId, Explanation, Refusal, Registry, Served};
 use crate::wire::{self, InvalidMessage};
 
 /// The broker in numbers.
@@ -67,6 +67,21 @@ fn node_status(absent: &v1::NodeStatus, connection: &Connection) -> v1::NodeStat
     }
 }
 
+/// Every entry, or those of one name or node.
+pub(super) fn entries(registry: &Registry, id: Option<&EntryId>, node: Option<&NodeName>) -> Vec<v1::Entry> {
+    let message = |entry: &std::sync::Arc<crate::registry::Entry>| wire::entry_message(entry);
+    match (id, node) {
+        (Some(id), node) => registry
+            .entry(id)
+            .filter(|entry| node.is_none_or(|node| entry.node == *node))
+            .map(message)
+            .into_iter()
+            .collect(),
+        (None, Some(node)) => registry.entries_of(node).map(message).collect(),
+        (None, None) => registry.entries().map(message).collect(),
+    }
+}
+
 /// A component with its grants.
 pub(super) fn registered_component(served: &Served) -> v1::RegisteredComponent {
     v1::RegisteredComponent {
@@ -114,6 +129,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::Schema(_)
         | Refusal::ForeignId(_)
         | Refusal::NoPath(_)
+        | Refusal::OwnTrustDomain(_)
         | Refusal::PolicyFileName(_)
         | Refusal::PolicyFileTwice(_)
         | Refusal::OwnDomain(_)
@@ -129,7 +145,9 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoPolicyFile(_)
         | Refusal::NoDomain(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
-        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::NoSeed(_) | Refusal::Bundle(_) => Code::FailedPrecondition,
+        Refusal::Breaks(_) | Refusal::Token(_) | Refusal::Rejoin(_) | Refusal::NoSeed(_) | Refusal::Bundle(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::TooMany { .. } => Code::ResourceExhausted,
     };
     Status::new(code, refusal.to_string())

@@ -1,7 +1,7 @@
 //! What the registry can be asked to do. The operator and the nodes speak in these once their messages are parsed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use portcullis_identity::{Lattice, NodeName, SpiffeId, Target, TrustDomain};
 use portcullis_policy::PolicyFile;
@@ -9,9 +9,13 @@ use portcullis_value::WitSource;
 
 use super::address::Address;
 use super::foreign::{ForeignDomain, NewDomain, Receipt};
-use super::record::{Component, Digest, Entry, EntryId, Node, PolicyDocument, Upstream};
+use super::node::Node;
+use super::record::{Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
+use super::selector::Selectors;
+use super::terms::{FederatedDomains, Hint, Terms};
 use super::token::{Token, TokenIndex};
-use crate::ttl::Ttl;
+use crate::dns_name::DnsNames;
+use crate::ttl::{JwtTtl, Ttl};
 
 /// A change that somebody asks for.
 #[derive(Debug)]
@@ -21,13 +25,19 @@ pub enum Command {
     /// Removes one, with its grants, addresses and entries.
     RemoveComponent(Target),
     /// Lets a node ask for an SVID.
-    CreateEntry(NewEntry),
+    CreateEntry(Box<NewEntry>),
+    /// Alters the terms of one.
+    AmendEntry(Box<Amendment>),
     /// Takes that back.
     RemoveEntry(EntryId),
     /// Keeps the hash of a join token.
     CreateToken(NewToken),
     /// A node redeems one.
     Redeem(Redemption),
+    /// A node showed a certificate.
+    Sight(Sighting),
+    /// A node whose certificate expired proved it.
+    Rejoin(Box<Rejoining>),
     /// A node is no longer one.
     RemoveNode(NodeName),
     /// Puts policy files in force: all of them or none.
@@ -54,9 +64,12 @@ impl Command {
             Self::RegisterComponent(_) => "register component",
             Self::RemoveComponent(_) => "remove component",
             Self::CreateEntry(_) => "create entry",
+            Self::AmendEntry(_) => "amend entry",
             Self::RemoveEntry(_) => "remove entry",
             Self::CreateToken(_) => "create token",
             Self::Redeem(_) => "redeem token",
+            Self::Sight(_) => "sight node",
+            Self::Rejoin(_) => "rejoin node",
             Self::RemoveNode(_) => "remove node",
             Self::PutPolicies(_) => "put policies",
             Self::RemovePolicies(_) => "remove policies",
@@ -106,8 +119,29 @@ pub struct NewEntry {
     pub node: NodeName,
     /// Whose it is.
     pub holder: Holder,
-    /// Lifetime of its SVIDs.
-    pub ttl: Ttl,
+    /// Everything else.
+    pub terms: Terms,
+}
+
+/// What is to be different about an entry; `None` stays. Node, SPIFFE ID and digest never change: that would be another entry.
+#[derive(Debug, Clone)]
+pub struct Amendment {
+    /// Which one.
+    pub id: EntryId,
+    /// What must be attested.
+    pub selectors: Option<Selectors>,
+    /// Lifetime of X.509-SVIDs.
+    pub ttl: Option<Ttl>,
+    /// Lifetime of JWT-SVIDs.
+    pub jwt_ttl: Option<JwtTtl>,
+    /// What the workload is told about it.
+    pub hint: Option<Hint>,
+    /// Further names in X.509-SVIDs.
+    pub dns_names: Option<DnsNames>,
+    /// Foreign bundles that the holder sees.
+    pub federates_with: Option<FederatedDomains>,
+    /// Whether the holder may administer.
+    pub admin: Option<bool>,
 }
 
 /// Who will hold an entry's SVID.
@@ -150,6 +184,30 @@ pub struct Redemption {
     /// The hash of what it showed.
     pub secret_sha256: [u8; 32],
     /// SHA-256 of the SubjectPublicKeyInfo in its request.
+    pub key_sha256: [u8; 32],
+}
+
+/// A node that proved to hold a certificate.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Who.
+    pub node: NodeName,
+    /// Since when the certificate is valid.
+    pub not_before: SystemTime,
+}
+
+/// A node that comes back with an expired certificate, whose chain and key were verified.
+#[derive(Debug, Clone)]
+pub struct Rejoining {
+    /// Whom the certificate names.
+    pub node: NodeName,
+    /// The certificate's serial number.
+    pub serial: Vec<u8>,
+    /// Since when it was valid.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// SHA-256 of the SubjectPublicKeyInfo that is to be certified next.
     pub key_sha256: [u8; 32],
 }
 

@@ -180,8 +180,8 @@ impl Registry {
 }
 
 /// The foreign trust domains that the holder of an entry may meet.
-fn federates_with(_entry: &Entry) -> impl Iterator<Item = &TrustDomain> {
-    std::iter::empty()
+fn federates_with(entry: &Entry) -> impl Iterator<Item = &TrustDomain> {
+    entry.terms.federates_with.iter()
 }
 
 #[cfg(test)]

@@ -43,12 +43,15 @@ impl Registry {
     /// When the command must not be done; nothing changes then.
     pub fn plan(&self, command: Command, now: SystemTime) -> Result<Plan, Refusal> {
         match command {
-            Command::RegisterComponent(registration) => self.plan_registration(*registration),
+            Command::RegisterComponent(registration) => self.plan_registration(*registration, now),
             Command::RemoveComponent(target) => self.plan_component_removal(&target),
-            Command::CreateEntry(entry) => self.plan_entry(entry),
+            Command::CreateEntry(entry) => self.plan_entry(*entry, now),
+            Command::AmendEntry(amendment) => self.plan_amendment(*amendment),
             Command::RemoveEntry(id) => self.plan_entry_removal(&id),
             Command::CreateToken(token) => self.plan_token(token, now),
             Command::Redeem(redemption) => self.plan_redemption(&redemption, now),
+            Command::Sight(sighting) => self.plan_sighting(&sighting, now),
+            Command::Rejoin(rejoining) => self.plan_rejoining(*rejoining, now),
             Command::RemoveNode(name) => self.plan_node_removal(&name),
             Command::PutPolicies(files) => self.plan_policies(&files),
             Command::RemovePolicies(name) => self.plan_policy_removal(name),

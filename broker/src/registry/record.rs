@@ -12,7 +12,7 @@ use portcullis_value::WitSource;
 use super::address::Address;
 use super::refusal::Refusal;
 use super::surface;
-use crate::ttl::Ttl;
+use super::terms::Terms;
 
 /// The order of everything the broker says (D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,21 +178,25 @@ pub struct Entry {
     pub node: NodeName,
     /// For a wasm component: which file.
     pub digest: Digest,
-    /// Lifetime of its SVIDs.
-    pub ttl: Ttl,
     /// The lattice whose virtual components the holder sees.
     pub lattice: Option<Lattice>,
+    /// What an operator may alter.
+    pub terms: Terms,
+    /// When it was made.
+    pub created_at: SystemTime,
 }
 
-/// A node that joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// Its name.
-    pub name: NodeName,
-    /// When it redeemed its latest token.
-    pub joined_at: SystemTime,
-    /// SHA-256 of the SubjectPublicKeyInfo it joined with.
-    pub key_sha256: [u8; 32],
+impl Entry {
+    /// Whether both say the same, whatever they are called and whenever they were made.
+    #[must_use]
+    pub fn says_as(&self, other: &Self) -> bool {
+        let Self { id: _, spiffe_id, node, digest, lattice, terms, created_at: _ } = self;
+        *spiffe_id == other.spiffe_id
+            && *node == other.node
+            && *digest == other.digest
+            && *lattice == other.lattice
+            && *terms == other.terms
+    }
 }
 
 /// The policies of one file.

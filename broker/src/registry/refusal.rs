@@ -39,12 +39,17 @@ pub enum Refusal {
     /// A different component of that name exists.
     #[error("virtual component `{0}` is registered already, differently: use --replace to alter it")]
     ComponentExists(Target),
-    /// A different entry for the same node, ID and digest exists.
-    #[error("entry `{id}` has the same node, SPIFFE ID and digest, but differs otherwise: remove it first")]
+    /// A different entry for the same node, ID, digest and selectors exists.
+    #[error(
+        "entry `{id}` has the same node, SPIFFE ID, digest and selectors, but differs otherwise: use `entry update {id}`"
+    )]
     EntryExists {
         /// The present entry.
         id: EntryId,
     },
+    /// An entry federates with its own trust domain.
+    #[error("`{0}` is this broker's own trust domain: its bundle is always seen; federate with foreign ones only")]
+    OwnTrustDomain(TrustDomain),
     /// There is no such component.
     #[error("virtual component `{0}` is not registered")]
     NoComponent(Target),
@@ -131,6 +136,26 @@ pub enum Refusal {
     /// A join token was not accepted.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
+    /// An expired certificate does not let its node back in.
+    #[error(transparent)]
+    Rejoin(#[from] RejoinRefusal),
+}
+
+/// Why an expired certificate does not let its node back in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RejoinRefusal {
+    /// It was removed, or never joined.
+    #[error("the node is not registered: it needs a new join token")]
+    NotRegistered,
+    /// Two holders used one certificate.
+    #[error("the node is quarantined, because two holders used one certificate of it: it needs a new join token")]
+    Quarantined,
+    /// The node proved a newer one since, or joined anew.
+    #[error("this is not the node's last certificate: it needs a new join token")]
+    Superseded,
+    /// It expired too long ago.
+    #[error("the certificate expired more than 30 days ago: the node needs a new join token")]
+    TooLate,
 }
 
 /// Why a join token was not accepted. Only who holds a token's secret learns more than `Unknown`.

@@ -1,3 +1,6 @@
+mod entry;
+mod node;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_value::WitSource;
@@ -57,13 +60,13 @@ fn grant(target: &str, caller: &str, direction: GrantDirection) -> Command {
 
 fn component_entry(node: &str, target: &str) -> Command {
     let holder = Holder::Component { target: parse(target), digest: Digest::DangerAny };
-    Command::CreateEntry(NewEntry { node: parse(node), holder, ttl: Ttl::DEFAULT })
+    Command::CreateEntry(Box::new(NewEntry { node: parse(node), holder, terms: Terms::new(Ttl::DEFAULT) }))
 }
 
 fn workload_entry(node: &str, spiffe_id: &str, lattice: Option<&str>) -> Command {
     let holder =
         Holder::Workload { spiffe_id: id(spiffe_id), lattice: lattice.map(parse), digest: Digest::NotApplicable };
-    Command::CreateEntry(NewEntry { node: parse(node), holder, ttl: Ttl::DEFAULT })
+    Command::CreateEntry(Box::new(NewEntry { node: parse(node), holder, terms: Terms::new(Ttl::DEFAULT) }))
 }
 
 /// Plans and applies, as the ledger does.
@@ -166,9 +169,9 @@ fn an_entry_is_made_once_and_its_id_never_comes_back() {
     let longer = NewEntry {
         node: parse("host"),
         holder: Holder::Component { target: parse("prod/checkout"), digest: Digest::DangerAny },
-        ttl: Ttl::try_from(60).unwrap(),
+        terms: Terms::new(Ttl::try_from(60).unwrap()),
     };
-    let refused = execute(&mut registry, Command::CreateEntry(longer));
+    let refused = execute(&mut registry, Command::CreateEntry(Box::new(longer)));
     assert!(matches!(refused, Err(Refusal::EntryExists { .. })));
     execute(&mut registry, Command::RemoveEntry(parse("e1-1"))).unwrap();
     let anew = execute(&mut registry, component_entry("host", "prod/checkout")).unwrap();

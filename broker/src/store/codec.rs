@@ -11,8 +11,10 @@ use prost::Message;
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
-    Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, Node, Profile, Token, TokenIndex, Upstream,
+    Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, Node, Profile, Spent, Standing, Terms,
+    Token, TokenIndex, Upstream,
 };
+use crate::ttl::JwtTtl;
 
 /// What a change does to the table.
 pub(super) enum Write {
@@ -104,6 +106,10 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
+fn convert<T, U: TryFrom<T, Error: ToString>>(value: T) -> Result<U, Problem> {
+    value.try_into().map_err(|error: U::Error| error.to_string())
+}
+
 fn spiffe_id(text: &str) -> Result<SpiffeId, Problem> {
     parse_spiffe_id(text).map_err(|error| error.to_string())
 }
@@ -155,26 +161,58 @@ fn entry_record(entry: &Entry) -> record::Entry {
         node: entry.node.to_string(),
         digest,
         danger_any_digest,
-        ttl_seconds: entry.ttl.seconds(),
+        ttl_seconds: entry.terms.ttl.seconds(),
         lattice: entry.lattice.as_ref().map(ToString::to_string).unwrap_or_default(),
+        selectors: entry.terms.selectors.iter().map(ToString::to_string).collect(),
+        jwt_ttl_seconds: entry.terms.jwt_ttl.seconds(),
+        hint: entry.terms.hint.to_string(),
+        dns_names: entry.terms.dns_names.iter().map(ToString::to_string).collect(),
+        federates_with: entry.terms.federates_with.iter().map(ToString::to_string).collect(),
+        admin: entry.terms.admin,
+        created_at: unix_seconds(entry.created_at),
     }
 }
 
 fn entry(record: record::Entry) -> Result<Entry, Problem> {
-    let record::Entry { id, spiffe_id: subject, node, digest, danger_any_digest, ttl_seconds, lattice } = record;
+    let record::Entry {
+        id,
+        spiffe_id: subject,
+        node,
+        digest,
+        danger_any_digest,
+        ttl_seconds,
+        lattice,
+        selectors,
+        jwt_ttl_seconds,
+        hint,
+        dns_names,
+        federates_with,
+        admin,
+        created_at,
+    } = record;
     let digest = match (digest.as_str(), danger_any_digest) {
         ("", false) => Digest::NotApplicable,
         ("", true) => Digest::DangerAny,
         (digest, false) => Digest::Exactly(parse(digest)?),
         (_, true) => return Err("it has a digest and accepts any".to_owned()),
     };
+    let terms = Terms {
+        selectors: convert(selectors)?,
+        ttl: convert(u64::from(ttl_seconds))?,
+        jwt_ttl: if jwt_ttl_seconds == 0 { JwtTtl::DEFAULT } else { convert(u64::from(jwt_ttl_seconds))? },
+        hint: parse(&hint)?,
+        dns_names: convert(dns_names)?,
+        federates_with: convert(federates_with)?,
+        admin,
+    };
     Ok(Entry {
         id: parse(&id)?,
         spiffe_id: spiffe_id(&subject)?,
         node: parse(&node)?,
         digest,
-        ttl: u64::from(ttl_seconds).try_into().map_err(|error: crate::ttl::InvalidTtl| error.to_string())?,
         lattice: if lattice.is_empty() { None } else { Some(parse(&lattice)?) },
+        terms,
+        created_at: from_unix_seconds(created_at),
     })
 }
 
@@ -215,12 +253,37 @@ fn node_record(node: &Node) -> record::Node {
         name: node.name.to_string(),
         joined_at: unix_seconds(node.joined_at),
         key_sha256: node.key_sha256.to_vec(),
+        quarantined: match node.standing {
+            Standing::Good => false,
+            Standing::Quarantined => true,
+        },
+        since: unix_seconds(node.since),
+        newest: unix_seconds(node.newest),
+        spent: node.spent.iter().map(spent_record).collect(),
     }
 }
 
+fn spent_record(spent: &Spent) -> record::Spent {
+    let Spent { serial, key_sha256, until } = spent;
+    record::Spent { serial: serial.clone(), key_sha256: key_sha256.to_vec(), until: unix_seconds(*until) }
+}
+
+fn spent(record: record::Spent) -> Result<Spent, Problem> {
+    let record::Spent { serial, key_sha256, until } = record;
+    Ok(Spent { serial, key_sha256: hash(&key_sha256)?, until: from_unix_seconds(until) })
+}
+
 fn node(record: record::Node) -> Result<Node, Problem> {
-    let record::Node { name, joined_at, key_sha256 } = record;
-    Ok(Node { name: parse(&name)?, joined_at: from_unix_seconds(joined_at), key_sha256: hash(&key_sha256)? })
+    let record::Node { name, joined_at, key_sha256, quarantined, since, newest, spent: used } = record;
+    Ok(Node {
+        name: parse(&name)?,
+        joined_at: from_unix_seconds(joined_at),
+        key_sha256: hash(&key_sha256)?,
+        standing: if quarantined { Standing::Quarantined } else { Standing::Good },
+        since: from_unix_seconds(since),
+        newest: from_unix_seconds(newest),
+        spent: used.into_iter().map(spent).collect::<Result<_, _>>()?,
+    })
 }
 
 fn token_record(token: &Token) -> record::Token {

@@ -60,6 +60,21 @@ pub(super) struct Entry {
     pub(super) ttl_seconds: u32,
     #[prost(string, tag = "7")]
     pub(super) lattice: String,
+    #[prost(string, repeated, tag = "8")]
+    pub(super) selectors: Vec<String>,
+    /// 0: made before there were any, the default.
+    #[prost(uint32, tag = "9")]
+    pub(super) jwt_ttl_seconds: u32,
+    #[prost(string, tag = "10")]
+    pub(super) hint: String,
+    #[prost(string, repeated, tag = "11")]
+    pub(super) dns_names: Vec<String>,
+    #[prost(string, repeated, tag = "12")]
+    pub(super) federates_with: Vec<String>,
+    #[prost(bool, tag = "13")]
+    pub(super) admin: bool,
+    #[prost(uint64, tag = "14")]
+    pub(super) created_at: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,6 +85,24 @@ pub(super) struct Node {
     pub(super) joined_at: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub(super) key_sha256: Vec<u8>,
+    #[prost(bool, tag = "4")]
+    pub(super) quarantined: bool,
+    #[prost(uint64, tag = "5")]
+    pub(super) since: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) newest: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) spent: Vec<Spent>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Spent {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) serial: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) key_sha256: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub(super) until: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

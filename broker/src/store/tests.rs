@@ -7,9 +7,9 @@ use portcullis_value::WitSource;
 use super::*;
 use crate::registry::{
     Announcement, Command, Digest, GrantChange, GrantDirection, Holder, NewEntry, NewToken, Present, Redemption,
-    Registration, Upstream,
+    Registration, Standing, Terms, Upstream,
 };
-use crate::ttl::Ttl;
+use crate::ttl::{JwtTtl, Ttl};
 
 const WIT: &str = "package a:b;\ninterface i { f: func(x: string); }";
 
@@ -21,7 +21,16 @@ fn commands() -> Vec<Command> {
     let digest = format!("sha256:{}", "ab".repeat(32));
     let holder = |digest| Holder::Component { target: "prod/shop".parse().unwrap(), digest };
     let entry = |node: &str, holder| {
-        Command::CreateEntry(NewEntry { node: node.parse().unwrap(), holder, ttl: Ttl::try_from(90).unwrap() })
+        let terms = Terms {
+            selectors: vec!["unix:uid:7".to_owned(), "unix:gid:8".to_owned()].try_into().unwrap(),
+            jwt_ttl: JwtTtl::try_from(60).unwrap(),
+            hint: "which one".parse().unwrap(),
+            dns_names: vec!["shop.acme.test".to_owned()].try_into().unwrap(),
+            federates_with: vec!["other.test".to_owned()].try_into().unwrap(),
+            admin: true,
+            ..Terms::new(Ttl::try_from(90).unwrap())
+        };
+        Command::CreateEntry(Box::new(NewEntry { node: node.parse().unwrap(), holder, terms }))
     };
     let ada = SpiffeId::new("spiffe://acme.test/people/ada").unwrap();
     vec![
@@ -193,7 +202,7 @@ fn the_store_of_a_newer_version_is_refused() {
     transaction.open_table(RECORDS).unwrap().insert(META, meta.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(store);
-    assert!(matches!(Store::open(&path, &trust_domain()), Err(OpenError::Newer { found: 2, .. })));
+    assert!(matches!(Store::open(&path, &trust_domain()), Err(OpenError::Newer { found: 3, .. })));
 }
 
 #[test]
@@ -218,4 +227,61 @@ fn a_damaged_store_is_an_error_and_never_a_panic() {
         }
     }
     assert!(refused > 0);
+}
+
+/// What a broker of layout 1 wrote of an entry and a node.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EntryOfLayout1 {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    spiffe_id: String,
+    #[prost(string, tag = "3")]
+    node: String,
+    #[prost(uint32, tag = "6")]
+    ttl_seconds: u32,
+}
+#[derive(Clone, PartialEq, prost::Message)]
+struct NodeOfLayout1 {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(uint64, tag = "2")]
+    joined_at: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    key_sha256: Vec<u8>,
+}
+
+#[test]
+fn a_store_of_the_first_layout_is_opened_and_its_nodes_and_entries_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let (store, _) = Store::open(&path, &trust_domain()).unwrap();
+    let entry = EntryOfLayout1 {
+        id: "e1-1".to_owned(),
+        spiffe_id: "spiffe://acme.test/x".to_owned(),
+        node: "n".to_owned(),
+        ttl_seconds: 60,
+    };
+    let node = NodeOfLayout1 { name: "n".to_owned(), joined_at: 1_700_000_000, key_sha256: vec![7; 32] };
+    let meta = record::Meta { layout: 1, ..store.meta(Version { incarnation: 1, epoch: 1 }) };
+    let transaction = store.database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(RECORDS).unwrap();
+        table.insert("entry/e1-1", entry.encode_to_vec().as_slice()).unwrap();
+        table.insert("node/n", node.encode_to_vec().as_slice()).unwrap();
+        table.insert(META, meta.encode_to_vec().as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(store);
+
+    let (store, mut registry) = Store::open(&path, &trust_domain()).unwrap();
+    let entry = registry.entry(&"e1-1".parse().unwrap()).unwrap();
+    assert_eq!(entry.terms, Terms::new(Ttl::try_from(60).unwrap()));
+    let node = registry.node(&"n".parse().unwrap()).unwrap();
+    assert_eq!((node.standing, node.since, node.newest), (Standing::Good, UNIX_EPOCH, UNIX_EPOCH));
+    // From the first change on it is of the new layout.
+    execute(&store, &mut registry, Command::RemoveEntry("e1-1".parse().unwrap()));
+    let rows = store.rows().unwrap();
+    let (_, meta) = rows.iter().find(|(key, _)| key == META).unwrap();
+    assert_eq!(record::Meta::decode(meta.as_slice()).unwrap().layout, LAYOUT);
 }

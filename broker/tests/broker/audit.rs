@@ -27,7 +27,7 @@ fn hex(bytes: &[u8]) -> String {
 
 async fn audited_head(watch: &mut Watch) -> v1::AuditHead {
     loop {
-        if let watch_reply::Message::Audit(head) = watch.hear().await.unwrap() {
+        if let watch_reply::Message::Audit(head) = watch.hear_any().await.unwrap() {
             return head;
         }
     }

@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::lab::{Lab, soon};
+use crate::lab::{Lab, entry, policies, registration, soon, target};
 use crate::web::{Answer, Endpoint, WebCa, ask};
 
 const FOREIGN: &str = "partner.test";
@@ -253,6 +253,74 @@ async fn trust_survives_a_restart_while_the_endpoint_is_down() {
     assert_eq!((after.document, after.sequence, after.received_at), (before.document, 9, before.received_at));
     endpoint.say(Answer::document(document(&[&root()], Some(8))));
     assert!(refresh(&lab).await.unwrap_err().contains("older"), "the sequence is remembered");
+}
+
+/// An entry of `node` that federates with the foreign trust domain.
+fn federating(node: &str) -> v1::CreateEntryRequest {
+    v1::CreateEntryRequest { federates_with: vec![FOREIGN.to_owned()], ..entry(node, "prod/a") }
+}
+
+#[tokio::test]
+async fn a_node_sees_the_domains_that_its_entries_federate_with_and_no_others() {
+    let lab = Lab::start().await;
+    let mut operator = lab.operator().await;
+    // The entry may come before the domain.
+    let federating = operator.create_entry(federating("n")).await.unwrap().into_inner().entry.unwrap();
+    operator.create_entry(entry("other", "prod/b")).await.unwrap();
+    let (mut watch, state) = lab.watching("n").await;
+    let (mut other, _) = lab.watching("other").await;
+    assert_eq!(state.bundles.len(), 1);
+    let bundle = document(&[&root()], Some(3)).into_bytes();
+    let request =
+        v1::AddTrustDomainRequest { name: FOREIGN.to_owned(), bundle, ..v1::AddTrustDomainRequest::default() };
+    add(&lab, request.clone()).await;
+    let change = watch.change().await;
+    let [pushed] = change.bundles.try_into().unwrap();
+    assert_eq!((pushed.trust_domain.as_str(), pushed.sequence, pushed.x509_authorities.len()), (FOREIGN, 3, 1));
+
+    // Who joins later has it in the first state, after the own one.
+    let (_later, state) = lab.watching("n").await;
+    let names: Vec<_> = state.bundles.iter().map(|bundle| bundle.trust_domain.as_str()).collect();
+    assert_eq!(names, ["acme.test", FOREIGN]);
+
+    operator.remove_trust_domain(v1::RemoveTrustDomainRequest { name: FOREIGN.to_owned() }).await.unwrap();
+    assert_eq!(watch.change().await.bundles_removed, [FOREIGN]);
+    add(&lab, request).await;
+    assert_eq!(watch.change().await.bundles.len(), 1);
+    operator.remove_entry(v1::RemoveEntryRequest { id: federating.id }).await.unwrap();
+    let change = watch.change().await;
+    assert_eq!((change.bundles_removed.as_slice(), change.entries_removed.len()), ([FOREIGN.to_owned()].as_slice(), 1));
+
+    // The other node heard of nothing: the next change it sees is its own.
+    operator.create_entry(entry("other", "prod/c")).await.unwrap();
+    let change = other.change().await;
+    assert_eq!((change.bundles.len(), change.bundles_removed.len(), change.entries.len()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_policy_and_a_grant_may_name_foreign_principals() {
+    let lab = Lab::start().await;
+    let mut operator = lab.operator().await;
+    operator.register_component(registration("prod/billing", "")).await.unwrap();
+    let text = "permit (principal == Workload::\"spiffe://partner.test/shop\", action, resource == VirtualComponent::\"prod/billing\");";
+    let reply = operator.put_policies(policies("partner.cedar", text)).await.unwrap().into_inner();
+    assert_eq!(reply.problems, []);
+    let ask = |principal: &str| v1::ExplainRequest {
+        principal: principal.to_owned(),
+        target: Some(target("prod/billing")),
+        instance: "acme:billing/invoices@1.0.0".to_owned(),
+        function: "total".to_owned(),
+        ..v1::ExplainRequest::default()
+    };
+    assert!(operator.explain(ask("spiffe://partner.test/shop")).await.unwrap().into_inner().allowed);
+    // The same path of our own trust domain is somebody else.
+    assert!(!operator.explain(ask("spiffe://acme.test/shop")).await.unwrap().into_inner().allowed);
+    let grant = v1::ChangeGrantRequest {
+        target: Some(target("prod/billing")),
+        spiffe_id: "spiffe://partner.test/desk".to_owned(),
+        granted: true,
+    };
+    operator.change_grant(grant).await.unwrap();
 }
 
 /// A broker of the foreign trust domain that serves its bundle and proves itself by its SVID.

@@ -198,7 +198,17 @@ impl Watch {
         self.up.send(v1::WatchRequest { message: Some(message) }).await.unwrap();
     }
 
+    /// The next message, but for heads of the audit log, which come at any time.
     pub(crate) async fn hear(&mut self) -> Result<watch_reply::Message, Status> {
+        loop {
+            match self.hear_any().await? {
+                watch_reply::Message::Audit(_) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    pub(crate) async fn hear_any(&mut self) -> Result<watch_reply::Message, Status> {
         let reply = soon(self.down.message()).await?;
         Ok(reply.ok_or_else(|| Status::new(Code::Ok, "the stream ended"))?.message.unwrap())
     }

@@ -11,11 +11,13 @@
 )]
 
 mod audit;
+mod entries;
 mod federation;
 mod join;
 mod lab;
 mod operator;
 mod process;
+mod rejoin;
 mod sign;
 mod watch;
 mod web;

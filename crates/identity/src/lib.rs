@@ -22,6 +22,7 @@ mod leaf;
 mod name;
 mod path;
 mod peer;
+mod possession;
 mod private_key;
 mod renewal;
 mod request;
@@ -57,12 +58,13 @@ pub use self::{
     name::{ComponentId, InvalidName, Lattice, NodeName, Target},
     path::{broker_id, component_id, is_reserved, node_id, node_name, virtual_component_id},
     peer::Peer,
+    possession::{CHANNEL_BINDING_LABEL, ChannelBinding, NotProved, Possession, Purpose},
     private_key::{InvalidKey, NoRandomness, PrivateKey},
     renewal::RenewalSchedule,
     request::{InvalidRequest, RequestedKey, key_request},
     slot::SvidSlot,
     svid::{InvalidSvid, Svid},
-    tls::{ClientAuth, client_config, joining_client_config, server_config},
+    tls::{ClientAuth, anonymous_client_config, client_config, joining_client_config, server_config},
     verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, Usage},
 };
 

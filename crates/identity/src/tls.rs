@@ -65,6 +65,15 @@ pub fn client_config(verifier: Arc<PeerVerifier>, slot: Arc<SvidSlot>) -> Result
     Ok(without_resumption(config))
 }
 
+/// The configuration of a dialer that shows no certificate, because it has none that counts, but holds bundles: of a node that rejoins.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn anonymous_client_config(verifier: Arc<PeerVerifier>) -> Result<ClientConfig, Error> {
+    let config = client_builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    Ok(without_resumption(config))
+}
+
 /// The configuration of a node that joins: it has no certificate, and accepts exactly the broker of `trust_domain`,
 /// whose chain has to include a self-signed root with the pinned key.
 ///
@@ -100,7 +109,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Peer, PeerRefused, PeerRule, PrivateKey, RefusalReason, Svid, TrustBundles, TrustSource, parse_spiffe_id,
+        ChannelBinding, Peer, PeerRefused, PeerRule, PrivateKey, RefusalReason, Svid, TrustBundles, TrustSource,
+        parse_spiffe_id,
         test_ca::{NOW, TestCa, at, date, system, td, trust},
     };
 
@@ -416,6 +426,23 @@ mod tests {
         assert_eq!(connected.peer_of_client().id().path(), "/portcullis/broker");
         assert_eq!(connected.peer_of_server(), None);
         join(pin(&root), broker(&root, &root, "/portcullis/broker")).unwrap();
+    }
+
+    #[test]
+    fn both_ends_of_one_connection_know_a_value_that_no_other_connection_has() {
+        let root = TestCa::root("a.test");
+        let trust = trust([&root]);
+        let bindings = || {
+            let client = anonymous_client_config(only(&trust, "spiffe://a.test/server")).unwrap();
+            let slot = SvidSlot::new(root.svid("/server"));
+            let server = server_config(any(&trust), slot, ClientAuth::Optional).unwrap();
+            let connected = handshake(&at_now(client, server)).unwrap();
+            assert_eq!(connected.peer_of_server(), None);
+            (ChannelBinding::of(&connected.client).unwrap(), ChannelBinding::of(&connected.server).unwrap())
+        };
+        let (one, other) = (bindings(), bindings());
+        assert_eq!(one.0, one.1);
+        assert_ne!(one.0, other.0);
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod audit;
 mod cache;
 mod identity;
 mod join;
+mod jwt;
+mod rejoin;
 mod session;
 mod shared;
 mod state;
@@ -16,8 +18,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{JoinToken, SpiffeId, Svid, Target, TrustDomain, TrustSource};
+use portcullis_identity::{JoinToken, JwtBundles, SpiffeId, Svid, Target, TrustDomain, TrustSource};
 use portcullis_value::WitSource;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,7 @@ pub use audit::AuditHead;
 pub use cache::{Access, CacheError};
 pub use identity::Identity;
 pub use join::JoinError;
+pub use jwt::{Jwt, WantedJwt};
 pub use state::{ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version};
 
 use crate::clock;
@@ -74,10 +78,8 @@ pub enum StartError {
     /// There is no identity and no way to one.
     #[error("this node has no identity yet: a join token is needed (hint: portcullis-broker token create --node NAME)")]
     NoToken,
-    /// The identity ran out while the node was away.
-    #[error(
-        "the node's certificate expired while it was away: a new join token is needed (hint: portcullis-broker token create --node NAME)"
-    )]
+    /// The identity ran out, and a command that only borrows it does not renew it.
+    #[error("the node's certificate expired: its sidecar or host must run and reach the broker first")]
     Expired,
     /// The broker does not let it join.
     #[error(transparent)]
@@ -146,6 +148,7 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) enum Request {
     Sign { entry: String, digest: String, csr: Vec<u8>, reply: oneshot::Sender<Result<Vec<Vec<u8>>, SignError>> },
+    SignJwts { wanted: Vec<v1::WantedJwt>, reply: oneshot::Sender<Result<Vec<v1::JwtResult>, SignError>> },
     Announce(Target),
     Applied(Version),
 }
@@ -207,6 +210,12 @@ impl Node {
         Arc::clone(&self.shared.trust)
     }
 
+    /// The JWT bundles in force. They are another type than [`Node::trust`]: no key of one kind vouches for the other.
+    #[must_use]
+    pub fn jwt_trust(&self) -> Arc<ArcSwap<JwtBundles>> {
+        Arc::clone(&self.shared.jwt_trust)
+    }
+
     /// What the broker has told, and every change of it.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<Arc<NodeState>> {
@@ -264,6 +273,13 @@ impl Node {
         let fresh = Arc::clone(&identity).keep_fresh(Arc::clone(&self.shared), since);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(fresh));
         Ok(identity)
+    }
+
+    /// Renews the identity of an entry no more; what was issued lives on until it expires. The node does so itself when an entry is removed.
+    pub fn forget(&self, entry: &str) {
+        if let Some(identity) = lock(&self.shared.identities).remove(entry) {
+            identity.forget();
+        }
     }
 
     /// Tells the broker where this node serves a virtual component, now and after every reconnect.

@@ -117,6 +117,9 @@ pub(crate) fn lattice(claim: &Claim<'_>, entry: &Entry) -> Option<Lattice> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use super::*;
     use portcullis_identity::{node_id, parse_spiffe_id, parse_trust_domain};
 
@@ -127,6 +130,15 @@ mod tests {
             id: (*path).to_owned(),
             spiffe_id: parse_spiffe_id(&format!("spiffe://example.org{path}")).unwrap(),
             digest: digest.clone(),
+            lattice: None,
+            selectors: BTreeSet::new(),
+            x509_ttl: Duration::from_secs(60),
+            jwt_ttl: Duration::from_secs(60),
+            hint: String::new(),
+            dns_names: Vec::new(),
+            federates_with: BTreeSet::new(),
+            admin: false,
+            created_at: 0,
         };
         let entries = entries.iter().map(entry).map(|entry| (entry.id.clone(), entry)).collect();
         NodeState { entries, ..NodeState::default() }

@@ -46,8 +46,10 @@ fn no_acknowledged_write_is_lost_when_the_broker_is_killed() {
         let entry = lab.operator(async |mut operator| operator.create_entry(request).await).unwrap().entry.unwrap();
         lab.broker().kill();
         lab.start_broker();
-        let entries =
-            lab.operator(async |mut operator| operator.list_entries(v1::ListEntriesRequest {}).await).unwrap().entries;
+        let entries = lab
+            .operator(async |mut operator| operator.list_entries(v1::ListEntriesRequest::default()).await)
+            .unwrap()
+            .entries;
         assert!(entries.contains(&entry), "round {round}: {entry:?} is not in {entries:?}");
 
         let file = format!("{name}.cedar");

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use base64::Engine as _;
-use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
+use portcullis_identity::JwtKey;
 
 use super::*;
 use crate::audit::Event;
@@ -10,15 +10,15 @@ use crate::audit::file::LogFile;
 struct Log {
     folder: tempfile::TempDir,
     file: LogFile,
-    key: KeyPair,
+    key: JwtKey,
 }
 
 impl Log {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, _) = LogFile::open(folder.path()).unwrap();
-        let mut log = Self { folder, file, key: KeyPair::generate().unwrap() };
-        let public_key = STANDARD.encode(log.key.subject_public_key_info());
+        let mut log = Self { folder, file, key: JwtKey::generate().unwrap() };
+        let public_key = STANDARD.encode(log.key.authority(None).spki_der());
         log.append(&Event::HeadKey { kid: "k".to_owned(), public_key });
         log
     }
@@ -29,7 +29,7 @@ impl Log {
     }
 
     fn remembered(&self, head: Head, kid: &str) -> RememberedHead {
-        let signature = self.key.sign(&head.signed_bytes()).unwrap();
+        let signature = self.key.sign_audit_head(head.records, &head.hash).unwrap();
         let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
         let hash = Hex(head.hash);
         let json = format!(

@@ -123,7 +123,7 @@ fn a_bundle_only_goes_forward() {
     assert_eq!(offer(&both, Some(u64::MAX)), None);
     assert_eq!(offer(&both, Some(4)), Some(BundleRefusal::Rollback { held: 5, offered: 4 }));
     assert_eq!(
-        offer(&[one.clone()], Some(4)),
+        offer(std::slice::from_ref(&one), Some(4)),
         Some(BundleRefusal::Rollback { held: 5, offered: 4 }),
         "the same content too"
     );

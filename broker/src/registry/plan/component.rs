@@ -1,6 +1,7 @@
 //! Virtual components: registering, altering, removing; grants on them and where they are served.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use portcullis_identity::{Target, virtual_component_id};
 
@@ -11,9 +12,10 @@ use crate::registry::command::{Announcement, Change, GrantChange, GrantDirection
 use crate::registry::held::Held;
 use crate::registry::record::{Component, Digest, Entry};
 use crate::registry::refusal::Refusal;
+use crate::registry::terms::Terms;
 
 impl Registry {
-    pub(super) fn plan_registration(&self, registration: Registration) -> Result<Plan, Refusal> {
+    pub(super) fn plan_registration(&self, registration: Registration, now: SystemTime) -> Result<Plan, Refusal> {
         let Registration { target, wit, interfaces, spiffe_id, upstream, node, ttl, present } = registration;
         at_most("WIT files", wit.len(), bounds::WIT_FILES)?;
         let bytes =
@@ -48,10 +50,11 @@ impl Registry {
                 spiffe_id: component.spiffe_id.clone(),
                 node,
                 digest: Digest::NotApplicable,
-                ttl,
                 lattice: Some(component.target.lattice.clone()),
+                terms: Terms::new(ttl),
+                created_at: now,
             };
-            self.put_entry(entry, present, &mut plan)?;
+            self.put_serving_entry(entry, present, &mut plan)?;
         }
         Ok(plan)
     }

@@ -1,52 +1,77 @@
-//! Registration entries: which node may ask for which SPIFFE ID.
+//! Registration entries: which node may ask for which SPIFFE ID, and on which terms.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use portcullis_identity::component_id;
 
 use super::Plan;
 use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most};
-use crate::registry::command::{Change, Holder, NewEntry, Present};
+use crate::registry::command::{Amendment, Change, Holder, NewEntry, Present};
 use crate::registry::record::{Entry, EntryId};
 use crate::registry::refusal::Refusal;
+use crate::registry::terms::Terms;
 
 impl Registry {
-    pub(super) fn plan_entry(&self, new: NewEntry) -> Result<Plan, Refusal> {
-        let NewEntry { node, holder, ttl } = new;
+    pub(super) fn plan_entry(&self, new: NewEntry, now: SystemTime) -> Result<Plan, Refusal> {
+        let NewEntry { node, holder, terms } = new;
         let (spiffe_id, lattice, digest) = match holder {
             Holder::Component { target, digest } => {
                 (component_id(&self.trust_domain, &target), Some(target.lattice), digest)
             }
             Holder::Workload { spiffe_id, lattice, digest } => (spiffe_id, lattice, digest),
         };
+        self.check_terms(&terms)?;
+        let entry = Entry { id: self.next_entry_id(), spiffe_id, node, digest, lattice, terms, created_at: now };
         let mut plan = Plan::default();
-        self.put_entry(
-            Entry { id: self.next_entry_id(), spiffe_id, node, digest, ttl, lattice },
-            Present::Refuse,
-            &mut plan,
-        )?;
+        match self.alike(&entry) {
+            Some(old) if old.says_as(&entry) => plan.entry = Some(old.id.clone()),
+            Some(old) => return Err(Refusal::EntryExists { id: old.id.clone() }),
+            None => self.add_entry(entry, &mut plan)?,
+        }
         Ok(plan)
     }
 
-    /// Adds `entry` to `plan`. One that exists already, with the same node, ID and digest, is taken instead.
-    pub(super) fn put_entry(&self, entry: Entry, present: Present, plan: &mut Plan) -> Result<(), Refusal> {
-        self.check_assignable(&entry.spiffe_id)?;
-        let same = |old: &&Arc<Entry>| old.spiffe_id == entry.spiffe_id && old.digest == entry.digest;
-        if let Some(old) = self.entries_of(&entry.node).find(same) {
-            plan.entry = Some(old.id.clone());
-            let altered = Entry { id: old.id.clone(), ..entry.clone() };
-            match present {
-                _ if **old == altered => {}
-                Present::Refuse => return Err(Refusal::EntryExists { id: old.id.clone() }),
-                Present::Replace => plan.changes.push(Change::Entry(Arc::new(altered))),
-            }
-            return Ok(());
+    /// Adds to `plan` the entry by which a node serves a component.
+    ///
+    /// One that is there already is taken; a registration may alter its lifetime, and leaves alone what it does not speak of.
+    pub(super) fn put_serving_entry(&self, entry: Entry, present: Present, plan: &mut Plan) -> Result<(), Refusal> {
+        let Some(old) = self.alike(&entry) else {
+            return self.add_entry(entry, plan);
+        };
+        plan.entry = Some(old.id.clone());
+        let terms = Terms { ttl: entry.terms.ttl, ..old.terms.clone() };
+        let altered = Entry { lattice: entry.lattice, terms, ..Entry::clone(old) };
+        match present {
+            _ if **old == altered => {}
+            Present::Refuse => return Err(Refusal::EntryExists { id: old.id.clone() }),
+            Present::Replace => plan.changes.push(Change::Entry(Arc::new(altered))),
         }
-        at_most("entries", self.entries.len().saturating_add(1), bounds::ENTRIES)?;
-        plan.entry = Some(entry.id.clone());
-        plan.changes.push(Change::Entry(Arc::new(entry)));
         Ok(())
+    }
+
+    /// What an operator says of an entry anew. One that says what it said before changes nothing.
+    pub(super) fn plan_amendment(&self, amendment: Amendment) -> Result<Plan, Refusal> {
+        let Amendment { id, selectors, ttl, jwt_ttl, hint, dns_names, federates_with, admin } = amendment;
+        let entry = self.entries.get(&id).ok_or_else(|| Refusal::NoEntry(id.clone()))?;
+        let old = entry.terms.clone();
+        let terms = Terms {
+            selectors: selectors.unwrap_or(old.selectors),
+            ttl: ttl.unwrap_or(old.ttl),
+            jwt_ttl: jwt_ttl.unwrap_or(old.jwt_ttl),
+            hint: hint.unwrap_or(old.hint),
+            dns_names: dns_names.unwrap_or(old.dns_names),
+            federates_with: federates_with.unwrap_or(old.federates_with),
+            admin: admin.unwrap_or(old.admin),
+        };
+        self.check_terms(&terms)?;
+        let altered = Entry { terms, ..Entry::clone(entry) };
+        if let Some(other) = self.alike(&altered).filter(|other| other.id != id) {
+            return Err(Refusal::EntryExists { id: other.id.clone() });
+        }
+        let changes = if altered == **entry { Vec::new() } else { vec![Change::Entry(Arc::new(altered))] };
+        Ok(Plan { changes, entry: Some(id), ..Plan::default() })
     }
 
     pub(super) fn plan_entry_removal(&self, id: &EntryId) -> Result<Plan, Refusal> {
@@ -62,5 +87,29 @@ impl Registry {
     /// One command makes at most one entry, so the epoch of its change names it.
     pub(super) fn next_entry_id(&self) -> EntryId {
         EntryId::made_at(self.next_version())
+    }
+
+    /// The entry that names the same holder: two of them would be one rule written twice.
+    fn alike(&self, entry: &Entry) -> Option<&Arc<Entry>> {
+        self.entries_of(&entry.node).find(|old| {
+            old.spiffe_id == entry.spiffe_id
+                && old.digest == entry.digest
+                && old.terms.selectors == entry.terms.selectors
+        })
+    }
+
+    fn add_entry(&self, entry: Entry, plan: &mut Plan) -> Result<(), Refusal> {
+        self.check_assignable(&entry.spiffe_id)?;
+        at_most("entries", self.entries.len().saturating_add(1), bounds::ENTRIES)?;
+        plan.entry = Some(entry.id.clone());
+        plan.changes.push(Change::Entry(Arc::new(entry)));
+        Ok(())
+    }
+
+    fn check_terms(&self, terms: &Terms) -> Result<(), Refusal> {
+        if terms.federates_with.contains(&self.trust_domain) {
+            return Err(Refusal::OwnTrustDomain(self.trust_domain.clone()));
+        }
+        Ok(())
     }
 }

@@ -8,9 +8,9 @@ use portcullis_identity::NodeName;
 use super::Plan;
 use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most};
-use crate::registry::command::{Change, NewToken, Redemption};
-use crate::registry::record::Node;
-use crate::registry::refusal::{Refusal, TokenRefusal};
+use crate::registry::command::{Change, NewToken, Redemption, Rejoining, Sighting};
+use crate::registry::node::{Node, REJOIN_GRACE, Spent, Standing};
+use crate::registry::refusal::{Refusal, RejoinRefusal, TokenRefusal};
 use crate::registry::token::{self, Token};
 
 /// Below this nobody can carry the token to the node.
@@ -54,11 +54,48 @@ impl Registry {
             Some(_) => Ok(Plan::default()),
             None => {
                 let redeemed = Token { redeemed_by: Some(*key_sha256), ..Token::clone(token) };
-                let node = Node { name: node.clone(), joined_at: now, key_sha256: *key_sha256 };
+                let node = Node::joined(node.clone(), *key_sha256, now);
                 let changes = vec![Change::Token(Arc::new(redeemed)), Change::Node(Arc::new(node))];
                 Ok(Plan { changes, ..Plan::default() })
             }
         }
+    }
+
+    /// A certificate that is newer than all that were seen makes the older ones unfit for rejoining.
+    pub(super) fn plan_sighting(&self, sighting: &Sighting, now: SystemTime) -> Result<Plan, Refusal> {
+        let Sighting { node, not_before } = sighting;
+        let node = self.nodes.get(node).ok_or_else(|| Refusal::NoNode(node.clone()))?;
+        let sighted = node.sighted(*not_before, now);
+        let changes = if sighted == **node { Vec::new() } else { vec![Change::Node(Arc::new(sighted))] };
+        Ok(Plan { changes, ..Plan::default() })
+    }
+
+    /// Whether an expired certificate lets its node back in; the caller verified chain and proof.
+    ///
+    /// Each certificate does so once. The same one with the same new key is a lost reply, asked for again. The same one with *another* new
+    /// key has two holders: a key was copied, or a machine was cloned, and the node is quarantined, whoever came first. That is a change and
+    /// not a refusal, so that it is kept. A certificate older than one the node proved since is refused and quarantines nobody, or else
+    /// whoever finds an old backup could take a healthy node down.
+    pub(super) fn plan_rejoining(&self, rejoining: Rejoining, now: SystemTime) -> Result<Plan, Refusal> {
+        let Rejoining { node, serial, not_before, not_after, key_sha256 } = rejoining;
+        let node = self.nodes.get(&node).ok_or(RejoinRefusal::NotRegistered)?;
+        match node.standing {
+            Standing::Good => {}
+            Standing::Quarantined => return Err(RejoinRefusal::Quarantined.into()),
+        }
+        let changed = |node: Node| Plan { changes: vec![Change::Node(Arc::new(node))], ..Plan::default() };
+        let spent = node.spent.iter().find(|spent| spent.serial == serial);
+        if spent.is_some_and(|spent| spent.key_sha256 != key_sha256) {
+            return Ok(changed(Node { standing: Standing::Quarantined, ..Node::clone(node) }));
+        }
+        if not_before < node.since || not_before < node.newest {
+            return Err(RejoinRefusal::Superseded.into());
+        }
+        let until = not_after.checked_add(REJOIN_GRACE).filter(|until| *until > now).ok_or(RejoinRefusal::TooLate)?;
+        if spent.is_some() {
+            return Ok(Plan::default());
+        }
+        Ok(changed(node.rejoined(Spent { serial, key_sha256, until }, now)))
     }
 
     /// The node's tokens go with it, spent ones too: the key that redeemed one must not come back with it.

@@ -79,6 +79,8 @@ pub(crate) struct Identities {
     pub(crate) broker: String,
     pub(crate) bundles: Vec<v1::Bundle>,
     pub(crate) svids: Vec<CachedSvid>,
+    /// The key for which the node is asking a new certificate in exchange for an expired one.
+    pub(crate) next_key: Option<Arc<PrivateKey>>,
 }
 
 /// The folder.
@@ -100,6 +102,8 @@ struct IdentityFile {
     bundles: Vec<v1::Bundle>,
     #[prost(message, repeated, tag = "4")]
     svids: Vec<SvidFile>,
+    #[prost(bytes = "vec", tag = "6")]
+    next_key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -139,17 +143,22 @@ impl Cache {
         let Some(bytes) = read(&path)? else { return Ok(None) };
         let damaged = |cause: String| CacheError::Damaged { path: path.display().to_string(), cause };
         let file = IdentityFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
-        let IdentityFile { format, broker, bundles, svids } = file;
+        let IdentityFile { format, broker, bundles, svids, next_key } = file;
         if format != FORMAT {
             return Err(damaged(format!("format {format} is unknown")));
         }
         let svids = svids.into_iter().map(|svid| parse_svid(svid).map_err(&damaged)).collect::<Result<_, _>>()?;
-        Ok(Some(Identities { broker, bundles, svids }))
+        let next_key = if next_key.is_empty() {
+            None
+        } else {
+            Some(Arc::new(PrivateKey::from_pkcs8(&next_key).map_err(|error| damaged(error.to_string()))?))
+        };
+        Ok(Some(Identities { broker, bundles, svids, next_key }))
     }
 
     /// Replaces the identities; returns once they are on disk.
     pub(crate) fn store_identities(&self, identities: &Identities) -> Result<(), CacheError> {
-        let Identities { broker, bundles, svids } = identities;
+        let Identities { broker, bundles, svids, next_key } = identities;
         let file = IdentityFile {
             format: FORMAT,
             broker: broker.clone(),
@@ -163,6 +172,7 @@ impl Cache {
                     key: svid.key().pkcs8().to_vec(),
                 })
                 .collect(),
+            next_key: next_key.as_ref().map(|key| key.pkcs8().to_vec()).unwrap_or_default(),
         };
         self.replace("identity", &file.encode_to_vec())
     }

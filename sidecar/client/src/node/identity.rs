@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_identity::{PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, key_request};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Shared, SignError};
@@ -23,11 +24,22 @@ pub struct Identity {
     digest: String,
     slot: Arc<SvidSlot>,
     renewals: watch::Sender<u64>,
+    /// Something stands differently in the next certificate.
+    due: Notify,
+    /// The entry is gone.
+    forgotten: CancellationToken,
 }
 
 impl Identity {
     pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
-        Arc::new(Self { entry, digest, slot: SvidSlot::new(svid), renewals: watch::Sender::new(0) })
+        Arc::new(Self {
+            entry,
+            digest,
+            slot: SvidSlot::new(svid),
+            renewals: watch::Sender::new(0),
+            due: Notify::new(),
+            forgotten: CancellationToken::new(),
+        })
     }
 
     /// Where TLS takes the certificate from.
@@ -62,24 +74,49 @@ impl Identity {
         &self.digest
     }
 
-    /// Renews for ever: at half-life, then until it works.
+    /// Renews without waiting for half-life.
+    pub(super) fn renew_now(&self) {
+        self.due.notify_one();
+    }
+
+    /// Renews no more; what was issued lives on until it expires.
+    pub(super) fn forget(&self) {
+        self.forgotten.cancel();
+    }
+
+    /// Puts an SVID in force that did not come by renewal.
+    pub(super) fn replace(&self, svid: Arc<Svid>) {
+        self.slot.store(svid);
+        self.renewals.send_modify(|count| *count += 1);
+    }
+
+    /// Renews until the entry is gone: at half-life or when it is due, then until it works.
     ///
     /// Life begins at `since`, when the SVID came: `notBefore` is backdated, by more than half of the shortest lifetimes.
-    pub(super) async fn keep_fresh(self: Arc<Self>, shared: Arc<Shared>, mut since: SystemTime) {
+    pub(super) async fn keep_fresh(self: Arc<Self>, shared: Arc<Shared>, since: SystemTime) {
+        self.forgotten.run_until_cancelled(self.renew_for_ever(&shared, since)).await;
+    }
+
+    async fn renew_for_ever(&self, shared: &Shared, mut since: SystemTime) {
         loop {
             let svid = self.svid();
             let schedule = RenewalSchedule::new(since.max(svid.not_before()), svid.not_after(), clock::jitter());
-            clock::sleep_until(schedule.renew_at()).await;
-            self.renew_until_done(&shared, svid.not_after()).await;
+            tokio::select! {
+                () = clock::sleep_until(schedule.renew_at()) => {}
+                () = self.due.notified() => {}
+            }
+            self.renew_until_done(shared, &svid).await;
             since = clock::now();
             // A clock far ahead of the broker's makes every certificate look old.
             tokio::time::sleep(RETRY_FLOOR).await;
         }
     }
 
-    async fn renew_until_done(&self, shared: &Shared, not_after: SystemTime) {
+    async fn renew_until_done(&self, shared: &Shared, old: &Arc<Svid>) {
+        let not_after = old.not_after();
         let mut wait = RETRY_FLOOR;
-        loop {
+        // By rejoining, a node's own identity is replaced from elsewhere.
+        while Arc::ptr_eq(old, &self.svid()) {
             match self.renew(shared).await {
                 Ok(()) => return,
                 Err(error) => {
@@ -106,8 +143,7 @@ impl Identity {
     async fn renew(&self, shared: &Shared) -> Result<(), SignError> {
         let svid = shared.signed(&self.entry, &self.digest).await?;
         let not_after = svid.not_after();
-        self.slot.store(svid);
-        self.renewals.send_modify(|count| *count += 1);
+        self.replace(svid);
         info!(entry = %self.entry, id = %self.id(), valid_seconds = not_after.duration_since(clock::now()).unwrap_or_default().as_secs(), "renewed an svid");
         if let Err(error) = shared.store_identities().await {
             warn!(%error, "cannot write the identity cache");

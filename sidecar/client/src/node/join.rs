@@ -8,7 +8,7 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::cache::{Cache, CachedSvid, Identities};
-use super::{NodeConfig, SignError, StartError, identity, state};
+use super::{NodeConfig, NodeKind, SignError, StartError, identity, state};
 use crate::clock;
 
 /// How long a joining node looks for a broker that does not answer yet.
@@ -43,23 +43,34 @@ impl From<SignError> for JoinError {
 
 /// The identities to start with.
 pub(super) async fn resume_or_join(cache: &Cache, config: &NodeConfig) -> Result<Identities, StartError> {
-    let cached = cache.identities()?;
-    let had_one = cached.is_some();
-    if let Some(mut identities) = cached {
-        let now = clock::now();
-        let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
-        if own.is_some_and(|own| own.svid.not_after() > now) {
-            if let Some(broker) = &config.broker {
-                identities.broker.clone_from(broker);
-            }
-            return Ok(identities);
-        }
+    let mut cached = cache.identities()?;
+    if let (Some(identities), Some(broker)) = (&mut cached, &config.broker) {
+        identities.broker.clone_from(broker);
     }
+    let is_good = |identities: &Identities| {
+        let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
+        own.is_some_and(|own| own.svid.not_after() > clock::now())
+    };
+    // An expired identity is of use to its owner: the session redeems it for a new one.
+    let expired = match cached {
+        Some(identities) if is_good(&identities) => return Ok(identities),
+        Some(_) if config.kind == NodeKind::Shell => return Err(StartError::Expired),
+        Some(identities) => Some(identities),
+        None => None,
+    };
     let Some(token) = &config.join_token else {
-        return Err(if had_one { StartError::Expired } else { StartError::NoToken });
+        return expired.ok_or(StartError::NoToken);
     };
     let broker = config.broker.clone().unwrap_or_else(|| token.broker.clone());
-    let identities = join(token, broker).await?;
+    let identities = match (join(token, broker).await, expired) {
+        (Ok(identities), _) => identities,
+        // Most often it is the token of long ago.
+        (Err(JoinError::Refused(cause) | JoinError::Unreachable(cause)), Some(expired)) => {
+            warn!(cause, "the join token is of no use: trying with the expired identity");
+            return Ok(expired);
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
     cache.store_identities(&identities)?;
     info!(node = %token.node, trust_domain = %token.trust_domain, "joined");
     Ok(identities)
@@ -90,7 +101,7 @@ async fn join(token: &JoinToken, broker: String) -> Result<Identities, JoinError
         return Err(JoinError::Unusable(format!("the certificate is for `{}`, not for `{expected}`", svid.id())));
     }
     let own = CachedSvid { entry: String::new(), digest: String::new(), svid };
-    Ok(Identities { broker, bundles, svids: vec![own] })
+    Ok(Identities { broker, bundles, svids: vec![own], next_key: None })
 }
 
 async fn attempt(token: &JoinToken, broker: &str, csr: &[u8]) -> Result<v1::JoinReply, JoinError> {

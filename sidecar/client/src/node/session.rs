@@ -13,6 +13,7 @@ use tonic::Streaming;
 use tracing::{debug, error, info, warn};
 
 use super::audit::AuditHead;
+use super::rejoin::{self, RejoinError};
 use super::state::{NodeState, target_message};
 use super::{Connectivity, NodeKind, Request, Shared, SignError, lock};
 use crate::clock;
@@ -26,7 +27,31 @@ const UPLINK_QUEUE: usize = 64;
 /// Signing requests that may wait for an answer.
 const MAX_PENDING: usize = 256;
 
-type Reply = oneshot::Sender<Result<Vec<Vec<u8>>, SignError>>;
+/// The wait after the broker said that this node may not come back: only an operator changes that.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15);
+
+/// Who waits for an answer.
+enum Pending {
+    Certificate(oneshot::Sender<Result<Vec<Vec<u8>>, SignError>>),
+    Tokens(oneshot::Sender<Result<Vec<v1::JwtResult>, SignError>>),
+}
+
+impl Pending {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Certificate(reply) => reply.is_closed(),
+            Self::Tokens(reply) => reply.is_closed(),
+        }
+    }
+
+    /// Nobody may wait any more: the deadline passed.
+    fn fail(self, error: SignError) {
+        match self {
+            Self::Certificate(reply) => drop(reply.send(Err(error))),
+            Self::Tokens(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
 
 /// Why a session ended.
 enum End {
@@ -36,6 +61,8 @@ enum End {
     Renewed,
     /// The stream broke, or the broker said something unbelievable.
     Lost(String),
+    /// The node's certificate expired, and the broker does not take it for a new one.
+    Refused(String),
 }
 
 /// Keeps a session up until `stop`.
@@ -66,16 +93,28 @@ pub(super) async fn keep_connected(
                 }
                 shared.connectivity.send_replace(Connectivity::Disconnected(cause));
             }
+            End::Refused(cause) => {
+                error!(cause, "the broker does not let this node back in");
+                shared.connectivity.send_replace(Connectivity::Disconnected(cause));
+                wait = REFUSED_PAUSE;
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(wait.mul_f64(0.5 + clock::jitter() / 2.0)) => {}
             () = stop.cancelled() => return,
         }
-        wait = (wait * 2).min(RETRY_CEILING);
+        wait = if wait == REFUSED_PAUSE { RETRY_FLOOR } else { (wait * 2).min(RETRY_CEILING) };
     }
 }
 
 async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: &mut Duration) -> End {
+    if shared.own.svid().not_after() <= clock::now() {
+        match rejoin::rejoin(shared).await {
+            Ok(()) => {}
+            Err(RejoinError::Lost(cause)) => return End::Lost(cause),
+            Err(RejoinError::Refused(cause)) => return End::Refused(cause),
+        }
+    }
     let mut renewals = shared.own.renewals();
     renewals.mark_unchanged();
     let (mut stream, mut uplink) = match open(shared).await {
@@ -132,7 +171,7 @@ fn hello(shared: &Shared) -> watch_request::Message {
 /// The sending half of the stream, and who waits for an answer to what was sent.
 struct Uplink {
     messages: mpsc::Sender<v1::WatchRequest>,
-    pending: HashMap<u64, Reply>,
+    pending: HashMap<u64, Pending>,
     next: u64,
 }
 
@@ -151,23 +190,33 @@ impl Uplink {
     async fn ask(&mut self, shared: &Shared, request: Request) -> Result<(), String> {
         match request {
             Request::Sign { entry, digest, csr, reply } => {
-                self.pending.retain(|_, reply| !reply.is_closed());
-                if reply.is_closed() {
-                    return Ok(());
-                }
-                if self.pending.len() >= MAX_PENDING {
-                    let _ = reply.send(Err(SignError::Offline));
-                    return Ok(());
-                }
-                let request = self.next;
-                self.next += 1;
-                self.pending.insert(request, reply);
+                let Some(request) = self.expect_answer(Pending::Certificate(reply)) else { return Ok(()) };
                 let sign = v1::Sign { request, entry, csr, component_digest: digest };
                 self.send(watch_request::Message::Sign(sign)).await
+            }
+            Request::SignJwts { wanted, reply } => {
+                let Some(request) = self.expect_answer(Pending::Tokens(reply)) else { return Ok(()) };
+                self.send(watch_request::Message::SignJwts(v1::SignJwts { request, wanted })).await
             }
             Request::Announce(target) => self.announce(shared, &target).await,
             Request::Applied(version) => self.send(watch_request::Message::Applied(version.into())).await,
         }
+    }
+
+    /// The number of a request that `pending` waits for; `None` where nobody does any more, or too many do.
+    fn expect_answer(&mut self, pending: Pending) -> Option<u64> {
+        self.pending.retain(|_, pending| !pending.is_closed());
+        if pending.is_closed() {
+            return None;
+        }
+        if self.pending.len() >= MAX_PENDING {
+            pending.fail(SignError::Offline);
+            return None;
+        }
+        let request = self.next;
+        self.next += 1;
+        self.pending.insert(request, pending);
+        Some(request)
     }
 
     async fn receive(&mut self, shared: &Shared, message: v1::WatchReply) -> Result<(), String> {
@@ -182,11 +231,13 @@ impl Uplink {
                 before.changed(change)
             }
             Some(watch_reply::Message::Signed(v1::Signed { request, chain })) => {
-                self.answer(request, Ok(chain));
+                self.answer_certificate(request, chain);
                 return Ok(());
             }
             Some(watch_reply::Message::SignRefused(v1::SignRefused { request, reason })) => {
-                self.answer(request, Err(SignError::Refused(reason)));
+                if let Some(pending) = self.pending.remove(&request) {
+                    pending.fail(SignError::Refused(reason));
+                }
                 return Ok(());
             }
             Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused { target, reason })) => {
@@ -199,7 +250,10 @@ impl Uplink {
                 shared.remember(head).await;
                 return Ok(());
             }
-            Some(watch_reply::Message::SignedJwts(_)) => return Ok(()),
+            Some(watch_reply::Message::SignedJwts(v1::SignedJwts { request, results })) => {
+                self.answer_tokens(request, results);
+                return Ok(());
+            }
             None => return Err("the broker sent an empty message".to_owned()),
         };
         let state = state.map_err(|error| {
@@ -218,12 +272,25 @@ impl Uplink {
         }
     }
 
-    fn answer(&mut self, request: u64, answer: Result<Vec<Vec<u8>>, SignError>) {
-        if let Some(reply) = self.pending.remove(&request) {
-            // Nobody waits any more: the deadline passed.
-            let _ = reply.send(answer);
+    fn answer_certificate(&mut self, request: u64, chain: Vec<Vec<u8>>) {
+        match self.pending.remove(&request) {
+            Some(Pending::Certificate(reply)) => drop(reply.send(Ok(chain))),
+            Some(pending @ Pending::Tokens(_)) => pending.fail(mismatched()),
+            None => {}
         }
     }
+
+    fn answer_tokens(&mut self, request: u64, results: Vec<v1::JwtResult>) {
+        match self.pending.remove(&request) {
+            Some(Pending::Tokens(reply)) => drop(reply.send(Ok(results))),
+            Some(pending @ Pending::Certificate(_)) => pending.fail(mismatched()),
+            None => {}
+        }
+    }
+}
+
+fn mismatched() -> SignError {
+    SignError::Unusable("the answer is to another question".to_owned())
 }
 
 /// Certificates are backdated by ten seconds; beyond that a skewed clock makes them look not yet valid.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{Svid, Target, TrustBundles, TrustDomain, TrustSource};
+use portcullis_identity::{JwtBundles, PrivateKey, Svid, Target, TrustBundles, TrustDomain, TrustSource};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::transport::Channel;
 use tracing::{error, warn};
@@ -26,6 +26,9 @@ pub(super) struct Shared {
     pub(super) broker: String,
     pub(super) trust_domain: TrustDomain,
     pub(super) trust: TrustSource,
+    pub(super) jwt_trust: Arc<ArcSwap<JwtBundles>>,
+    /// Of the cache: the key of a rejoin whose answer did not come yet.
+    pub(super) next_key: Mutex<Option<Arc<PrivateKey>>>,
     pub(super) own: Arc<Identity>,
     pub(super) identities: Mutex<BTreeMap<String, Arc<Identity>>>,
     pub(super) cached: Mutex<Vec<CachedSvid>>,
@@ -53,7 +56,7 @@ pub(super) fn shared(
     identities: Identities,
     requests: mpsc::Sender<Request>,
 ) -> Result<Shared, StartError> {
-    let Identities { broker, bundles, mut svids } = identities;
+    let Identities { broker, bundles, mut svids, next_key } = identities;
     let unusable = |what: &'static str, cause: String| StartError::Unusable { what, cause };
     let position = svids.iter().position(|svid| svid.entry.is_empty()).ok_or(StartError::NoToken)?;
     let own = svids.swap_remove(position).svid;
@@ -67,6 +70,8 @@ pub(super) fn shared(
         broker,
         trust_domain,
         trust: Arc::new(ArcSwap::from_pointee(trust)),
+        jwt_trust: Arc::new(ArcSwap::from_pointee(JwtBundles::new(state.jwt_bundles.values().cloned()))),
+        next_key: Mutex::new(next_key),
         own: Identity::new(String::new(), String::new(), own),
         identities: Mutex::default(),
         cached: Mutex::new(svids),
@@ -103,6 +108,16 @@ impl Shared {
     pub(super) async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Sign { entry: entry.to_owned(), digest: digest.to_owned(), csr, reply };
+        self.ask(request, answer).await
+    }
+
+    /// Signs at most 64 tokens.
+    pub(super) async fn sign_jwts(&self, wanted: Vec<v1::WantedJwt>) -> Result<Vec<v1::JwtResult>, SignError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::SignJwts { wanted, reply }, answer).await
+    }
+
+    async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<Result<T, SignError>>) -> Result<T, SignError> {
         let asked = async {
             self.requests.send(request).await.map_err(|_| SignError::Offline)?;
             answer.await.map_err(|_| SignError::Offline)?
@@ -141,17 +156,20 @@ impl Shared {
         // What an earlier run cached and nobody asked for yet stays on disk.
         let svids = held.chain(lock(&self.cached).iter().cloned()).collect();
         let bundles = self.state.borrow().to_message().bundles;
-        Identities { broker: self.broker.clone(), bundles, svids }
+        Identities { broker: self.broker.clone(), bundles, svids, next_key: lock(&self.next_key).clone() }
     }
 
     /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
     pub(super) fn enforce(&self, state: NodeState) {
         let now = clock::now();
         if !self.state.borrow().trusts_as(&state) {
-            self.trust.store(Arc::new(TrustBundles::new(state.bundles.values().cloned(), now)));
+            self.trust.store(Arc::new(TrustBundles::new(self.own_first(&state.bundles), now)));
+            self.jwt_trust.store(Arc::new(JwtBundles::new(self.own_first(&state.jwt_bundles))));
         }
         self.confirm(now);
-        self.state.send_replace(Arc::new(state));
+        let state = Arc::new(state);
+        let before = self.state.send_replace(Arc::clone(&state));
+        self.follow(&before, &state);
         self.state_changed.notify_one();
     }
 
@@ -178,6 +196,30 @@ impl Shared {
         if let Err(error) = blocking(move || cache.store_audit_head(&remembered)).await {
             warn!(%error, "cannot write the audit head");
         }
+    }
+
+    /// Stops renewing what is no longer granted, and renews at once what a certificate would say differently now. Anything else about an
+    /// entry may change without a signature.
+    fn follow(&self, before: &NodeState, after: &NodeState) {
+        lock(&self.identities).retain(|entry, identity| match (before.entries.get(entry), after.entries.get(entry)) {
+            (Some(_), None) => {
+                identity.forget();
+                false
+            }
+            (Some(old), Some(new)) => {
+                if !old.certifies_as(new) {
+                    identity.renew_now();
+                }
+                true
+            }
+            (None, _) => true,
+        });
+    }
+
+    fn own_first<T: Clone>(&self, bundles: &BTreeMap<TrustDomain, T>) -> Vec<T> {
+        let own = bundles.get(&self.trust_domain);
+        let others = bundles.iter().filter(|(name, _)| **name != self.trust_domain).map(|(_, bundle)| bundle);
+        own.into_iter().chain(others).cloned().collect()
     }
 
     pub(super) fn confirm(&self, now: SystemTime) {

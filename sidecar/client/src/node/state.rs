@@ -1,13 +1,18 @@
 //! What the broker has told this node, as domain types; applying a message is a plain function.
 
+mod bundle;
+mod entry;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use portcullis_api::v1;
-use portcullis_identity::{Bundle, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{Bundle, JwtBundle, SpiffeId, Target, TrustDomain};
 use portcullis_policy::PolicyText;
 use portcullis_value::WitSource;
-use rustls::pki_types::CertificateDer;
+
+pub(crate) use self::bundle::parse_bundle;
+pub use self::entry::{ComponentDigest, Entry};
 
 /// The order of everything the broker says. A restored broker starts a new incarnation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,28 +33,6 @@ impl From<Version> for v1::Version {
     fn from(version: Version) -> Self {
         Self { incarnation: version.incarnation, epoch: version.epoch }
     }
-}
-
-/// Which file may run under an entry that names a wasm component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ComponentDigest {
-    /// The entry is not for a wasm component.
-    NotAComponent,
-    /// Only the file with this digest, `sha256:HEX`.
-    Exactly(String),
-    /// Any file: for development (`danger-any-digest`).
-    DangerAny,
-}
-
-/// What this node may ask an SVID for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The broker's name for it.
-    pub id: String,
-    /// The identity it earns.
-    pub spiffe_id: SpiffeId,
-    /// Which wasm file it is bound to.
-    pub digest: ComponentDigest,
 }
 
 /// What is needed in order to call a virtual component.
@@ -94,8 +77,10 @@ pub struct ServedComponent {
 pub struct NodeState {
     /// Of the last message applied.
     pub version: Version,
-    /// Trust bundles by trust domain.
+    /// X.509 authorities by trust domain.
     pub bundles: BTreeMap<TrustDomain, Bundle>,
+    /// JWT authorities by trust domain; they vouch for no certificate.
+    pub jwt_bundles: BTreeMap<TrustDomain, JwtBundle>,
     /// Entries by their id.
     pub entries: BTreeMap<String, Entry>,
     /// Virtual components that can be called.
@@ -168,9 +153,10 @@ impl NodeState {
         let mut state = self.clone();
         state.version = version;
         for name in bundles_removed {
-            let name = portcullis_identity::parse_trust_domain(&name)
+            let trust_domain = portcullis_identity::parse_trust_domain(&name)
                 .map_err(|error| InvalidState::Field { field: "bundles_removed", cause: error.to_string() })?;
-            state.bundles.remove(&name);
+            state.bundles.remove(&trust_domain);
+            state.jwt_bundles.remove(&trust_domain);
         }
         for id in entries_removed {
             state.entries.remove(&id);
@@ -190,7 +176,7 @@ impl NodeState {
     pub fn to_message(&self) -> v1::State {
         v1::State {
             version: Some(self.version.into()),
-            bundles: self.bundles.values().map(bundle_message).collect(),
+            bundles: self.bundle_messages(),
             entries: self.entries.values().map(Entry::to_message).collect(),
             components: self.components.values().map(PeerRecord::to_message).collect(),
             served: self.served.values().map(ServedComponent::to_message).collect(),
@@ -201,8 +187,14 @@ impl NodeState {
 
     /// Whether both states hold the same bundles, to the byte.
     pub(super) fn trusts_as(&self, other: &Self) -> bool {
-        let message = |state: &Self| state.bundles.values().map(bundle_message).collect::<Vec<_>>();
-        message(self) == message(other)
+        self.bundle_messages() == other.bundle_messages()
+    }
+
+    fn bundle_messages(&self) -> Vec<v1::Bundle> {
+        self.bundles
+            .iter()
+            .map(|(trust_domain, x509)| bundle::bundle_message(x509, self.jwt_bundles.get(trust_domain)))
+            .collect()
     }
 
     fn upsert(
@@ -213,8 +205,9 @@ impl NodeState {
         served: Vec<v1::ServedComponent>,
     ) -> Result<(), InvalidState> {
         for bundle in bundles {
-            let bundle = parse_bundle(bundle)?;
-            self.bundles.insert(bundle.trust_domain().clone(), bundle);
+            let (x509, jwt) = parse_bundle(bundle)?;
+            self.jwt_bundles.insert(jwt.trust_domain().clone(), jwt);
+            self.bundles.insert(x509.trust_domain().clone(), x509);
         }
         for entry in entries {
             let entry = Entry::from_message(entry)?;
@@ -229,43 +222,6 @@ impl NodeState {
             self.served.insert(component.record.target.clone(), component);
         }
         Ok(())
-    }
-}
-
-impl Entry {
-    fn from_message(message: v1::Entry) -> Result<Self, InvalidState> {
-        let v1::Entry { id, spiffe_id, node: _, component_digest, danger_any_digest, .. } = message;
-        let digest = match (component_digest.is_empty(), danger_any_digest) {
-            (false, _) => ComponentDigest::Exactly(component_digest),
-            (true, true) => ComponentDigest::DangerAny,
-            (true, false) => ComponentDigest::NotAComponent,
-        };
-        Ok(Self { id, spiffe_id: parse_id("entry.spiffe_id", &spiffe_id)?, digest })
-    }
-
-    fn to_message(&self) -> v1::Entry {
-        let (component_digest, danger_any_digest) = match &self.digest {
-            ComponentDigest::NotAComponent => (String::new(), false),
-            ComponentDigest::Exactly(digest) => (digest.clone(), false),
-            ComponentDigest::DangerAny => (String::new(), true),
-        };
-        v1::Entry {
-            id: self.id.clone(),
-            spiffe_id: self.spiffe_id.to_string(),
-            component_digest,
-            danger_any_digest,
-            ..v1::Entry::default()
-        }
-    }
-
-    /// Whether a component file with this digest (`sha256:HEX`) may use the entry.
-    #[must_use]
-    pub fn admits(&self, digest: &str) -> bool {
-        match &self.digest {
-            ComponentDigest::NotAComponent => false,
-            ComponentDigest::Exactly(bound) => bound == digest,
-            ComponentDigest::DangerAny => true,
-        }
     }
 }
 
@@ -336,23 +292,6 @@ pub(crate) fn wit_sources(files: Vec<v1::WitFile>) -> Vec<WitSource> {
 
 pub(crate) fn target_message(target: &Target) -> v1::Target {
     v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
-}
-
-pub(crate) fn parse_bundle(message: v1::Bundle) -> Result<Bundle, InvalidState> {
-    let v1::Bundle { trust_domain, x509_authorities, .. } = message;
-    let field = |cause: String| InvalidState::Field { field: "bundle", cause };
-    let trust_domain =
-        portcullis_identity::parse_trust_domain(&trust_domain).map_err(|error| field(error.to_string()))?;
-    Bundle::new(trust_domain, x509_authorities.into_iter().map(CertificateDer::from))
-        .map_err(|error| field(error.to_string()))
-}
-
-fn bundle_message(bundle: &Bundle) -> v1::Bundle {
-    v1::Bundle {
-        trust_domain: bundle.trust_domain().as_str().to_owned(),
-        x509_authorities: bundle.certificates().map(|certificate| certificate.to_vec()).collect(),
-        ..v1::Bundle::default()
-    }
 }
 
 fn parse_version(version: Option<v1::Version>) -> Result<Version, InvalidState> {
