@@ -18,16 +18,17 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use portcullis_identity::{
     Audience, InvalidAuthority, InvalidBundle, InvalidRequest, InvalidSvid, JwtAuthority, JwtId, JwtKey, JwtNotSigned,
-    JwtSvid, NoRandomness, PeerRefused, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt, broker_id,
-    key_request,
+    JwtSvid, KeyId, NoRandomness, PeerRefused, PrivateKey, RequestedKey, SpiffeId, Svid, TrustDomain, UnsignedJwt,
+    broker_id, key_request,
 };
-use rcgen::SubjectPublicKeyInfo;
+use rcgen::{SerialNumber, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
 
 pub use self::ca_file::CaFileError;
 pub use self::key_folder::KeyFolder;
 use self::key_folder::SigningKey;
 use self::profile::Validity;
+use crate::audit::Head;
 use crate::dns_name::DnsName;
 use crate::registry::{AuthorityKind, AuthorityRecord, Material, OwnBundle, Roster};
 use crate::ttl::{JwtTtl, Ttl};
@@ -134,6 +135,28 @@ pub struct Issued {
     pub chain: Vec<CertificateDer<'static>>,
     /// When the leaf ends.
     pub not_after: SystemTime,
+    /// The leaf's serial number.
+    pub serial: Vec<u8>,
+}
+
+/// A JWT-SVID and what is told of it.
+#[derive(Debug)]
+pub struct IssuedJwt {
+    /// The token.
+    pub svid: JwtSvid,
+    /// Its `jti`.
+    pub jti: JwtId,
+    /// The key that signed it.
+    pub kid: KeyId,
+}
+
+/// A signed head of the audit log.
+#[derive(Debug, Clone)]
+pub struct SignedHead {
+    /// Whose signature it is.
+    pub signer: JwtAuthority,
+    /// As the contract has it.
+    pub signature: Vec<u8>,
 }
 
 /// Whether a new signing certificate was made.
@@ -238,9 +261,22 @@ impl Authority {
             return Err(IssueError::Expired);
         }
         let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
-        let leaf = profile::leaf(subject, validity)?.signed_by(&spki, &signing.issuer)?;
+        let params = profile::leaf(subject, validity)?;
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let leaf = params.signed_by(&spki, &signing.issuer)?;
         let chain = std::iter::once(leaf.der().clone()).chain(signing.chain.iter().cloned()).collect();
-        Ok(Issued { chain, not_after: validity.not_after })
+        Ok(Issued { chain, not_after: validity.not_after, serial })
+    }
+
+    /// Signs the head of the audit log, by the key that signs JWT-SVIDs now: forty bytes that begin with a count are no token.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn sign_head(&self, head: &Head) -> Result<SignedHead, NoRandomness> {
+        let signers = self.signers.load();
+        let key = &signers.jwt.key;
+        let signature = key.sign_audit_head(head.records, &head.hash)?;
+        Ok(SignedHead { signer: key.authority(None), signature })
     }
 
     /// Issues a JWT-SVID for `id` that is meant for `audience`.
@@ -255,7 +291,7 @@ impl Authority {
         audience: &[Audience],
         ttl: JwtTtl,
         now: SystemTime,
-    ) -> Result<JwtSvid, IssueError> {
+    ) -> Result<IssuedJwt, IssueError> {
         self.check_member(id)?;
         let signers = self.signers.load();
         let wanted = now.checked_add(ttl.duration()).unwrap_or(now);
@@ -263,8 +299,10 @@ impl Authority {
         if expires_at <= now {
             return Err(IssueError::Expired);
         }
-        let jti = Some(JwtId::generate()?);
-        Ok(UnsignedJwt { id, audience, issued_at: now, expires_at, jti, issuer: None }.sign(&signers.jwt.key)?)
+        let jti = JwtId::generate()?;
+        let unsigned = UnsignedJwt { id, audience, issued_at: now, expires_at, jti: Some(jti), issuer: None };
+        let key = &signers.jwt.key;
+        Ok(IssuedJwt { svid: unsigned.sign(key)?, jti, kid: key.kid().clone() })
     }
 
     fn check_member(&self, id: &SpiffeId) -> Result<(), IssueError> {

@@ -4,14 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_identity::{NodeName, RequestedKey, SvidSlot, node_id};
+use portcullis_identity::{NodeName, RequestedKey, SpiffeId, SvidSlot, node_id};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditLog, Event};
 use crate::authority::{Authority, IssueError, Issued};
+use crate::beacon::Beacon;
 use crate::clock;
+use crate::federation::Refresher;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
+use crate::registry::EntryId;
 use crate::signing::Signing;
 use crate::succession::Succession;
 use crate::throttle::{self, Admission, Rate, Throttle};
@@ -33,7 +37,11 @@ pub(crate) struct Broker {
     pub(crate) trust: Trust,
     /// What the broker presents to nodes.
     pub(crate) own: Arc<SvidSlot>,
+    pub(crate) audit: AuditLog,
+    /// How far the audit log has grown, for nodes.
+    pub(crate) beacon: Beacon,
     pub(crate) presence: Presence,
+    pub(crate) refresher: Refresher,
     pub(crate) ttls: Ttls,
     /// `host:port` that join tokens carry.
     pub(crate) advertised: String,
@@ -75,9 +83,34 @@ impl Joins {
 }
 
 impl Broker {
+    /// What the audit log says of a node's own identity.
+    pub(crate) fn node_issued(&self, name: &NodeName, key: &RequestedKey, issued: &Issued) -> Event {
+        let id = node_id(self.authority.trust_domain(), name);
+        x509_issued(name, None, &id, key, issued)
+    }
+
     /// Issues the node's own identity.
     pub(crate) fn issue_node(&self, name: &NodeName, key: &RequestedKey) -> Result<Issued, IssueError> {
         let id = node_id(self.authority.trust_domain(), name);
         self.authority.issue(key, &id, self.ttls.node, clock::now())
+    }
+}
+
+/// What the audit log says of an X.509-SVID that is about to be handed out.
+pub(crate) fn x509_issued(
+    node: &NodeName,
+    entry: Option<&EntryId>,
+    id: &SpiffeId,
+    key: &RequestedKey,
+    issued: &Issued,
+) -> Event {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Event::X509Issued {
+        node: node.to_string(),
+        entry: entry.map(ToString::to_string),
+        spiffe_id: id.to_string(),
+        serial: hex(&issued.serial),
+        not_after: clock::unix_seconds(issued.not_after),
+        key_sha256: hex(&key.sha256()),
     }
 }

@@ -6,6 +6,7 @@ use portcullis_identity::{Possession, Purpose, RequestedKey};
 use rustls::pki_types::CertificateDer;
 use tonic::{Code, Status};
 
+use crate::audit::Actor;
 use crate::authority::Issued;
 use crate::broker::Broker;
 use crate::clock;
@@ -42,17 +43,22 @@ impl Broker {
             .map_err(|error| unproved(error.to_string()))?;
         drop(turn);
         let join = CertificateJoin { node: node.clone(), key_sha256: next_key_sha256 };
-        match self.ledger.execute(Command::JoinByCertificate(join)).await {
+        let by = Actor::Joining { node: node.to_string(), address };
+        match self.ledger.execute(by, Command::JoinByCertificate(join)).await {
             Ok(_) => {}
             Err(CommandError::Refused(Refusal::Join(refusal))) => {
                 tracing::error!(%node, %address, %refusal, "ALARM: joining by certificate refused");
                 return Err(refused(refusal));
             }
             Err(CommandError::Refused(refusal)) => return Err(Status::failed_precondition(refusal.to_string())),
-            Err(CommandError::Store(_)) => return Err(Status::unavailable("the broker cannot store the change")),
+            Err(CommandError::Store(_) | CommandError::Unaudited(_)) => {
+                return Err(Status::unavailable("the broker cannot store the change"));
+            }
             Err(CommandError::Closed) => return Err(Status::unavailable("the broker is shutting down")),
         }
         let issued = self.issue_node(&node, &key).map_err(|error| Status::internal(error.to_string()))?;
+        let event = self.node_issued(&node, &key, &issued);
+        self.audit.record(event).await.map_err(|error| Status::unavailable(error.to_string()))?;
         tracing::info!(%node, %address, "node joined by certificate");
         Ok(issued)
     }

@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 broken (files, network, the broker unreachable), 2 misused, 3 refused or denied.
 
+mod audit;
 mod ca;
 mod completion;
 mod component;
@@ -16,6 +17,7 @@ mod screen;
 mod seal_key;
 mod status;
 mod token;
+mod trust_domain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ pub(crate) struct Environment {
     pub(crate) log: Option<String>,
     /// `CREDENTIALS_DIRECTORY`
     pub(crate) credentials: Option<PathBuf>,
+    /// `SSL_CERT_FILE`
+    pub(crate) ssl_cert_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +80,12 @@ enum Command {
     /// Refuse SVIDs that are not expired
     #[command(subcommand)]
     Revoke(revoke::Revoke),
+    /// Trust foreign trust domains, refresh and remove them
+    #[command(subcommand)]
+    TrustDomain(trust_domain::TrustDomain),
+    /// Show what the broker did, and check that nobody altered the record of it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show the broker's state in numbers
     Status(status::Status),
     /// Make the key that seals the CA keys on disk
@@ -111,9 +121,9 @@ pub(crate) fn run(arguments: Arguments, environment: Environment) -> ExitCode {
 }
 
 async fn dispatch(command: Command, environment: Environment, screen: &mut Screen) -> Result<(), Failure> {
-    let Environment { socket, log, credentials } = environment;
+    let socket = environment.socket.clone();
     match command {
-        Command::Run(run) => run.execute(log, credentials).await,
+        Command::Run(run) => run.execute(environment).await,
         Command::Component(command) => command.execute(socket, screen).await,
         Command::Entry(command) => command.execute(socket, screen).await,
         Command::Token(command) => command.execute(socket, screen).await,
@@ -123,6 +133,8 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Nodes(command) => command.execute(socket, screen).await,
         Command::Ca(command) => command.execute(socket, screen).await,
         Command::Revoke(command) => command.execute(socket, screen).await,
+        Command::TrustDomain(command) => command.execute(socket, screen).await,
+        Command::Audit(command) => command.execute(screen).await,
         Command::Status(command) => command.execute(socket, screen).await,
         Command::SealKey(command) => command.execute(screen),
         Command::Completion(command) => command.execute(screen),

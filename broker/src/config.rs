@@ -1,5 +1,7 @@
 //! How a broker is set up: a TOML file, which the command line overrides, parsed into one checked value.
 
+mod federation;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,10 @@ use crate::registry::Address;
 use crate::succession::Lifetimes;
 use crate::ttl::Ttl;
 use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
+
+pub use self::federation::{
+    BundleEndpoint, CertificateFiles, EndpointSettings, Federation, FederationSettings, Oidc, OidcSettings,
+};
 
 /// Where a broker keeps its data unless told otherwise, below the working folder.
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
@@ -51,6 +57,8 @@ pub struct Config {
     pub credentials: Option<PathBuf>,
     /// Whose certificates let nodes join; `None`: nobody's.
     pub x509pop: Option<X509Pop>,
+    /// What is fetched from foreign trust domains and served to them.
+    pub federation: Federation,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -96,6 +104,13 @@ pub struct Settings {
     /// `x509pop_name = "edge-{cn}"`
     #[serde(alias = "x509pop-name")]
     pub x509pop_name: Option<String>,
+    /// `[federation]`
+    pub federation: Option<FederationSettings>,
+    /// `[bundle_endpoint]`
+    #[serde(alias = "bundle-endpoint")]
+    pub bundle_endpoint: Option<EndpointSettings>,
+    /// `[oidc]`
+    pub oidc: Option<OidcSettings>,
 }
 
 /// Every mistake of a set-up at once.
@@ -130,6 +145,9 @@ impl Settings {
             credentials: self.credentials.or(others.credentials),
             x509pop_ca: self.x509pop_ca.or(others.x509pop_ca),
             x509pop_name: self.x509pop_name.or(others.x509pop_name),
+            federation: self.federation.or(others.federation),
+            bundle_endpoint: self.bundle_endpoint.or(others.bundle_endpoint),
+            oidc: self.oidc.or(others.oidc),
         }
     }
 
@@ -153,6 +171,8 @@ impl Settings {
         let jwt_key_lifetime =
             note(&mut problems, "jwt_key_lifetime", lifetime(self.jwt_key_lifetime.as_deref(), JWT_KEY_LIFETIME));
         let x509pop = note(&mut problems, "x509pop_name", x509pop(self.x509pop_ca, self.x509pop_name.as_deref()));
+        let broken = problems.len();
+        let federation = federation::check(self.federation, self.bundle_endpoint, self.oidc, &mut problems);
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
@@ -160,6 +180,9 @@ impl Settings {
         else {
             return Err(InvalidConfig(problems));
         };
+        if problems.len() > broken {
+            return Err(InvalidConfig(problems));
+        }
         match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key) {
             (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(seal_key)) => {
                 Ok(Config {
@@ -176,6 +199,7 @@ impl Settings {
                     seal_key,
                     credentials: self.credentials,
                     x509pop,
+                    federation,
                 })
             }
             _ => Err(InvalidConfig(problems)),

@@ -5,6 +5,7 @@
 
 mod desk;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
-use self::desk::Desk;
+use self::desk::{Answer, Audited, Desk};
 use crate::broker::Broker;
 use crate::clock;
 use crate::listener::Remote;
@@ -26,6 +27,8 @@ use crate::wire;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node that reads nothing for so long is let go; it connects anew when it reads again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Signatures of one stream that wait to be audited; then the node waits with the next request.
+const MAX_WAITING: usize = 64;
 /// Bytes of a node's own word about its software.
 const MAX_SOFTWARE: usize = 64;
 
@@ -68,15 +71,26 @@ impl Courier {
         let attendance = self.greet(&mut inbound).await?;
         let mut versions = self.broker.ledger.versions();
         let mut desk = Desk::new(Arc::clone(&self.broker), self.node.clone(), self.remote.clone());
+        let mut heads = self.broker.beacon.heads();
         let mut view = self.deliver_state(&mut versions).await?;
+        heads.mark_changed();
+        let mut waiting = VecDeque::new();
         loop {
             tokio::select! {
                 changed = versions.changed() => {
                     changed.map_err(|_| shutting_down())?;
                     self.deliver_change(&mut versions, &mut view).await?;
                 }
-                message = inbound.message() => match message {
-                    Ok(Some(message)) => self.receive(message, &mut desk, &attendance).await?,
+                answer = next(&mut waiting) => self.send(answer).await?,
+                changed = heads.changed() => {
+                    changed.map_err(|_| shutting_down())?;
+                    let head = heads.borrow_and_update().clone();
+                    if let Some(head) = head {
+                        self.send(watch_reply::Message::Audit(head)).await?;
+                    }
+                }
+                message = inbound.message(), if waiting.len() < MAX_WAITING => match message {
+                    Ok(Some(message)) => waiting.extend(self.receive(message, &mut desk, &attendance).await?),
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 () = self.broker.stop.cancelled() => return Err(shutting_down()),
@@ -144,22 +158,34 @@ impl Courier {
         Ok(())
     }
 
-    async fn receive(&self, message: v1::WatchRequest, desk: &mut Desk, attendance: &Attendance) -> Result<(), End> {
+    /// Answers at once, or returns what is to be answered once it is audited.
+    async fn receive(
+        &self,
+        message: v1::WatchRequest,
+        desk: &mut Desk,
+        attendance: &Attendance,
+    ) -> Result<Option<Audited>, End> {
         let reply = match message.message {
-            Some(watch_request::Message::Sign(sign)) => desk.sign(&sign).await,
-            Some(watch_request::Message::SignJwts(sign)) => desk.sign_jwts(sign).await,
+            Some(watch_request::Message::Sign(sign)) => match desk.sign(&sign).await {
+                Answer::Now(reply) => reply,
+                Answer::Audited(answer) => return Ok(Some(answer)),
+            },
+            Some(watch_request::Message::SignJwts(sign)) => match desk.sign_jwts(sign).await {
+                Answer::Now(reply) => reply,
+                Answer::Audited(answer) => return Ok(Some(answer)),
+            },
             Some(watch_request::Message::Announce(announce)) => match desk.announce(announce).await {
                 Some(refused) => refused,
-                None => return Ok(()),
+                None => return Ok(None),
             },
             Some(watch_request::Message::Applied(version)) => {
                 attendance.applied(version.into());
-                return Ok(());
+                return Ok(None);
             }
             Some(watch_request::Message::Hello(_)) => return Err(End(Status::invalid_argument("a second hello"))),
             None => return Err(End(Status::invalid_argument("an empty message"))),
         };
-        self.send(reply).await
+        self.send(reply).await.map(|()| None)
     }
 
     async fn send(&self, message: watch_reply::Message) -> Result<(), End> {
@@ -171,6 +197,18 @@ impl Courier {
             }
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End(Status::cancelled("the node is gone"))),
         }
+    }
+}
+
+/// The next answer that is audited; never, where none waits.
+async fn next(waiting: &mut VecDeque<Audited>) -> watch_reply::Message {
+    match waiting.front_mut() {
+        Some(first) => {
+            let message = first.message().await;
+            waiting.pop_front();
+            message
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -16,23 +16,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use crate::audit::{AuditLog, Event, OpenError as AuditError, Unaudited, Unserved};
 use crate::authority::{Authority, AuthorityError, IssueError, KeyFolder};
+use crate::beacon::beacon;
 use crate::broker::{Broker, Joins, Ttls};
 use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
+use crate::federation::{Refresher, WebRoots};
 use crate::ledger::Ledger;
 use crate::listener::{self, Judgement};
 use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
-use crate::registry::Refusal;
+use crate::published::{serve_bundle, serve_oidc};
+use crate::registry::{Refusal, Registry};
 use crate::seal_key::{self, SealKeyError};
 use crate::signing::Signing;
 use crate::store::{CommitError, OpenError, Store};
-use crate::succession::{self, EstablishError, Succession};
+use crate::succession::{self, EstablishError, Journal, Succession};
 use crate::trust::Trust;
+use crate::web::CertificateError;
 use crate::x509pop::{Attestor, AttestorError};
 
 /// Bytes; what a node says is small: a certificate request has at most 8 KiB.
@@ -78,12 +83,29 @@ pub enum StartError {
     /// The store cannot be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Unaudited(#[from] Unaudited),
     /// The registry takes no new authority.
     #[error("no authority can be set up: {0}")]
     Refused(Refusal),
     /// The authorities whose certificates let nodes join.
     #[error(transparent)]
     Attestor(#[from] AttestorError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A listener of the web.
+    #[error("cannot listen on `{address}`: {cause}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Its certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -100,6 +122,7 @@ impl StartError {
         match error {
             EstablishError::Authority(error) => error.into(),
             EstablishError::Refused(refusal) => Self::Refused(refusal),
+            EstablishError::Unaudited(error) => error.into(),
             EstablishError::Store(error) => error.into(),
             EstablishError::Lost => Self::AuthorityLost(data.to_owned()),
         }
@@ -111,8 +134,11 @@ impl StartError {
 pub struct Daemon {
     control_address: SocketAddr,
     operator_socket: PathBuf,
+    bundle_endpoint: Option<SocketAddr>,
+    oidc: Option<SocketAddr>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    audit: AuditLog,
     servers: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
     _folder: DataFolder,
 }
@@ -142,20 +168,26 @@ impl Daemon {
             config.seal_key.as_ref().map(|place| seal_key::read(place, config.credentials.as_deref())).transpose()?;
         let keys = KeyFolder::open(&folder.authority(), seal, &config.trust_domain)?;
         let (store, mut registry) = Store::open(&folder.store(), &config.trust_domain)?;
+        let mut audit = open_audit(&folder, &registry)?;
         let (now, lifetimes) = (clock::now(), config.lifetimes());
-        succession::establish(&keys, &store, &mut registry, lifetimes, now)
-            .map_err(|error| StartError::of(error, &config.data))?;
+        let journal = Journal { audit: &mut audit, store: &store, registry: &mut registry };
+        succession::establish(&keys, journal, lifetimes, now).map_err(|error| StartError::of(error, &config.data))?;
         let authority = Authority::open(keys, &registry.roster(), now)?;
         let own = SvidSlot::new(authority.own_svid(config.node_ttl, now)?);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let audit = audit.serve(&tracker);
+        let (beacon, signer) = beacon(audit.clone());
         let control_address = control.local_addr()?;
         let broker = Arc::new(Broker {
             trust: Trust::new(&registry, folder.bundle(), now),
-            ledger: Ledger::start(store, registry, &tracker),
+            ledger: Ledger::start(store, registry, audit.clone(), &tracker),
             authority,
             succession: Succession::new(lifetimes),
             own,
+            audit: audit.clone(),
+            beacon,
             presence: Presence::default(),
+            refresher: Refresher::new(WebRoots::new(config.federation.ca_file.clone()), config.federation.bounds),
             ttls: Ttls { node: config.node_ttl, entry: config.svid_ttl },
             advertised: advertised(&config, control_address),
             control_address,
@@ -168,12 +200,27 @@ impl Daemon {
         broker.publish_roots();
         let nodes = serve_nodes(&broker, control)?;
         let operators = serve_operators(&broker, &config)?;
+        let endpoint = config.federation.endpoint.clone();
+        let bundle_endpoint = endpoint.map(|endpoint| serve_bundle(&broker, endpoint)).transpose()?;
+        let oidc = config.federation.oidc.clone().map(|oidc| serve_oidc(&broker, oidc)).transpose()?;
         tracker.spawn(Arc::clone(&broker).keep_succession());
         tracker.spawn(Arc::clone(&broker).keep_trust());
+        tracker.spawn(Refresher::run(Arc::clone(&broker)));
+        tracker.spawn(signer.run(Arc::clone(&broker)));
         tracker.spawn(keep_own_svid_fresh(broker));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
-        Ok(Self { control_address, operator_socket, tracker, stop, servers: vec![nodes, operators], _folder: folder })
+        Ok(Self {
+            control_address,
+            operator_socket,
+            bundle_endpoint,
+            oidc,
+            tracker,
+            stop,
+            audit,
+            servers: vec![nodes, operators],
+            _folder: folder,
+        })
     }
 
     /// Where nodes are served.
@@ -186,6 +233,18 @@ impl Daemon {
     #[must_use]
     pub fn operator_socket(&self) -> &Path {
         &self.operator_socket
+    }
+
+    /// Where the bundle is served to foreign trust domains.
+    #[must_use]
+    pub fn bundle_endpoint(&self) -> Option<SocketAddr> {
+        self.bundle_endpoint
+    }
+
+    /// Where OpenID Connect discovery is served.
+    #[must_use]
+    pub fn oidc(&self) -> Option<SocketAddr> {
+        self.oidc
     }
 
     /// Serves until `shutdown`; then stops accepting, ends the streams, closes the store, within five seconds.
@@ -205,6 +264,10 @@ impl Daemon {
             tracing::warn!("connections are still open; leaving them");
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
+        if let Err(error @ Unaudited::Disk(_)) = self.audit.record(Event::Stopped).await {
+            tracing::warn!(%error, "the audit log lacks the end of this run");
+        }
+        drop(self.audit);
         self.tracker.close();
         if tokio::time::timeout(CLOSE, self.tracker.wait()).await.is_err() {
             tracing::warn!("tasks are still running; leaving them");
@@ -213,6 +276,16 @@ impl Daemon {
         let _ = std::fs::remove_file(&self.operator_socket);
         tracing::info!("stopped");
     }
+}
+
+/// Opens the audit log; nothing is served without it.
+fn open_audit(folder: &DataFolder, registry: &Registry) -> Result<Unserved, StartError> {
+    let version = registry.version().to_string();
+    let beginning = Event::Begun { trust_domain: registry.trust_domain().to_string(), version: version.clone() };
+    let mut audit = AuditLog::open(&folder.audit(), beginning)?;
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    audit.record(&[Event::Started { software, version }])?;
+    Ok(audit)
 }
 
 /// An address that nodes can dial; a listener on every interface has none.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+/// The audit log's name in the data folder.
+pub const AUDIT_FOLDER: &str = "audit";
+
 /// Why the data folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFolderError {
@@ -63,6 +66,12 @@ impl DataFolder {
     #[must_use]
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join("store.redb")
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.path.join(AUDIT_FOLDER)
     }
 
     /// The public root certificate, PEM, for tools that verify chains.

@@ -8,8 +8,11 @@ use portcullis_identity::Revoked;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{Actor, AuditLog, Event, Unaudited};
 use crate::clock;
-use crate::registry::{Change, Command, EntryId, Plan, Refusal, Registry, Taint, TrustChange, Version};
+use crate::registry::{
+    AuthorityRecord, Change, Command, EntryId, Plan, Refusal, Registry, Taint, TrustChange, Version,
+};
 use crate::store::{CommitError, Store};
 
 /// Commands that wait. One more waits with its caller.
@@ -30,6 +33,9 @@ pub(crate) enum CommandError {
     /// The registry refuses it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The change cannot be audited, and so was not made.
+    #[error(transparent)]
+    Unaudited(#[from] Unaudited),
     /// The change is not on disk.
     #[error(transparent)]
     Store(#[from] CommitError),
@@ -43,7 +49,7 @@ type Reply = oneshot::Sender<Result<Outcome, CommandError>>;
 /// A handle on registry and store. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    commands: mpsc::Sender<(Command, Reply)>,
+    commands: mpsc::Sender<(Actor, Command, Reply)>,
     registry: Arc<RwLock<Registry>>,
     versions: watch::Receiver<Version>,
 }
@@ -51,28 +57,28 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Starts the writer. It ends, and closes the store, when every handle is gone.
     #[must_use]
-    pub(crate) fn start(store: Store, registry: Registry, tracker: &TaskTracker) -> Self {
-        let (commands, mut queue) = mpsc::channel::<(Command, Reply)>(QUEUE);
+    pub(crate) fn start(store: Store, registry: Registry, audit: AuditLog, tracker: &TaskTracker) -> Self {
+        let (commands, mut queue) = mpsc::channel::<(Actor, Command, Reply)>(QUEUE);
         let (published, versions) = watch::channel(registry.version());
         let registry = Arc::new(RwLock::new(registry));
-        let writer = Writer { store, registry: Arc::clone(&registry), published };
+        let writer = Writer { store, registry: Arc::clone(&registry), audit, published };
         // A thread of its own: commits wait for the disk.
         tracker.spawn_blocking(move || {
-            while let Some((command, reply)) = queue.blocking_recv() {
+            while let Some((by, command, reply)) = queue.blocking_recv() {
                 // Who asked may be gone; the change stays.
-                let _ = reply.send(writer.execute(command));
+                let _ = reply.send(writer.execute(&by, command));
             }
         });
         Self { commands, registry, versions }
     }
 
-    /// Does `command`; when it returns, the change is on disk and visible to every reader.
+    /// Does `command` at the word of `by`; when it returns, the change is audited, on disk and visible to every reader.
     ///
     /// # Errors
-    /// When the registry refuses, or the change cannot be stored.
-    pub(crate) async fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
+    /// When the registry refuses, or the change cannot be audited or stored.
+    pub(crate) async fn execute(&self, by: Actor, command: Command) -> Result<Outcome, CommandError> {
         let (reply, outcome) = oneshot::channel();
-        self.commands.send((command, reply)).await.map_err(|_| CommandError::Closed)?;
+        self.commands.send((by, command, reply)).await.map_err(|_| CommandError::Closed)?;
         outcome.await.map_err(|_| CommandError::Closed)?
     }
 
@@ -91,23 +97,32 @@ impl Ledger {
 struct Writer {
     store: Store,
     registry: Arc<RwLock<Registry>>,
+    audit: AuditLog,
     published: watch::Sender<Version>,
 }
 
 impl Writer {
-    fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
+    fn execute(&self, by: &Actor, command: Command) -> Result<Outcome, CommandError> {
+        let name = command.name();
         // Nobody else writes, so what is planned on this state is applied to the same.
         let (plan, before) = {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            (registry.plan(command, clock::now())?, registry.version())
+            (registry.plan(command, clock::now()), registry.version())
         };
+        let plan = plan.inspect_err(|refusal| {
+            let (by, command, reason) = (by.clone(), name.to_owned(), refusal.to_string());
+            self.audit.note(Event::ChangeRefused { by, command, reason });
+        })?;
         let Plan { changes, entry, schema } = plan;
         if changes.is_empty() {
             return Ok(Outcome { version: before, entry });
         }
         let version = before.next();
+        // Before the store: a change that is in force is always told of. What the store then refuses is told of too.
+        self.audit.record_blocking(events(&changes, version, by))?;
         self.store.commit(&changes, version).inspect_err(|error| {
             tracing::error!(error = %error, "a change was not stored; the broker must be started again");
+            self.audit.note(Event::NotStored { version: version.to_string(), reason: error.to_string() });
         })?;
         self.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&changes, version, schema);
         self.published.send_replace(version);
@@ -118,9 +133,50 @@ impl Writer {
     }
 }
 
-/// The audit trail: one line per record that changed.
+/// What the log says of a change.
 fn log(change: &Change, version: Version) {
-    let (kind, name) = match change {
+    let (kind, name) = describe(change);
+    tracing::info!(kind, name, version = %version, "registry changed");
+}
+
+/// What the audit log says of changes that are about to be made.
+pub(crate) fn events(changes: &[Change], version: Version, by: &Actor) -> Vec<Event> {
+    changes.iter().map(|change| event(change, version, by)).collect()
+}
+
+fn event(change: &Change, version: Version, by: &Actor) -> Event {
+    if let Some((change, authority)) = authority_change(change) {
+        return Event::AuthorityChanged { by: by.clone(), version: version.to_string(), change, authority };
+    }
+    let (kind, name) = describe(change);
+    let sha256 = match change {
+        Change::Policies(document) => Some(hex_sha256(document.text.as_bytes())),
+        Change::Domain(domain) => domain.bundle.as_ref().map(|bundle| hex_sha256(&bundle.json)),
+        Change::Component(_)
+        | Change::ComponentRemoved(_)
+        | Change::Entry(_)
+        | Change::EntryRemoved(_)
+        | Change::Node(_)
+        | Change::NodeRemoved(_)
+        | Change::Token(_)
+        | Change::TokenRemoved(_)
+        | Change::PoliciesRemoved(_)
+        | Change::Grant(..)
+        | Change::GrantRemoved(..)
+        | Change::Addresses(..)
+        | Change::DomainRemoved(_)
+        | Change::Trust(_) => None,
+    };
+    Event::Changed { by: by.clone(), version: version.to_string(), kind: kind.to_owned(), name, sha256 }
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The kind of a record, and its name.
+fn describe(change: &Change) -> (&'static str, String) {
+    match change {
         Change::Component(component) => ("component", component.target.to_string()),
         Change::ComponentRemoved(target) => ("component removed", target.to_string()),
         Change::Entry(entry) => ("entry", format!("{} for {} on {}", entry.id, entry.spiffe_id, entry.node)),
@@ -134,13 +190,14 @@ fn log(change: &Change, version: Version) {
         Change::PoliciesRemoved(name) => ("policy file removed", name.clone()),
         Change::Grant(target, id) => ("grant", format!("{id} on {target}")),
         Change::GrantRemoved(target, id) => ("grant removed", format!("{id} on {target}")),
+        Change::Domain(domain) => ("trust domain", domain.name.to_string()),
+        Change::DomainRemoved(name) => ("trust domain removed", name.to_string()),
         Change::Addresses(target, node, addresses) => {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             ("addresses", format!("{target} on {node}: [{}]", addresses.join(", ")))
         }
         Change::Trust(change) => trust_name(change),
-    };
-    tracing::info!(kind, name, version = %version, "registry changed");
+    }
 }
 
 fn revoked_name(revoked: &Revoked) -> String {
@@ -150,12 +207,40 @@ fn revoked_name(revoked: &Revoked) -> String {
     }
 }
 
+/// What becomes of an authority, and of which.
+fn authority_change(change: &Change) -> Option<(String, String)> {
+    match change {
+        Change::Trust(TrustChange::Authority(record)) => Some((becoming(record), record.id.to_string())),
+        Change::Trust(TrustChange::AuthorityRemoved(id)) => Some(("removed".to_owned(), id.to_string())),
+        Change::Component(_)
+        | Change::ComponentRemoved(_)
+        | Change::Entry(_)
+        | Change::EntryRemoved(_)
+        | Change::Node(_)
+        | Change::NodeRemoved(_)
+        | Change::Token(_)
+        | Change::TokenRemoved(_)
+        | Change::Policies(_)
+        | Change::PoliciesRemoved(_)
+        | Change::Grant(..)
+        | Change::GrantRemoved(..)
+        | Change::Addresses(..)
+        | Change::Domain(_)
+        | Change::DomainRemoved(_)
+        | Change::Trust(
+            TrustChange::BundleSequence(_) | TrustChange::Revocation(_) | TrustChange::RevocationRemoved(_),
+        ) => None,
+    }
+}
+
+fn becoming(record: &AuthorityRecord) -> String {
+    let tainted = if record.taint == Taint::Tainted { ", tainted" } else { "" };
+    format!("{} {}{tainted}", record.kind().name(), record.stage.name())
+}
+
 fn trust_name(change: &TrustChange) -> (&'static str, String) {
     match change {
-        TrustChange::Authority(record) => {
-            let tainted = if record.taint == Taint::Tainted { ", tainted" } else { "" };
-            ("authority", format!("{} {} {}{tainted}", record.kind().name(), record.id, record.stage.name()))
-        }
+        TrustChange::Authority(record) => ("authority", format!("{} {}", record.id, becoming(record))),
         TrustChange::AuthorityRemoved(id) => ("authority removed", id.to_string()),
         TrustChange::BundleSequence(sequence) => ("bundle", sequence.to_string()),
         TrustChange::Revocation(revocation) => ("revocation", revoked_name(&revocation.revoked)),

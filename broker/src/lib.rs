@@ -7,6 +7,7 @@
 //! The broker does not know how a call travels or what a sidecar does with a policy; it never sees a call.
 
 pub mod atomic_file;
+pub mod audit;
 pub mod authority;
 pub mod clock;
 pub mod config;
@@ -18,24 +19,30 @@ pub mod ttl;
 pub mod x509pop;
 
 mod admission;
+mod beacon;
 mod broker;
 mod certificate_join;
 mod courier;
 mod daemon;
 mod data_folder;
+mod federation;
 mod ledger;
 mod listener;
 mod node_service;
 mod operator_service;
 mod operator_socket;
 mod presence;
+mod published;
 mod rejoin;
 mod signing;
 mod succession;
 mod throttle;
 mod trust;
+mod web;
 mod wire;
 
 pub use daemon::{Daemon, StartError, run};
-pub use data_folder::DataFolderError;
+pub use data_folder::{AUDIT_FOLDER, DataFolderError};
+pub use federation::Bounds;
 pub use operator_socket::SocketError;
+pub use web::CertificateError;

@@ -212,24 +212,25 @@ fn crowded() -> io::Error {
 
 /// A number of places, of which one source has only some. Clones share them.
 #[derive(Debug, Clone)]
-struct Places {
+pub(crate) struct Places {
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
     limit_per_source: usize,
 }
 
 /// A place, taken until it is dropped.
-struct Place {
+#[derive(Debug)]
+pub(crate) struct Place {
     places: Places,
     source: IpAddr,
 }
 
 impl Places {
-    fn new(limit: usize, limit_per_source: usize) -> Self {
+    pub(crate) fn new(limit: usize, limit_per_source: usize) -> Self {
         Self { taken: Arc::default(), limit, limit_per_source }
     }
 
-    fn take(&self, source: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, source: IpAddr) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_source = taken.get(&source).copied().unwrap_or_default();
         if of_source >= self.limit_per_source || taken.values().sum::<usize>() >= self.limit {

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         socket: std::env::var_os("PORTCULLIS_BROKER_SOCKET").map(Into::into),
         credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
         log: std::env::var("PORTCULLIS_LOG").or_else(|_| std::env::var("RUST_LOG")).ok(),
+        ssl_cert_file: std::env::var_os("SSL_CERT_FILE").map(Into::into),
     };
     cli::run(Arguments::parse(), environment)
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::audit::{Actor, Unaudited};
 use crate::authority::Issued;
 use crate::broker::Broker;
 use crate::courier::Courier;
@@ -86,14 +87,16 @@ impl v1::node_server::Node for NodeService {
     async fn sign_x509(&self, request: Request<v1::Sign>) -> Result<Response<v1::Signed>, Status> {
         let remote = remote(&request)?;
         let message = request.into_inner();
-        let chain = self.0.sign_x509(&remote, &message).await?;
+        let (chain, mut record) = self.0.sign_x509(&remote, &message).await?;
+        record.on_disk().await.map_err(|error| unaudited(&error))?;
         Ok(Response::new(v1::Signed { request: message.request, chain }))
     }
 
     async fn sign_jwts(&self, request: Request<v1::SignJwts>) -> Result<Response<v1::SignedJwts>, Status> {
         let remote = remote(&request)?;
         let v1::SignJwts { request, wanted } = request.into_inner();
-        let results = self.0.sign_jwts(&remote, wanted).await?;
+        let (results, mut record) = self.0.sign_jwts(&remote, wanted).await?;
+        record.on_disk().await.map_err(|error| unaudited(&error))?;
         Ok(Response::new(v1::SignedJwts { request, results }))
     }
 }
@@ -107,12 +110,15 @@ impl NodeService {
         let key = RequestedKey::parse(&csr)
             .map_err(|error| Status::invalid_argument(format!("the certificate request is refused: {error}")))?;
         let redemption = Redemption { node: node.clone(), secret_sha256: sha256(&secret), key_sha256: key.sha256() };
-        match self.0.ledger.execute(Command::Redeem(redemption)).await {
+        let by = Actor::Joining { node: node.to_string(), address: remote.address };
+        match self.0.ledger.execute(by, Command::Redeem(redemption)).await {
             Ok(_) => {}
             Err(CommandError::Refused(Refusal::Token(refusal))) => return Err(refused(refusal, &node, remote)),
             Err(error) => return Err(failed(&error)),
         }
         let issued = self.0.issue_node(&node, &key).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event = self.0.node_issued(&node, &key, &issued);
+        self.0.audit.record(event).await.map_err(|error| unaudited(&error))?;
         tracing::info!(%node, address = %remote.address, "node joined");
         Ok(self.join_reply(&issued))
     }
@@ -160,9 +166,17 @@ fn refused(refusal: TokenRefusal, node: &NodeName, remote: &Remote) -> Status {
 fn failed(error: &CommandError) -> Status {
     match error {
         CommandError::Refused(refusal) => Status::failed_precondition(refusal.to_string()),
-        CommandError::Store(_) => Status::unavailable("the broker cannot store the change"),
+        CommandError::Store(_) | CommandError::Unaudited(_) => {
+            Status::unavailable("the broker cannot store the change")
+        }
         CommandError::Closed => Status::unavailable("the broker is shutting down"),
     }
+}
+
+/// Why is for the operator, who reads it in the log.
+fn unaudited(error: &Unaudited) -> Status {
+    tracing::warn!(%error, "signature withheld");
+    Status::unavailable("the broker cannot write its audit log")
 }
 
 fn invalid(error: &wire::InvalidMessage) -> Status {

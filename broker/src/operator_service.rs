@@ -2,6 +2,7 @@
 
 mod answer;
 mod authorities;
+mod trust_domain;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,11 @@ use std::time::Duration;
 use portcullis_api::v1;
 use portcullis_identity::{JoinSecret, JoinToken, NodeName, Target};
 use portcullis_policy::{PolicyFile, Transport};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use self::answer::{failed, invalid, refusal_status};
+use crate::audit::Actor;
 use crate::broker::Broker;
 use crate::clock;
 use crate::ledger::{CommandError, Outcome};
@@ -28,8 +31,8 @@ const TOKEN_LIFETIME: u32 = 600;
 pub(crate) struct OperatorService(pub(crate) Arc<Broker>);
 
 impl OperatorService {
-    async fn execute(&self, command: Command) -> Result<Outcome, Status> {
-        self.0.ledger.execute(command).await.map_err(|error| failed(&error))
+    async fn execute(&self, by: Actor, command: Command) -> Result<Outcome, Status> {
+        self.0.ledger.execute(by, command).await.map_err(|error| failed(&error))
     }
 
     fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
@@ -43,7 +46,11 @@ impl OperatorService {
         })
     }
 
-    async fn make_token(&self, message: v1::CreateJoinTokenRequest) -> Result<v1::CreateJoinTokenReply, Status> {
+    async fn make_token(
+        &self,
+        by: Actor,
+        message: v1::CreateJoinTokenRequest,
+    ) -> Result<v1::CreateJoinTokenReply, Status> {
         let v1::CreateJoinTokenRequest { node, ttl_seconds, broker_address } = message;
         let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
         let broker = if broker_address.is_empty() { self.0.advertised.clone() } else { broker_address };
@@ -63,7 +70,8 @@ impl OperatorService {
             secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
             expires_at,
         };
-        self.execute(Command::CreateToken(NewToken { node, lifetime, secret_sha256: token.secret_sha256() })).await?;
+        let secret_sha256 = token.secret_sha256();
+        self.execute(by, Command::CreateToken(NewToken { node, lifetime, secret_sha256 })).await?;
         Ok(v1::CreateJoinTokenReply { token: token.reveal(), expires_at: clock::unix_seconds(expires_at) })
     }
 
@@ -124,10 +132,11 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RegisterComponentRequest>,
     ) -> Result<Response<v1::RegisterComponentReply>, Status> {
+        let by = operator(&request);
         let registration =
             wire::registration(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
         let target = registration.target.clone();
-        let outcome = self.execute(Command::RegisterComponent(Box::new(registration))).await?;
+        let outcome = self.execute(by, Command::RegisterComponent(Box::new(registration))).await?;
         Ok(Response::new(v1::RegisterComponentReply {
             record: self.read(|registry| registry.peer_record(&target).map(|record| wire::record_message(record))),
             entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default(),
@@ -139,8 +148,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveComponentRequest>,
     ) -> Result<Response<v1::RemoveComponentReply>, Status> {
+        let by = operator(&request);
         let target: Target = wire::target(request.into_inner().target).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveComponent(target)).await?;
+        let outcome = self.execute(by, Command::RemoveComponent(target)).await?;
         Ok(Response::new(v1::RemoveComponentReply { version: Some(outcome.version.into()) }))
     }
 
@@ -157,8 +167,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::CreateEntryRequest>,
     ) -> Result<Response<v1::CreateEntryReply>, Status> {
+        let by = operator(&request);
         let entry = wire::new_entry(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::CreateEntry(Box::new(entry))).await?;
+        let outcome = self.execute(by, Command::CreateEntry(Box::new(entry))).await?;
         let entry = self.entry_of(&outcome);
         Ok(Response::new(v1::CreateEntryReply { entry, version: Some(outcome.version.into()) }))
     }
@@ -167,8 +178,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::UpdateEntryRequest>,
     ) -> Result<Response<v1::UpdateEntryReply>, Status> {
+        let by = operator(&request);
         let amendment = wire::amendment(request.into_inner(), self.0.ttls.entry).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::AmendEntry(Box::new(amendment))).await?;
+        let outcome = self.execute(by, Command::AmendEntry(Box::new(amendment))).await?;
         let entry = self.entry_of(&outcome);
         Ok(Response::new(v1::UpdateEntryReply { entry, version: Some(outcome.version.into()) }))
     }
@@ -177,8 +189,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveEntryRequest>,
     ) -> Result<Response<v1::RemoveEntryReply>, Status> {
+        let by = operator(&request);
         let id = wire::parse(&request.into_inner().id).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveEntry(id)).await?;
+        let outcome = self.execute(by, Command::RemoveEntry(id)).await?;
         Ok(Response::new(v1::RemoveEntryReply { version: Some(outcome.version.into()) }))
     }
 
@@ -200,7 +213,7 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenReply>, Status> {
-        self.make_token(request.into_inner()).await.map(Response::new)
+        self.make_token(operator(&request), request.into_inner()).await.map(Response::new)
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesReply>, Status> {
@@ -211,8 +224,9 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let by = operator(&request);
         let node: NodeName = wire::parse(&request.into_inner().name).map_err(|error| invalid(&error))?;
-        let outcome = self.execute(Command::RemoveNode(node.clone())).await?;
+        let outcome = self.execute(by, Command::RemoveNode(node.clone())).await?;
         self.0.presence.disconnect(&node);
         Ok(Response::new(v1::RemoveNodeReply { version: Some(outcome.version.into()) }))
     }
@@ -221,9 +235,10 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::PutPoliciesRequest>,
     ) -> Result<Response<v1::PutPoliciesReply>, Status> {
+        let by = operator(&request);
         let files = wire::policy_files(request.into_inner());
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-        let result = self.0.ledger.execute(Command::PutPolicies(files)).await.map(drop);
+        let result = self.0.ledger.execute(by, Command::PutPolicies(files)).await.map(drop);
         self.policies_reply(&names, result)
     }
 
@@ -239,7 +254,8 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::RemovePoliciesRequest>,
     ) -> Result<Response<v1::RemovePoliciesReply>, Status> {
-        let outcome = self.execute(Command::RemovePolicies(request.into_inner().file)).await?;
+        let by = operator(&request);
+        let outcome = self.execute(by, Command::RemovePolicies(request.into_inner().file)).await?;
         Ok(Response::new(v1::RemovePoliciesReply { version: Some(outcome.version.into()) }))
     }
 
@@ -256,17 +272,50 @@ impl v1::operator_server::Operator for OperatorService {
         Ok(Response::new(v1::ListPoliciesReply { files, version: Some(version.into()) }))
     }
 
+    async fn add_trust_domain(
+        &self,
+        request: Request<v1::AddTrustDomainRequest>,
+    ) -> Result<Response<v1::AddTrustDomainReply>, Status> {
+        let by = operator(&request);
+        self.add_domain(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_trust_domain(
+        &self,
+        request: Request<v1::RemoveTrustDomainRequest>,
+    ) -> Result<Response<v1::RemoveTrustDomainReply>, Status> {
+        let by = operator(&request);
+        let name = wire::trust_domain(&request.into_inner().name).map_err(|error| invalid(&error))?;
+        let outcome = self.execute(by, Command::RemoveDomain(name)).await?;
+        Ok(Response::new(v1::RemoveTrustDomainReply { version: Some(outcome.version.into()) }))
+    }
+
+    async fn refresh_trust_domain(
+        &self,
+        request: Request<v1::RefreshTrustDomainRequest>,
+    ) -> Result<Response<v1::RefreshTrustDomainReply>, Status> {
+        self.refresh_domain(&request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn list_trust_domains(
+        &self,
+        request: Request<v1::ListTrustDomainsRequest>,
+    ) -> Result<Response<v1::ListTrustDomainsReply>, Status> {
+        self.list_domains(&request.into_inner().name).map(Response::new)
+    }
+
     async fn change_grant(
         &self,
         request: Request<v1::ChangeGrantRequest>,
     ) -> Result<Response<v1::ChangeGrantReply>, Status> {
+        let by = operator(&request);
         let v1::ChangeGrantRequest { target, spiffe_id, granted } = request.into_inner();
         let change = GrantChange {
             target: wire::target(target).map_err(|error| invalid(&error))?,
             spiffe_id: wire::spiffe_id(&spiffe_id).map_err(|error| invalid(&error))?,
             direction: if granted { GrantDirection::Give } else { GrantDirection::TakeBack },
         };
-        let outcome = self.execute(Command::ChangeGrant(change)).await?;
+        let outcome = self.execute(by, Command::ChangeGrant(change)).await?;
         Ok(Response::new(v1::ChangeGrantReply { version: Some(outcome.version.into()) }))
     }
 
@@ -281,14 +330,16 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::PrepareAuthorityRequest>,
     ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
-        self.prepare(request.into_inner().kind()).await.map(Response::new)
+        let by = operator(&request);
+        self.prepare(&by, request.into_inner().kind()).await.map(Response::new)
     }
 
     async fn change_authority(
         &self,
         request: Request<v1::ChangeAuthorityRequest>,
     ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
-        self.change(request.into_inner()).await.map(Response::new)
+        let by = operator(&request);
+        self.change(&by, request.into_inner()).await.map(Response::new)
     }
 
     async fn request_authority(
@@ -302,11 +353,12 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         request: Request<v1::InstallAuthorityRequest>,
     ) -> Result<Response<v1::ChangeAuthorityReply>, Status> {
-        self.install_chain(&request.into_inner().chain).await.map(Response::new)
+        let by = operator(&request);
+        self.install_chain(&by, &request.into_inner().chain).await.map(Response::new)
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeReply>, Status> {
-        let version = self.revoke_svids(request.into_inner()).await?;
+        let version = self.revoke_svids(operator(&request), request.into_inner()).await?;
         Ok(Response::new(v1::RevokeReply { version: Some(version.into()) }))
     }
 
@@ -320,4 +372,10 @@ impl v1::operator_server::Operator for OperatorService {
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {
         Self::explain(self, request.into_inner()).map(Response::new)
     }
+}
+
+/// Who asks: the user at the other end of the socket, as the kernel says.
+fn operator<T>(request: &Request<T>) -> Actor {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+    Actor::Operator { uid: peer.map(|peer| peer.uid()) }
 }

@@ -9,6 +9,7 @@ mod authority;
 mod bounds;
 mod command;
 mod explanation;
+mod foreign;
 mod held;
 mod node;
 mod plan;
@@ -36,6 +37,9 @@ pub use self::command::{
     NewEntry, NewToken, Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
 };
 pub use self::explanation::{Explanation, Question, Unexplained};
+pub use self::foreign::{
+    BundleRefusal, Endpoint, EndpointUrl, ForeignDomain, HeldBundle, InvalidUrl, NewDomain, Notice, Profile, Receipt,
+};
 pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Plan, PolicyCheck};
 pub use self::record::{
@@ -63,6 +67,7 @@ pub struct Registry {
     nodes: BTreeMap<NodeName, Arc<Node>>,
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
+    domains: BTreeMap<TrustDomain, Arc<ForeignDomain>>,
     schema: Arc<Schema>,
     authorities: BTreeMap<AuthorityId, Arc<AuthorityRecord>>,
     /// What the authorities make together.
@@ -79,6 +84,7 @@ pub type Revoking = Arc<BTreeMap<Revoked, Arc<Revocation>>>;
 struct Marks {
     lattices: BTreeMap<Lattice, u64>,
     nodes: BTreeMap<NodeName, u64>,
+    domains: BTreeMap<TrustDomain, u64>,
     /// For every node: the bundle, the revocations.
     all: u64,
 }
@@ -113,6 +119,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             tokens: BTreeMap::new(),
             policies: BTreeMap::new(),
+            domains: BTreeMap::new(),
             schema: Arc::new(Schema::new(&[])?),
             marks: Marks::default(),
         })
@@ -295,6 +302,14 @@ impl Registry {
                 let sliced = self.each_held(|held| held.remove_policies(name));
                 altered.extend(sliced);
                 self.policies.remove(name);
+            }
+            Change::Domain(domain) => {
+                self.marks.domains.insert(domain.name.clone(), self.version.epoch);
+                self.domains.insert(domain.name.clone(), Arc::clone(domain));
+            }
+            Change::DomainRemoved(name) => {
+                self.marks.domains.insert(name.clone(), self.version.epoch);
+                self.domains.remove(name);
             }
             Change::Grant(target, spiffe_id) => self.alter(target, altered, |held| {
                 held.grants.insert(spiffe_id.clone());

@@ -23,6 +23,7 @@ use portcullis_identity::{
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tonic::{Code, Status};
 
+use crate::audit::Actor;
 use crate::authority::Issued;
 use crate::broker::Broker;
 use crate::clock;
@@ -47,7 +48,8 @@ impl Broker {
             key_sha256: key.sha256(),
         };
         let address = remote.address;
-        match self.ledger.execute(Command::Rejoin(Box::new(rejoining))).await {
+        let by = Actor::Joining { node: node.to_string(), address };
+        match self.ledger.execute(by, Command::Rejoin(Box::new(rejoining))).await {
             Ok(_) if self.is_quarantined(&node) => {
                 self.presence.disconnect(&node);
                 tracing::error!(%node, %address, "ALARM: a second holder of one certificate: the node is quarantined");
@@ -66,10 +68,14 @@ impl Broker {
                 return Err(refused(refusal));
             }
             Err(CommandError::Refused(refusal)) => return Err(Status::failed_precondition(refusal.to_string())),
-            Err(CommandError::Store(_)) => return Err(Status::unavailable("the broker cannot store the change")),
+            Err(CommandError::Store(_) | CommandError::Unaudited(_)) => {
+                return Err(Status::unavailable("the broker cannot store the change"));
+            }
             Err(CommandError::Closed) => return Err(Status::unavailable("the broker is shutting down")),
         }
         let issued = self.issue_node(&node, &key).map_err(|error| Status::internal(error.to_string()))?;
+        let event = self.node_issued(&node, &key, &issued);
+        self.audit.record(event).await.map_err(|error| Status::unavailable(error.to_string()))?;
         tracing::warn!(%node, %address, expired = clock::unix_seconds(leaf.not_after()), "node rejoined");
         Ok(issued)
     }
@@ -83,7 +89,7 @@ impl Broker {
             registry.node(node).is_some_and(|node| node.sighted(sighting.not_before, clock::now()) != **node)
         });
         if is_new {
-            let _ = self.ledger.execute(Command::Sight(sighting)).await;
+            let _ = self.ledger.execute(Actor::Node { node: node.to_string() }, Command::Sight(sighting)).await;
         }
     }
 

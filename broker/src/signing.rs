@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_api::v1::{self, jwt_result};
-use portcullis_identity::{Audience, NodeName, RequestedKey};
+use portcullis_identity::{Audience, NodeName, RequestedKey, node_id};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::key_use::{Holder, KeyUse};
 pub(crate) use self::refusal::SignRefusal;
-use crate::authority::Subject;
-use crate::broker::Broker;
+use crate::audit::{Event, Pending};
+use crate::authority::{IssuedJwt, Subject};
+use crate::broker::{Broker, x509_issued};
 use crate::clock;
 use crate::listener::Remote;
 use crate::registry::{Digest, Entry, EntryId};
@@ -67,7 +68,23 @@ impl Signing {
 
 impl Broker {
     /// Signs an X.509-SVID of one of the caller's entries, or its own.
-    pub(crate) async fn sign_x509(&self, remote: &Remote, message: &v1::Sign) -> Result<Vec<Vec<u8>>, SignRefusal> {
+    ///
+    /// The chain must not be handed out before the record of it is on disk.
+    pub(crate) async fn sign_x509(
+        &self,
+        remote: &Remote,
+        message: &v1::Sign,
+    ) -> Result<(Vec<Vec<u8>>, Pending), SignRefusal> {
+        match self.try_sign_x509(remote, message).await {
+            Ok((chain, event)) => Ok((chain, self.audit.submit(vec![event]).await)),
+            Err(refusal) => {
+                self.note_refusal(remote, &message.entry, &refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn try_sign_x509(&self, remote: &Remote, message: &v1::Sign) -> Result<(Vec<Vec<u8>>, Event), SignRefusal> {
         let node = self.admit(remote)?;
         take(&self.signing.certificates, &node)?;
         let v1::Sign { request: _, entry, csr, component_digest } = message;
@@ -76,37 +93,54 @@ impl Broker {
         let key = RequestedKey::parse(csr)?;
         let holder = Holder { node: node.clone(), entry: entry.clone() };
         self.check_key(&key, &holder, remote)?;
-        let issued = match &entry {
+        let (issued, id) = match &entry {
             None => {
                 // Before the answer, so that a clock that was set back does not make the new certificate look old.
                 self.sight(&node, remote).await;
-                self.issue_node(&node, &key)?
+                (self.issue_node(&node, &key)?, node_id(self.authority.trust_domain(), &node))
             }
             Some(id) => {
                 let entry = self.entry(&node, id)?;
                 check_digest(&entry, component_digest)?;
                 let subject = Subject { id: &entry.spiffe_id, dns_names: entry.terms.dns_names.as_slice() };
-                self.authority.issue(&key, subject, entry.terms.ttl, clock::now())?
+                (self.authority.issue(&key, subject, entry.terms.ttl, clock::now())?, entry.spiffe_id.clone())
             }
         };
+        let event = x509_issued(&node, entry.as_ref(), &id, &key, &issued);
         drop(turn);
         lock(&self.signing.keys).insert(key.sha256(), holder);
         let subject = entry.as_ref().map_or("node", EntryId::as_str);
         tracing::info!(%node, subject, not_after = clock::unix_seconds(issued.not_after), "issued");
-        Ok(issued.chain.iter().map(|der| der.to_vec()).collect())
+        Ok((issued.chain.iter().map(|der| der.to_vec()).collect(), event))
     }
 
     /// Signs JWT-SVIDs of the caller's entries: one result each, in order.
+    ///
+    /// They must not be handed out before the records of them are on disk.
     pub(crate) async fn sign_jwts(
         &self,
         remote: &Remote,
         wanted: Vec<v1::WantedJwt>,
-    ) -> Result<Vec<v1::JwtResult>, SignRefusal> {
+    ) -> Result<(Vec<v1::JwtResult>, Pending), SignRefusal> {
+        match self.try_sign_jwts(remote, wanted).await {
+            Ok((results, events)) => Ok((results, self.audit.submit(events).await)),
+            Err(refusal) => {
+                self.note_refusal(remote, "", &refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn try_sign_jwts(
+        &self,
+        remote: &Remote,
+        wanted: Vec<v1::WantedJwt>,
+    ) -> Result<(Vec<v1::JwtResult>, Vec<Event>), SignRefusal> {
         let node = self.admit(remote)?;
         if !(1..=MAX_BATCH).contains(&wanted.len()) {
             return Err(SignRefusal::Batch { wanted: wanted.len(), limit: MAX_BATCH });
         }
-        let mut results = Vec::with_capacity(wanted.len());
+        let (mut results, mut events) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
         let mut turn = self.signing.turn().await?;
         for (position, wanted) in wanted.into_iter().enumerate() {
             if position > 0 && position % TOKENS_PER_TURN == 0 {
@@ -114,32 +148,51 @@ impl Broker {
                 tokio::task::yield_now().await;
                 turn = self.signing.turn().await?;
             }
-            results.push(self.jwt_result(&node, wanted));
+            results.push(self.jwt_result(&node, wanted, &mut events));
         }
         drop(turn);
-        let signed =
-            results.iter().filter(|result| matches!(result.result, Some(jwt_result::Result::Token(_)))).count();
-        tracing::info!(%node, wanted = results.len(), signed, "issued tokens");
-        Ok(results)
+        tracing::info!(%node, wanted = results.len(), signed = events.len(), "issued tokens");
+        Ok((results, events))
     }
 
-    fn jwt_result(&self, node: &NodeName, wanted: v1::WantedJwt) -> v1::JwtResult {
+    fn jwt_result(&self, node: &NodeName, wanted: v1::WantedJwt, events: &mut Vec<Event>) -> v1::JwtResult {
         let v1::WantedJwt { entry, audience } = wanted;
         match self.jwt(node, &entry, audience) {
-            Ok((token, expires_at)) => v1::JwtResult { result: Some(jwt_result::Result::Token(token)), expires_at },
+            Ok((token, expires_at, event)) => {
+                events.push(event);
+                v1::JwtResult { result: Some(jwt_result::Result::Token(token)), expires_at }
+            }
             Err(refusal) => {
                 tracing::warn!(%node, entry, %refusal, "token refused");
+                self.audit.note(Event::IssueRefused { node: node.to_string(), entry, reason: refusal.to_string() });
                 v1::JwtResult { result: Some(jwt_result::Result::Refused(refusal.to_string())), expires_at: 0 }
             }
         }
     }
 
-    fn jwt(&self, node: &NodeName, entry: &str, audience: Vec<String>) -> Result<(String, u64), SignRefusal> {
+    fn jwt(&self, node: &NodeName, entry: &str, audience: Vec<String>) -> Result<(String, u64, Event), SignRefusal> {
         take(&self.signing.tokens, node)?;
         let entry = self.entry(node, &wire::parse(entry)?)?;
         let audience = audience.into_iter().map(Audience::try_from).collect::<Result<Vec<_>, _>>()?;
-        let token = self.authority.jwt_svid(&entry.spiffe_id, &audience, entry.terms.jwt_ttl, clock::now())?;
-        Ok((token.token().to_owned(), clock::unix_seconds(token.expires_at())))
+        let IssuedJwt { svid, jti, kid } =
+            self.authority.jwt_svid(&entry.spiffe_id, &audience, entry.terms.jwt_ttl, clock::now())?;
+        let expires_at = clock::unix_seconds(svid.expires_at());
+        let event = Event::JwtIssued {
+            node: node.to_string(),
+            entry: entry.id.to_string(),
+            spiffe_id: entry.spiffe_id.to_string(),
+            jti: jti.to_string(),
+            kid: kid.as_str().to_owned(),
+            audiences: audience.len(),
+            expires_at,
+        };
+        Ok((svid.token().to_owned(), expires_at, event))
+    }
+
+    fn note_refusal(&self, remote: &Remote, entry: &str, refusal: &SignRefusal) {
+        let peer = remote.peer.as_ref().map(|peer| peer.id().to_string());
+        let node = peer.unwrap_or_else(|| remote.address.to_string());
+        self.audit.note(Event::IssueRefused { node, entry: entry.to_owned(), reason: refusal.to_string() });
     }
 
     fn entry(&self, node: &NodeName, id: &EntryId) -> Result<Arc<Entry>, SignRefusal> {

@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime};
 use portcullis_identity::{BACKDATED, Peer, SigningPath};
 use tokio::sync::Mutex;
 
+use crate::audit::{Actor, Event, Unaudited, Unserved};
 use crate::authority::{AuthorityError, KeyFolder, SigningRenewal};
 use crate::broker::Broker;
 use crate::clock;
-use crate::ledger::CommandError;
+use crate::ledger::{self, CommandError};
 use crate::registry::{
     AuthorityId, AuthorityKind, AuthorityRecord, AuthorityRefusal, AuthorityStep, Command, Material, NewAuthority,
     Refusal, Registry, Stage, Version,
@@ -95,23 +96,13 @@ impl Succession {
 /// When the active authority's key is gone, or the disk refuses.
 pub(crate) fn establish(
     keys: &KeyFolder,
-    store: &Store,
-    registry: &mut Registry,
+    mut journal: Journal<'_>,
     lifetimes: Lifetimes,
     now: SystemTime,
 ) -> Result<(), EstablishError> {
-    let commit = |registry: &mut Registry, step: AuthorityStep| -> Result<(), EstablishError> {
-        let plan = registry.plan(Command::Authority(step), now)?;
-        if !plan.changes.is_empty() {
-            let version = registry.version().next();
-            store.commit(&plan.changes, version)?;
-            registry.apply(&plan.changes, version, plan.schema);
-        }
-        Ok(())
-    };
-    let known: BTreeSet<_> = registry.authorities().map(|record| record.id.clone()).collect();
+    let known: BTreeSet<_> = journal.registry.authorities().map(|record| record.id.clone()).collect();
     for new in keys.unpublished(&known)? {
-        match commit(registry, AuthorityStep::Publish(Box::new(new))) {
+        match journal.commit(AuthorityStep::Publish(Box::new(new)), now) {
             Ok(()) => tracing::warn!("an authority whose publication was interrupted is published now"),
             Err(EstablishError::Refused(refusal)) => tracing::warn!(%refusal, "a CA key is not used"),
             Err(error) => return Err(error),
@@ -119,11 +110,11 @@ pub(crate) fn establish(
     }
     for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
         let usable = |record: &&Arc<AuthorityRecord>| keys.holds(record) && !record.is_over(now);
-        if registry.active(kind).filter(usable).is_some() {
+        if journal.registry.active(kind).filter(usable).is_some() {
             continue;
         }
-        if registry.prepared(kind).filter(usable).is_none() {
-            let lost = registry.active(kind).is_some_and(|record| !record.is_over(now));
+        if journal.registry.prepared(kind).filter(usable).is_none() {
+            let lost = journal.registry.active(kind).is_some_and(|record| !record.is_over(now));
             if lost && kind == AuthorityKind::X509 {
                 return Err(EstablishError::Lost);
             }
@@ -131,18 +122,45 @@ pub(crate) fn establish(
                 AuthorityKind::X509 => keys.make_root(lifetimes.x509, now)?,
                 AuthorityKind::Jwt => keys.make_jwt(lifetimes.jwt, now)?,
             };
-            commit(registry, AuthorityStep::Publish(Box::new(new)))?;
+            journal.commit(AuthorityStep::Publish(Box::new(new)), now)?;
         }
         // The very first is active at once.
-        if let Some(next) = registry.prepared(kind).map(|record| record.id.clone()) {
+        if let Some(next) = journal.registry.prepared(kind).map(|record| record.id.clone()) {
             tracing::warn!(kind = kind.name(), id = %next, "the active authority cannot sign any more; the prepared one takes its place");
-            commit(registry, AuthorityStep::Activate(next))?;
+            journal.commit(AuthorityStep::Activate(next), now)?;
         }
     }
-    for record in registry.authorities().filter(|record| record.stage == Stage::Old) {
+    for record in journal.registry.authorities().filter(|record| record.stage == Stage::Old) {
         keys.destroy(&record.id)?;
     }
     Ok(())
+}
+
+/// What the ledger keeps in step later: the log, the store and the registry, before anything is served.
+pub(crate) struct Journal<'a> {
+    pub(crate) audit: &'a mut Unserved,
+    pub(crate) store: &'a Store,
+    pub(crate) registry: &'a mut Registry,
+}
+
+impl Journal<'_> {
+    /// As the ledger does: on record, then on disk, then in force.
+    fn commit(&mut self, step: AuthorityStep, now: SystemTime) -> Result<(), EstablishError> {
+        let plan = self.registry.plan(Command::Authority(step), now)?;
+        if plan.changes.is_empty() {
+            return Ok(());
+        }
+        let version = self.registry.version().next();
+        self.audit.record(&ledger::events(&plan.changes, version, &Actor::Broker))?;
+        if let Err(error) = self.store.commit(&plan.changes, version) {
+            let (version, reason) = (version.to_string(), error.to_string());
+            // Where this fails too, the store's error is the one to be told.
+            let _ = self.audit.record(&[Event::NotStored { version, reason }]);
+            return Err(error.into());
+        }
+        self.registry.apply(&plan.changes, version, plan.schema);
+        Ok(())
+    }
 }
 
 /// Why keys and registry do not come together.
@@ -153,6 +171,8 @@ pub(crate) enum EstablishError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
+    Unaudited(#[from] Unaudited),
+    #[error(transparent)]
     Store(#[from] CommitError),
     #[error("the key of the active authority is gone")]
     Lost,
@@ -160,37 +180,41 @@ pub(crate) enum EstablishError {
 
 impl Broker {
     /// Makes a key and publishes it: from now on nodes trust what it will sign.
-    pub(crate) async fn prepare(&self, kind: AuthorityKind) -> Result<AuthorityId, StepError> {
+    pub(crate) async fn prepare(&self, by: &Actor, kind: AuthorityKind) -> Result<AuthorityId, StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
-        self.make(kind).await
+        self.make(by, kind).await
     }
 
-    async fn make(&self, kind: AuthorityKind) -> Result<AuthorityId, StepError> {
+    async fn make(&self, by: &Actor, kind: AuthorityKind) -> Result<AuthorityId, StepError> {
         // Asked first, so that no key is made in vain.
         if let Some(waiting) = self.ledger.read(|registry| registry.prepared(kind).map(|record| record.id.clone())) {
             let refusal = AuthorityRefusal::Waiting { id: waiting, kind: kind.name() };
-            return Err(CommandError::Refused(refusal.into()).into());
+            return Err(self.refuse(by, "publish authority", CommandError::Refused(refusal.into()).into()));
         }
         let Lifetimes { x509, jwt } = self.succession.lifetimes;
         let new = match kind {
             AuthorityKind::X509 => self.authority.keys().make_root(x509, clock::now())?,
             AuthorityKind::Jwt => self.authority.keys().make_jwt(jwt, clock::now())?,
         };
-        self.publish(new).await
+        self.publish(by, new).await
     }
 
     /// Takes over the answer of an upstream authority, and publishes it.
-    pub(crate) async fn install(&self, chain: &[u8]) -> Result<AuthorityId, StepError> {
+    pub(crate) async fn install(&self, by: &Actor, chain: &[u8]) -> Result<AuthorityId, StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
-        let new = self.authority.keys().install(chain, clock::now())?;
-        let id = self.publish(new).await?;
+        let new = self
+            .authority
+            .keys()
+            .install(chain, clock::now())
+            .map_err(|error| self.refuse(by, "install authority", error.into()))?;
+        let id = self.publish(by, new).await?;
         self.authority.keys().answered()?;
         Ok(id)
     }
 
-    async fn publish(&self, new: NewAuthority) -> Result<AuthorityId, StepError> {
+    async fn publish(&self, by: &Actor, new: NewAuthority) -> Result<AuthorityId, StepError> {
         let id = AuthorityId::of_key(&new.material.public_key_sha256());
-        let published = self.step(AuthorityStep::Publish(Box::new(new))).await;
+        let published = self.step(by, AuthorityStep::Publish(Box::new(new))).await;
         if let Err(StepError::Command(CommandError::Refused(_))) = &published {
             self.authority.keys().destroy(&id)?;
         }
@@ -200,19 +224,19 @@ impl Broker {
     }
 
     /// Lets the prepared authority sign, once every connected node trusts it. The key of the one before is destroyed: it never signs again.
-    pub(crate) async fn activate(&self, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
+    pub(crate) async fn activate(&self, by: &Actor, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
-        self.put_to_work(id, laggards).await
+        self.put_to_work(by, id, laggards).await
     }
 
-    async fn put_to_work(&self, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
+    async fn put_to_work(&self, by: &Actor, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
         let found = |registry: &Registry| registry.authorities().find(|record| record.id == *id).cloned();
         if let Some(record) = self.ledger.read(found)
             && laggards == Laggards::Wait
         {
-            self.await_nodes(&record).await?;
+            self.await_nodes(&record).await.map_err(|behind| self.refuse(by, "activate authority", behind))?;
         }
-        self.step(AuthorityStep::Activate(id.clone())).await?;
+        self.step(by, AuthorityStep::Activate(id.clone())).await?;
         self.renew_own_svid();
         let old = |registry: &Registry| -> Vec<_> {
             let old = registry.authorities().filter(|record| record.stage == Stage::Old);
@@ -255,26 +279,32 @@ impl Broker {
     }
 
     /// Has everything replaced that the authority signed; it is trusted meanwhile.
-    pub(crate) async fn taint(&self, id: &AuthorityId) -> Result<(), StepError> {
+    pub(crate) async fn taint(&self, by: &Actor, id: &AuthorityId) -> Result<(), StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
-        self.step(AuthorityStep::Taint(id.clone())).await?;
+        self.step(by, AuthorityStep::Taint(id.clone())).await?;
         tracing::warn!(%id, "authority tainted: nodes replace what it signed");
         Ok(())
     }
 
     /// Withdraws the authority: nothing that it signed is accepted any more.
-    pub(crate) async fn revoke_authority(&self, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
+    pub(crate) async fn revoke_authority(
+        &self,
+        by: &Actor,
+        id: &AuthorityId,
+        laggards: Laggards,
+    ) -> Result<(), StepError> {
+        const REVOKE: &str = "revoke authority";
         let _turn = self.succession.one_at_a_time.lock().await;
         // Refused before anything is destroyed; nothing else takes steps meanwhile.
         self.ledger
             .read(|registry| registry.plan(Command::Authority(AuthorityStep::Revoke(id.clone())), clock::now()))
-            .map_err(CommandError::from)?;
+            .map_err(|refusal| self.refuse(by, REVOKE, CommandError::from(refusal).into()))?;
         let nodes = self.holders(id);
         if laggards == Laggards::Wait && !nodes.is_empty() {
-            return Err(StepError::Held { id: id.clone(), nodes });
+            return Err(self.refuse(by, REVOKE, StepError::Held { id: id.clone(), nodes }));
         }
         self.authority.keys().destroy(id)?;
-        self.step(AuthorityStep::Revoke(id.clone())).await?;
+        self.step(by, AuthorityStep::Revoke(id.clone())).await?;
         tracing::warn!(%id, "authority revoked: nothing that it signed is accepted any more");
         Ok(())
     }
@@ -295,13 +325,20 @@ impl Broker {
     }
 
     /// Takes a step, durably, and lets signing, our own listener and the published bundle follow.
-    async fn step(&self, step: AuthorityStep) -> Result<(), StepError> {
-        self.ledger.execute(Command::Authority(step)).await?;
+    async fn step(&self, by: &Actor, step: AuthorityStep) -> Result<(), StepError> {
+        self.ledger.execute(by.clone(), Command::Authority(step)).await?;
         let now = clock::now();
         self.authority.follow(&self.ledger.read(Registry::roster), now)?;
         self.refresh_trust(now);
         self.publish_roots();
         Ok(())
+    }
+
+    /// Tells of a step that is refused before the ledger is asked, as the ledger tells of those that it refuses.
+    fn refuse(&self, by: &Actor, command: &str, error: StepError) -> StepError {
+        let (by, command, reason) = (by.clone(), command.to_owned(), error.to_string());
+        self.audit.note(Event::ChangeRefused { by, command, reason });
+        error
     }
 
     /// Does what is due by time, until the broker stops.
@@ -337,7 +374,7 @@ impl Broker {
                     tracing::error!(id = %active.id, "the upstream authority's certificate ends soon: `ca csr` and `ca install` another");
                 }
                 (Material::Root(_) | Material::Jwt(_), None) if due(&active).prepare <= now => {
-                    self.make(kind).await?;
+                    self.make(&Actor::Broker, kind).await?;
                 }
                 (_, Some(next)) if due(&active).activate <= now => {
                     // Waiting any longer would leave everybody behind.
@@ -345,7 +382,7 @@ impl Broker {
                     if !behind.is_empty() {
                         tracing::warn!(id = %next.id, ?behind, "some nodes do not know the next authority yet");
                     }
-                    self.put_to_work(&next.id, Laggards::LeaveBehind).await?;
+                    self.put_to_work(&Actor::Broker, &next.id, Laggards::LeaveBehind).await?;
                 }
                 (Material::Root(_) | Material::Upstream { .. } | Material::Jwt(_), _) => {}
             }
@@ -357,7 +394,7 @@ impl Broker {
         for expired in self.ledger.read(over) {
             self.authority.keys().destroy(&expired)?;
         }
-        self.step(AuthorityStep::Prune).await
+        self.step(&Actor::Broker, AuthorityStep::Prune).await
     }
 
     fn next_look(&self) -> Duration {

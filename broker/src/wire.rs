@@ -3,19 +3,24 @@
 use std::str::FromStr;
 
 use portcullis_api::v1;
-use portcullis_identity::{JwtAuthority, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, parse_spiffe_id};
+use portcullis_identity::{
+    JwtAuthority, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain, parse_spiffe_id,
+    parse_trust_domain,
+};
 use portcullis_policy::{PolicyFile, Problem};
 use portcullis_value::WitSource;
 
 use crate::clock;
 use crate::registry::{
-    Amendment, Digest, Entry, Holder, NewEntry, NodeView, OwnBundle, PeerRecord, Present, Registration, Served, Terms,
-    Upstream, Version, ViewChange,
+    Amendment, Digest, Entry, HeldBundle, Holder, NewEntry, NodeView, OwnBundle, PeerRecord, Present, Registration,
+    Served, Terms, Upstream, Version, ViewChange,
 };
 use crate::ttl::{JwtTtl, Ttl};
 
-/// Seconds. Nodes are pushed every change; whoever copies the bundle elsewhere should look this often.
-const REFRESH_HINT: u32 = 300;
+/// Nodes are pushed every change; whoever copies the bundle elsewhere, and foreign trust domains, should look this often (Trust Domain and
+/// Bundle §4.1.2). By time, a new authority is published before it signs anything, by several times this: a third of an authority's life,
+/// which is an hour at least.
+pub(crate) const REFRESH_HINT_SECONDS: u32 = 300;
 
 /// A message says something that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +59,11 @@ pub(crate) fn parse_optional<T: FromStr<Err: ToString>>(text: &str) -> Result<Op
 /// Parses a SPIFFE ID as it must be written.
 pub(crate) fn spiffe_id(text: &str) -> Result<SpiffeId, InvalidMessage> {
     parse_spiffe_id(text).map_err(|error| InvalidMessage(error.to_string()))
+}
+
+/// Parses the name of a trust domain as it must be written.
+pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, InvalidMessage> {
+    parse_trust_domain(text).map_err(|error| InvalidMessage(error.to_string()))
 }
 
 /// Parses `LATTICE/ID`.
@@ -206,7 +216,7 @@ pub(crate) fn bundle_message(bundle: &OwnBundle) -> v1::Bundle {
         x509_authorities: bundle.x509.certificates().map(|der| der.to_vec()).collect(),
         jwt_authorities: bundle.jwt.iter().map(jwt_authority_message).collect(),
         sequence: bundle.sequence,
-        refresh_hint_seconds: REFRESH_HINT,
+        refresh_hint_seconds: REFRESH_HINT_SECONDS,
         tainted: bundle.tainted.iter().map(|key| key.to_vec()).collect(),
     }
 }
@@ -221,6 +231,19 @@ pub(crate) fn revocation_message(revocation: &Revocation) -> v1::Revocation {
         what: Some(what),
         issued_until: clock::unix_seconds(revocation.issued_until),
         until: clock::unix_seconds(revocation.until),
+    }
+}
+
+/// The message of a foreign trust domain's bundle.
+fn foreign_bundle_message(bundle: &HeldBundle) -> v1::Bundle {
+    let document = &bundle.document;
+    v1::Bundle {
+        trust_domain: document.trust_domain().to_string(),
+        x509_authorities: document.x509().certificates().map(|der| der.to_vec()).collect(),
+        jwt_authorities: document.jwt().authorities().iter().map(jwt_authority_message).collect(),
+        sequence: document.sequence().unwrap_or_default(),
+        refresh_hint_seconds: document.refresh_hint_seconds().unwrap_or_default(),
+        tainted: Vec::new(),
     }
 }
 
@@ -298,7 +321,10 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
 pub(crate) fn state_message(view: &NodeView, now_seconds: u64) -> v1::State {
     v1::State {
         version: Some(view.version.into()),
-        bundles: vec![bundle_message(&view.bundle)],
+        // The own one first: of two bundles for one trust domain, the first counts.
+        bundles: std::iter::once(bundle_message(&view.bundle))
+            .chain(view.bundles.values().map(|bundle| foreign_bundle_message(bundle)))
+            .collect(),
         entries: view.entries.values().map(|entry| entry_message(entry)).collect(),
         components: view.components.values().map(|record| record_message(record)).collect(),
         served: view.served.values().map(|served| served_message(served)).collect(),
@@ -311,7 +337,12 @@ pub(crate) fn state_message(view: &NodeView, now_seconds: u64) -> v1::State {
 pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
     v1::Change {
         version: Some(change.version.into()),
-        bundles: change.bundle.iter().map(|bundle| bundle_message(bundle)).collect(),
+        bundles: change
+            .bundle
+            .iter()
+            .map(|bundle| bundle_message(bundle))
+            .chain(change.bundles.iter().map(|bundle| foreign_bundle_message(bundle)))
+            .collect(),
         entries: change.entries.iter().map(|entry| entry_message(entry)).collect(),
         entries_removed: change.entries_removed.iter().map(ToString::to_string).collect(),
         components: change.components.iter().map(|record| record_message(record)).collect(),
@@ -319,6 +350,6 @@ pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
         served: change.served.iter().map(|served| served_message(served)).collect(),
         served_removed: change.served_removed.iter().map(target_message).collect(),
         revocations: change.revocations.iter().map(|revocation| revocation_message(revocation)).collect(),
-        bundles_removed: Vec::new(),
+        bundles_removed: change.bundles_removed.iter().map(ToString::to_string).collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use portcullis_client::node::{Connectivity, Identity, Node};
+use portcullis_client::node::{AuditHead, Connectivity, Identity, Node};
 use portcullis_identity::Target;
 use portcullis_transport::quic::Listener;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct Status {
     /// Identities for the machine, where there are any.
     #[serde(default)]
     pub local: Option<LocalStatus>,
+    /// How long the broker's audit log was when it last said so: `portcullis-broker audit verify --against` reads it here.
+    #[serde(default)]
+    pub audit: Option<AuditHead>,
     /// This software's version.
     pub software: String,
 }
@@ -118,6 +121,7 @@ impl Source {
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             unsealed: !self.node.is_sealed(),
             local: self.local.status(),
+            audit: self.node.audit_head(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

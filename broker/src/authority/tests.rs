@@ -9,9 +9,10 @@ use rustls::pki_types::UnixTime;
 use std::path::Path;
 
 use super::*;
+use crate::audit::{AuditLog, Event};
 use crate::registry::{self, AuthorityStep, Registry, Stage};
 use crate::store::Store;
-use crate::succession::{Lifetimes, establish};
+use crate::succession::{Journal, Lifetimes, establish};
 
 fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
@@ -60,7 +61,10 @@ fn try_open(
     let keys = KeyFolder::open(&folder.join("ca"), seal, trust_domain).map_err(|error| said(&error))?;
     let (store, mut registry) =
         Store::open(&folder.join("store.redb"), &self::trust_domain()).map_err(|error| said(&error))?;
-    establish(&keys, &store, &mut registry, LIFETIMES, now).map_err(|error| said(&error))?;
+    let beginning = Event::Begun { trust_domain: trust_domain.to_string(), version: registry.version().to_string() };
+    let mut audit = AuditLog::open(&folder.join("audit"), beginning).map_err(|error| said(&error))?;
+    let journal = Journal { audit: &mut audit, store: &store, registry: &mut registry };
+    establish(&keys, journal, LIFETIMES, now).map_err(|error| said(&error))?;
     let authority = Authority::open(keys, &registry.roster(), now).map_err(|error| said(&error))?;
     Ok(Opened { authority, registry, store })
 }
@@ -533,7 +537,8 @@ fn tokens_are_signed_with_a_key_of_the_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let mut ca = open(folder.path(), now());
     let audience: Audience = "db".parse().unwrap();
-    let sign = |ca: &Opened| ca.jwt_svid(&workload(), std::slice::from_ref(&audience), JwtTtl::DEFAULT, now()).unwrap();
+    let sign =
+        |ca: &Opened| ca.jwt_svid(&workload(), std::slice::from_ref(&audience), JwtTtl::DEFAULT, now()).unwrap().svid;
     let valid = |ca: &Opened, token: &JwtSvid| {
         let bundle = JwtBundle::new(trust_domain(), ca.jwt_authorities()).unwrap();
         validate_jwt(token.token(), &audience, &JwtBundles::new([bundle]), now(), Duration::ZERO).is_ok()

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::Environment;
 use super::failure::Failure;
 
 /// Run a broker.
@@ -44,7 +45,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<String>,
     /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
-    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name); the command line wins
+    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name; tables federation, bundle_endpoint, oidc);
+    /// the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Once serving, write the bound addresses and the process id to this file, as JSON
@@ -71,14 +73,19 @@ enum LogFormat {
 struct Ready {
     control: String,
     operator_socket: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc: Option<String>,
     pid: u32,
 }
 
 impl Run {
-    pub(crate) async fn execute(self, log: Option<String>, credentials: Option<PathBuf>) -> Result<(), Failure> {
+    pub(crate) async fn execute(self, environment: Environment) -> Result<(), Failure> {
+        let Environment { socket: _, log, credentials, ssl_cert_file } = environment;
         start_logging(self.log_format, log.as_deref())?;
         let ready_file = self.ready_file.clone();
-        let config = Settings { credentials, ..self.settings()? }
+        let config = Settings { credentials, ..self.settings(ssl_cert_file)? }
             .check()
             .map_err(|error| Failure::misused(error.to_string()))?;
         let shutdown = CancellationToken::new();
@@ -95,7 +102,7 @@ impl Run {
         Ok(())
     }
 
-    fn settings(self) -> Result<Settings, Failure> {
+    fn settings(self, ssl_cert_file: Option<PathBuf>) -> Result<Settings, Failure> {
         let file = match &self.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -119,8 +126,14 @@ impl Run {
             credentials: None,
             x509pop_ca: None,
             x509pop_name: None,
+            federation: None,
+            bundle_endpoint: None,
+            oidc: None,
         };
-        Ok(line.or(file))
+        let mut settings = line.or(file);
+        let federation = settings.federation.get_or_insert_default();
+        federation.ca_file = federation.ca_file.take().or(ssl_cert_file);
+        Ok(settings)
     }
 }
 
@@ -149,6 +162,8 @@ fn write_ready(path: &std::path::Path, daemon: &Daemon) -> Result<(), Failure> {
     let ready = Ready {
         control: daemon.control_address().to_string(),
         operator_socket: daemon.operator_socket().to_owned(),
+        bundle_endpoint: daemon.bundle_endpoint().map(|address| address.to_string()),
+        oidc: daemon.oidc().map(|address| address.to_string()),
         pid: std::process::id(),
     };
     let failed = |error: String| Failure::broken(format!("cannot write `{}`: {error}", path.display()));

@@ -49,7 +49,12 @@ impl Screen {
         Ok(())
     }
 
-    /// Writes out what is buffered.
+    /// Writes out what is buffered, for somebody who watches.
+    pub(crate) fn show(&mut self) -> Result<(), Failure> {
+        self.0.flush().map_err(|error| unwritable(&error))
+    }
+
+    /// Writes out what is buffered, and ends.
     pub(crate) fn flush(mut self) -> Result<(), Failure> {
         self.0.flush().map_err(|error| unwritable(&error))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis_api::v1::{self, watch_reply};
 use portcullis_identity::NodeName;
 
+use crate::audit::{Actor, Pending};
 use crate::broker::Broker;
 use crate::clock;
 use crate::ledger::CommandError;
@@ -25,31 +26,65 @@ pub(super) struct Desk {
     announcements: Throttle<()>,
 }
 
+/// What a node is told, and when.
+pub(super) enum Answer {
+    /// At once.
+    Now(watch_reply::Message),
+    /// Signatures, as soon as they are audited.
+    Audited(Audited),
+}
+
+/// Signatures that are not handed out before the audit log tells of them.
+pub(super) struct Audited {
+    request: u64,
+    record: Pending,
+    signed: Option<watch_reply::Message>,
+}
+
+impl Audited {
+    /// The signatures, or that there are none. To be asked until it answers, and then never again.
+    pub(super) async fn message(&mut self) -> watch_reply::Message {
+        let audited = self.record.on_disk().await.inspect_err(|error| tracing::warn!(%error, "signature withheld"));
+        self.signed.take().filter(|_| audited.is_ok()).unwrap_or_else(|| {
+            let reason = "the broker cannot write its audit log".to_owned();
+            watch_reply::Message::SignRefused(v1::SignRefused { request: self.request, reason })
+        })
+    }
+}
+
 impl Desk {
     pub(super) fn new(broker: Arc<Broker>, node: NodeName, remote: Remote) -> Self {
         Self { broker, node, remote, announcements: Throttle::new(ANNOUNCEMENTS, 1) }
     }
 
     /// Signs, or says why not.
-    pub(super) async fn sign(&self, message: &v1::Sign) -> watch_reply::Message {
+    pub(super) async fn sign(&self, message: &v1::Sign) -> Answer {
         let request = message.request;
         match self.broker.sign_x509(&self.remote, message).await {
-            Ok(chain) => watch_reply::Message::Signed(v1::Signed { request, chain }),
+            Ok((chain, record)) => {
+                let signed = Some(watch_reply::Message::Signed(v1::Signed { request, chain }));
+                Answer::Audited(Audited { request, record, signed })
+            }
             Err(refusal) => {
                 tracing::warn!(entry = message.entry, %refusal, "signature refused");
-                watch_reply::Message::SignRefused(v1::SignRefused { request, reason: refusal.to_string() })
+                let reason = refusal.to_string();
+                Answer::Now(watch_reply::Message::SignRefused(v1::SignRefused { request, reason }))
             }
         }
     }
 
     /// Signs tokens, or says why not.
-    pub(super) async fn sign_jwts(&self, message: v1::SignJwts) -> watch_reply::Message {
+    pub(super) async fn sign_jwts(&self, message: v1::SignJwts) -> Answer {
         let v1::SignJwts { request, wanted } = message;
         match self.broker.sign_jwts(&self.remote, wanted).await {
-            Ok(results) => watch_reply::Message::SignedJwts(v1::SignedJwts { request, results }),
+            Ok((results, record)) => {
+                let signed = Some(watch_reply::Message::SignedJwts(v1::SignedJwts { request, results }));
+                Answer::Audited(Audited { request, record, signed })
+            }
             Err(refusal) => {
                 tracing::warn!(%refusal, "tokens refused");
-                watch_reply::Message::SignRefused(v1::SignRefused { request, reason: refusal.to_string() })
+                let reason = refusal.to_string();
+                Answer::Now(watch_reply::Message::SignRefused(v1::SignRefused { request, reason }))
             }
         }
     }
@@ -67,11 +102,12 @@ impl Desk {
             return Err("too many requests: wait a moment".to_owned());
         }
         let announcement = parse_announcement(self.node.clone(), message).map_err(|error| error.to_string())?;
-        match self.broker.ledger.execute(Command::Announce(announcement)).await {
+        let by = Actor::Node { node: self.node.to_string() };
+        match self.broker.ledger.execute(by, Command::Announce(announcement)).await {
             Ok(_) => Ok(()),
             Err(CommandError::Refused(refusal)) => Err(refusal.to_string()),
             // The reason is the operator's, and logged where it happened.
-            Err(CommandError::Store(_)) => Err("the broker cannot store it".to_owned()),
+            Err(CommandError::Store(_) | CommandError::Unaudited(_)) => Err("the broker cannot store it".to_owned()),
             Err(CommandError::Closed) => Err("the broker is shutting down".to_owned()),
         }
     }

@@ -116,6 +116,7 @@ pub(super) fn failed(error: &CommandError) -> Status {
     match error {
         CommandError::Refused(refusal) => refusal_status(refusal),
         CommandError::Store(error) => Status::internal(error.to_string()),
+        CommandError::Unaudited(error) => Status::unavailable(error.to_string()),
         CommandError::Closed => Status::unavailable(error.to_string()),
     }
 }
@@ -132,15 +133,18 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::OwnTrustDomain(_)
         | Refusal::PolicyFileName(_)
         | Refusal::PolicyFileTwice(_)
+        | Refusal::OwnDomain(_)
+        | Refusal::NoBundle(_)
         | Refusal::Policies(_)
         | Refusal::TooLarge { .. }
         | Refusal::TokenLifetime(_) => Code::InvalidArgument,
         Refusal::ReservedId(_) | Refusal::NotServed { .. } => Code::PermissionDenied,
-        Refusal::ComponentExists(_) | Refusal::EntryExists { .. } => Code::AlreadyExists,
+        Refusal::ComponentExists(_) | Refusal::EntryExists { .. } | Refusal::DomainExists(_) => Code::AlreadyExists,
         Refusal::NoComponent(_)
         | Refusal::NoEntry(_)
         | Refusal::NoNode(_)
         | Refusal::NoPolicyFile(_)
+        | Refusal::NoDomain(_)
         | Refusal::NotGranted { .. } => Code::NotFound,
         Refusal::Authority(AuthorityRefusal::Unknown(_)) => Code::NotFound,
         Refusal::Authority(AuthorityRefusal::Exists(_)) => Code::AlreadyExists,
@@ -148,6 +152,8 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::Token(_)
         | Refusal::Rejoin(_)
         | Refusal::Join(_)
+        | Refusal::NoSeed(_)
+        | Refusal::Bundle(_)
         | Refusal::Authority(
             AuthorityRefusal::Waiting { .. }
             | AuthorityRefusal::NotPrepared { .. }

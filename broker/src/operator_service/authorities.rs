@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 
 use super::OperatorService;
 use super::answer::{failed, invalid};
+use crate::audit::Actor;
 use crate::authority::AuthorityError;
 use crate::clock::unix_seconds;
 use crate::registry::{
@@ -22,33 +23,41 @@ impl OperatorService {
         })
     }
 
-    pub(super) async fn prepare(&self, kind: v1::AuthorityKind) -> Result<v1::ChangeAuthorityReply, Status> {
+    pub(super) async fn prepare(
+        &self,
+        by: &Actor,
+        kind: v1::AuthorityKind,
+    ) -> Result<v1::ChangeAuthorityReply, Status> {
         let kind = match kind {
             v1::AuthorityKind::X509 => AuthorityKind::X509,
             v1::AuthorityKind::Jwt => AuthorityKind::Jwt,
             v1::AuthorityKind::Unspecified => return Err(Status::invalid_argument("say which kind of authority")),
         };
-        let id = self.0.prepare(kind).await.map_err(|error| step_failed(&error))?;
+        let id = self.0.prepare(by, kind).await.map_err(|error| step_failed(&error))?;
         Ok(self.changed(&id))
     }
 
-    pub(super) async fn change(&self, message: v1::ChangeAuthorityRequest) -> Result<v1::ChangeAuthorityReply, Status> {
+    pub(super) async fn change(
+        &self,
+        by: &Actor,
+        message: v1::ChangeAuthorityRequest,
+    ) -> Result<v1::ChangeAuthorityReply, Status> {
         let step = message.step();
         let v1::ChangeAuthorityRequest { id, step: _, force } = message;
         let id: AuthorityId = wire::parse(&id).map_err(|error| invalid(&error))?;
         let laggards = if force { Laggards::LeaveBehind } else { Laggards::Wait };
         let taken = match step {
-            Step::Activate => self.0.activate(&id, laggards).await,
-            Step::Taint => self.0.taint(&id).await,
-            Step::Revoke => self.0.revoke_authority(&id, laggards).await,
+            Step::Activate => self.0.activate(by, &id, laggards).await,
+            Step::Taint => self.0.taint(by, &id).await,
+            Step::Revoke => self.0.revoke_authority(by, &id, laggards).await,
             Step::Unspecified => return Err(Status::invalid_argument("say which step the authority is to take")),
         };
         taken.map_err(|error| step_failed(&error))?;
         Ok(self.changed(&id))
     }
 
-    pub(super) async fn install_chain(&self, chain: &[u8]) -> Result<v1::ChangeAuthorityReply, Status> {
-        let id = self.0.install(chain).await.map_err(|error| step_failed(&error))?;
+    pub(super) async fn install_chain(&self, by: &Actor, chain: &[u8]) -> Result<v1::ChangeAuthorityReply, Status> {
+        let id = self.0.install(by, chain).await.map_err(|error| step_failed(&error))?;
         Ok(self.changed(&id))
     }
 
@@ -61,7 +70,7 @@ impl OperatorService {
         v1::ChangeAuthorityReply { id: id.to_string(), version: Some(self.read(Registry::version).into()) }
     }
 
-    pub(super) async fn revoke_svids(&self, message: v1::RevokeRequest) -> Result<Version, Status> {
+    pub(super) async fn revoke_svids(&self, by: Actor, message: v1::RevokeRequest) -> Result<Version, Status> {
         use v1::revoke_request::What;
         let revoke = match message.what {
             Some(What::Serial(serial)) => {
@@ -74,7 +83,7 @@ impl OperatorService {
             None => return Err(Status::invalid_argument("say what to revoke")),
         };
         let node: Option<NodeName> = if let Revoke::Node(name) = &revoke { Some(name.clone()) } else { None };
-        let outcome = self.0.ledger.execute(Command::Revoke(revoke)).await.map_err(|error| failed(&error))?;
+        let outcome = self.execute(by, Command::Revoke(revoke)).await?;
         self.0.refresh_trust(crate::clock::now());
         if let Some(node) = node {
             self.0.presence.disconnect(&node);

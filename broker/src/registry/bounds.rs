@@ -14,6 +14,8 @@ pub(super) const AUTHORITIES: usize = 8;
 pub(super) const REVOCATIONS: usize = 10_000;
 /// Policy files.
 pub(super) const POLICY_FILES: usize = 20_000;
+/// Foreign trust domains.
+pub(super) const DOMAINS: usize = 256;
 /// Grants on one component.
 pub(super) const GRANTS: usize = 10_000;
 /// Interfaces of one component.

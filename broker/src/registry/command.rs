@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{Lattice, NodeName, Revocation, Revoked, SerialNumber, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, Revocation, Revoked, SerialNumber, SpiffeId, Target, TrustDomain};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 
 use super::address::Address;
 use super::authority::{AuthorityId, AuthorityRecord, NewAuthority};
+use super::foreign::{ForeignDomain, NewDomain, Receipt};
 use super::node::Node;
 use super::record::{Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
 use super::selector::Selectors;
@@ -54,6 +55,41 @@ pub enum Command {
     Authority(AuthorityStep),
     /// SVIDs are refused from now on.
     Revoke(Revoke),
+    /// Trusts a foreign trust domain.
+    AddDomain(NewDomain),
+    /// Takes that back.
+    RemoveDomain(TrustDomain),
+    /// A foreign trust domain's bundle came.
+    Receive(Receipt),
+}
+
+impl Command {
+    /// What it is, in two words.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RegisterComponent(_) => "register component",
+            Self::RemoveComponent(_) => "remove component",
+            Self::CreateEntry(_) => "create entry",
+            Self::AmendEntry(_) => "amend entry",
+            Self::RemoveEntry(_) => "remove entry",
+            Self::CreateToken(_) => "create token",
+            Self::Redeem(_) => "redeem token",
+            Self::Sight(_) => "sight node",
+            Self::Rejoin(_) => "rejoin node",
+            Self::JoinByCertificate(_) => "join by certificate",
+            Self::RemoveNode(_) => "remove node",
+            Self::PutPolicies(_) => "put policies",
+            Self::RemovePolicies(_) => "remove policies",
+            Self::ChangeGrant(_) => "change grant",
+            Self::Announce(_) => "announce",
+            Self::Authority(step) => step.name(),
+            Self::Revoke(_) => "revoke svids",
+            Self::AddDomain(_) => "add trust domain",
+            Self::RemoveDomain(_) => "remove trust domain",
+            Self::Receive(_) => "receive bundle",
+        }
+    }
 }
 
 /// A step in the life of an authority. What it does to keys on disk is done by who asks for it, in an order that a crash cannot break.
@@ -69,6 +105,18 @@ pub enum AuthorityStep {
     Revoke(AuthorityId),
     /// What is expired is forgotten.
     Prune,
+}
+
+impl AuthorityStep {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Publish(_) => "publish authority",
+            Self::Activate(_) => "activate authority",
+            Self::Taint(_) => "taint authority",
+            Self::Revoke(_) => "revoke authority",
+            Self::Prune => "prune authorities",
+        }
+    }
 }
 
 /// What to revoke.
@@ -282,6 +330,10 @@ pub enum Change {
     Addresses(Target, NodeName, Vec<Address>),
     /// Who is trusted, and who not any more.
     Trust(TrustChange),
+    /// A foreign trust domain, new or with another bundle.
+    Domain(Arc<ForeignDomain>),
+    /// It is trusted no more.
+    DomainRemoved(TrustDomain),
 }
 
 /// A record of an authority or a revocation put or removed.

@@ -31,6 +31,13 @@ pub struct Plan {
     pub schema: Option<Arc<Schema>>,
 }
 
+impl Plan {
+    /// Nothing but these changes.
+    pub(super) fn of(changes: Vec<Change>) -> Self {
+        Self { changes, ..Self::default() }
+    }
+}
+
 impl Registry {
     /// Says what `command` would change at `now`.
     ///
@@ -55,6 +62,9 @@ impl Registry {
             Command::Announce(announcement) => self.plan_announcement(announcement),
             Command::Authority(step) => self.plan_authority(step, now),
             Command::Revoke(revoke) => self.plan_revocation(revoke, now),
+            Command::AddDomain(domain) => self.plan_domain(domain),
+            Command::RemoveDomain(name) => self.plan_domain_removal(name),
+            Command::Receive(receipt) => self.plan_receipt(receipt),
         }
     }
 

@@ -5,6 +5,7 @@ use portcullis_policy::{InvalidSchema, Problem};
 use portcullis_value::InvalidWit;
 
 use super::authority::AuthorityId;
+use super::foreign::BundleRefusal;
 use super::record::EntryId;
 
 /// Nothing changed, for this reason.
@@ -76,6 +77,26 @@ pub enum Refusal {
     /// The change would make a policy in force invalid.
     #[error("policies in force would become invalid: {}", listed(.0))]
     Breaks(Vec<Problem>),
+    /// The trust domain is this broker's.
+    #[error("`{0}` is this broker's own trust domain: its authorities are the broker's, and nobody else's")]
+    OwnDomain(TrustDomain),
+    /// The trust domain is known already.
+    #[error("trust domain `{0}` is registered already: remove it first")]
+    DomainExists(TrustDomain),
+    /// There is no such trust domain.
+    #[error("there is no trust domain `{0}`")]
+    NoDomain(TrustDomain),
+    /// Neither a bundle nor a way to one.
+    #[error("trust domain `{0}` needs a bundle endpoint or a bundle")]
+    NoBundle(TrustDomain),
+    /// The endpoint proves itself by an identity that cannot be verified.
+    #[error(
+        "the endpoint is `{0}`, and no bundle of its trust domain is held to verify that: give a first one with --bundle"
+    )]
+    NoSeed(SpiffeId),
+    /// A bundle is not believed.
+    #[error(transparent)]
+    Bundle(#[from] BundleRefusal),
     /// The grant is in place already, or never was.
     #[error("`{spiffe_id}` is not granted on `{target}`")]
     NotGranted {

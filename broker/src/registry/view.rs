@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{Lattice, NodeName, Revocation, SpiffeId, Target};
+use portcullis_identity::{Lattice, NodeName, Revocation, SpiffeId, Target, TrustDomain};
 
 use super::authority::OwnBundle;
+use super::foreign::HeldBundle;
 use super::record::{Entry, EntryId, PeerRecord, Served, Version};
 use super::{Registry, Revoking};
 
@@ -28,7 +29,10 @@ pub struct NodeView {
     pub bundle: Arc<OwnBundle>,
     /// What it refuses all the same.
     pub revocations: Revoking,
+    /// The foreign trust domains that its entries federate with, as far as there are bundles of them.
+    pub bundles: BTreeMap<TrustDomain, Arc<HeldBundle>>,
     lattices: BTreeSet<Lattice>,
+    domains: BTreeSet<TrustDomain>,
 }
 
 /// What a node has to alter to get from one view to a later one.
@@ -52,6 +56,10 @@ pub struct ViewChange {
     pub bundle: Option<Arc<OwnBundle>>,
     /// New or extended.
     pub revocations: Vec<Arc<Revocation>>,
+    /// New or altered.
+    pub bundles: Vec<Arc<HeldBundle>>,
+    /// Trusted no more, or no longer to be seen.
+    pub bundles_removed: Vec<TrustDomain>,
 }
 
 impl Registry {
@@ -75,6 +83,9 @@ impl Registry {
             .flat_map(BTreeMap::values)
             .map(|held| (held.record.target.clone(), Arc::clone(&held.record)))
             .collect();
+        let domains = self.seen_by(node);
+        let bundle_of = |name: &TrustDomain| Some((name.clone(), Arc::clone(self.domain(name)?.bundle.as_ref()?)));
+        let bundles = domains.iter().filter_map(bundle_of).collect();
         NodeView {
             version: self.version,
             node: node.clone(),
@@ -83,7 +94,9 @@ impl Registry {
             served,
             bundle: Arc::clone(&self.bundle),
             revocations: Arc::clone(&self.revocations),
+            bundles,
             lattices,
+            domains,
         }
     }
 
@@ -93,6 +106,7 @@ impl Registry {
         let later = |epoch: Option<&u64>| epoch.is_some_and(|epoch| *epoch > view.version.epoch);
         self.marks.all > view.version.epoch
             || later(self.marks.nodes.get(&view.node))
+            || view.domains.iter().any(|domain| later(self.marks.domains.get(domain)))
             || view.lattices.iter().any(|lattice| later(self.marks.lattices.get(lattice)))
             // A component registered for an entry that served none so far lies in a lattice the view does not know of.
             || view.entries.values().any(|entry| self.serves_unseen(&entry.spiffe_id, view))
@@ -128,6 +142,7 @@ impl NodeView {
         let (served, served_removed) = difference(&self.served, &later.served);
         let bundle = (self.bundle != later.bundle).then(|| Arc::clone(&later.bundle));
         let (revocations, _) = difference(&self.revocations, &later.revocations);
+        let (bundles, bundles_removed) = difference(&self.bundles, &later.bundles);
         let nothing = bundle.is_none()
             && revocations.is_empty()
             && entries.is_empty()
@@ -135,7 +150,9 @@ impl NodeView {
             && components.is_empty()
             && components_removed.is_empty()
             && served.is_empty()
-            && served_removed.is_empty();
+            && served_removed.is_empty()
+            && bundles.is_empty()
+            && bundles_removed.is_empty();
         (!nothing).then_some(ViewChange {
             version: later.version,
             entries,
@@ -146,6 +163,8 @@ impl NodeView {
             served_removed,
             bundle,
             revocations,
+            bundles,
+            bundles_removed,
         })
     }
 }

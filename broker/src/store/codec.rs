@@ -5,7 +5,7 @@ mod authority;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use portcullis_identity::{SpiffeId, TrustDomain, parse_spiffe_id};
+use portcullis_identity::{SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 use prost::Message;
@@ -13,7 +13,8 @@ use prost::Message;
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
-    Change, Component, Digest, Entry, JoinedBy, Node, Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
+    Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, JoinedBy, Node, Profile, Spent, Standing,
+    Terms, Token, TokenIndex, TrustChange, Upstream,
 };
 use crate::ttl::JwtTtl;
 
@@ -52,6 +53,8 @@ pub(super) fn write(change: &Change) -> Write {
             put(format!("grant/{target}/{id}"), &record)
         }
         Change::GrantRemoved(target, id) => Write::Remove(format!("grant/{target}/{id}")),
+        Change::Domain(domain) => put(format!("domain/{}", domain.name), &domain_record(domain)),
+        Change::DomainRemoved(name) => Write::Remove(format!("domain/{name}")),
         Change::Addresses(target, node, addresses) if addresses.is_empty() => {
             Write::Remove(format!("addresses/{target}/{node}"))
         }
@@ -96,6 +99,7 @@ pub(super) fn read(key: &str, value: &[u8], trust_domain: &TrustDomain) -> Resul
             Change::Trust(TrustChange::BundleSequence(sequence))
         }
         "revocation" => Change::Trust(TrustChange::Revocation(Arc::new(authority::revocation(message(value)?)?))),
+        "domain" => Change::Domain(Arc::new(domain(message(value)?)?)),
         unknown => return Err(format!("`{unknown}` is not a kind of record this version knows")),
     };
     Ok(Stored::Record(change))
@@ -221,6 +225,38 @@ fn entry(record: record::Entry) -> Result<Entry, Problem> {
         terms,
         created_at: from_unix_seconds(created_at),
     })
+}
+
+fn domain_record(domain: &ForeignDomain) -> record::Domain {
+    let (url, endpoint_id) = match &domain.endpoint {
+        None => (String::new(), String::new()),
+        Some(Endpoint { url, profile: Profile::HttpsWeb }) => (url.to_string(), String::new()),
+        Some(Endpoint { url, profile: Profile::HttpsSpiffe(id) }) => (url.to_string(), id.to_string()),
+    };
+    let bundle = domain.bundle.as_ref();
+    record::Domain {
+        name: domain.name.to_string(),
+        url,
+        endpoint_id,
+        bundle: bundle.map(|bundle| bundle.json.to_vec()).unwrap_or_default(),
+        received_at: bundle.map(|bundle| unix_seconds(bundle.received_at)).unwrap_or_default(),
+    }
+}
+
+fn domain(record: record::Domain) -> Result<ForeignDomain, Problem> {
+    let record::Domain { name, url, endpoint_id, bundle, received_at } = record;
+    let name = parse_trust_domain(&name).map_err(|error| error.to_string())?;
+    let profile = || match endpoint_id.as_str() {
+        "" => Ok(Profile::HttpsWeb),
+        id => spiffe_id(id).map(Profile::HttpsSpiffe),
+    };
+    let endpoint = match url.as_str() {
+        "" => None,
+        url => Some(Endpoint { url: parse(url)?, profile: profile()? }),
+    };
+    let held = |json: &[u8]| HeldBundle::read(json, &name, from_unix_seconds(received_at));
+    let bundle = if bundle.is_empty() { None } else { Some(held(&bundle).map_err(|error| error.to_string())?.0) };
+    Ok(ForeignDomain { bundle: bundle.map(Arc::new), endpoint, name })
 }
 
 fn node_record(node: &Node) -> record::Node {

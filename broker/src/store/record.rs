@@ -141,6 +141,23 @@ pub(super) struct Grant {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Domain {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    /// Empty: its bundle came from a file.
+    #[prost(string, tag = "2")]
+    pub(super) url: String,
+    /// Empty: the endpoint proves itself by a certificate of the web.
+    #[prost(string, tag = "3")]
+    pub(super) endpoint_id: String,
+    /// The bundle document as it came; empty: there is none yet.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) bundle: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub(super) received_at: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Addresses {
     #[prost(string, tag = "1")]
     pub(super) target: String,

@@ -24,12 +24,12 @@ fn accepts(bundle: &v1::Bundle, svid: &Svid) -> bool {
     verifier.verify_again(&Peer::from_chain(svid.chain()).unwrap(), UnixTime::now(), Usage::ClientAuth).is_ok()
 }
 
-async fn change(lab: &Lab, id: &str, step: Step, force: bool) -> Result<v1::Version, tonic::Status> {
+pub(crate) async fn change(lab: &Lab, id: &str, step: Step, force: bool) -> Result<v1::Version, tonic::Status> {
     let request = v1::ChangeAuthorityRequest { id: id.to_owned(), step: step.into(), force };
     Ok(lab.operator().await.change_authority(request).await?.into_inner().version.unwrap())
 }
 
-async fn prepare(lab: &Lab, kind: v1::AuthorityKind) -> String {
+pub(crate) async fn prepare(lab: &Lab, kind: v1::AuthorityKind) -> String {
     let request = v1::PrepareAuthorityRequest { kind: kind.into() };
     lab.operator().await.prepare_authority(request).await.unwrap().into_inner().id
 }
@@ -38,7 +38,7 @@ async fn authorities(lab: &Lab) -> Vec<v1::Authority> {
     lab.operator().await.list_authorities(v1::ListAuthoritiesRequest {}).await.unwrap().into_inner().authorities
 }
 
-async fn active(lab: &Lab, kind: v1::AuthorityKind) -> String {
+pub(crate) async fn active(lab: &Lab, kind: v1::AuthorityKind) -> String {
     let of_kind = |one: &v1::Authority| one.kind() == kind && one.stage() == v1::AuthorityStage::Active;
     authorities(lab).await.into_iter().find(of_kind).unwrap().id
 }
@@ -47,7 +47,7 @@ async fn applied(watch: &Watch, version: Option<v1::Version>) {
     watch.say(watch_request::Message::Applied(version.unwrap())).await;
 }
 
-async fn revoke(lab: &Lab, what: What) -> Result<(), tonic::Status> {
+pub(crate) async fn revoke(lab: &Lab, what: What) -> Result<(), tonic::Status> {
     lab.operator().await.revoke(v1::RevokeRequest { what: Some(what) }).await.map(drop)
 }
 

@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Lab {
     pub(crate) folder: TempDir,
     pub(crate) control: SocketAddr,
+    pub(crate) bundle_endpoint: Option<SocketAddr>,
+    pub(crate) oidc: Option<SocketAddr>,
     socket: PathBuf,
     shutdown: CancellationToken,
     daemon: JoinHandle<()>,
@@ -89,15 +91,20 @@ impl Lab {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::new("acme.test", &folder.path().join("data")).unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), "acme.test", change).await
+    }
+
+    /// A broker of some trust domain, whose data folder may be there already.
+    pub(crate) async fn start_in(folder: TempDir, trust_domain: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(trust_domain, &folder.path().join("data")).unwrap();
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let daemon = Daemon::start(config, listener).unwrap();
         let (control, socket) = (daemon.control_address(), daemon.operator_socket().to_owned());
+        let (bundle_endpoint, oidc) = (daemon.bundle_endpoint(), daemon.oidc());
         let shutdown = CancellationToken::new();
         let daemon = tokio::spawn(daemon.run(shutdown.clone()));
-        Self { folder, control, socket, shutdown, daemon }
+        Self { folder, control, bundle_endpoint, oidc, socket, shutdown, daemon }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -196,7 +203,17 @@ impl Watch {
         self.up.send(v1::WatchRequest { message: Some(message) }).await.unwrap();
     }
 
+    /// The next message, but for heads of the audit log, which come at any time.
     pub(crate) async fn hear(&mut self) -> Result<watch_reply::Message, Status> {
+        loop {
+            match self.hear_any().await? {
+                watch_reply::Message::Audit(_) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    pub(crate) async fn hear_any(&mut self) -> Result<watch_reply::Message, Status> {
         let reply = soon(self.down.message()).await?;
         Ok(reply.ok_or_else(|| Status::new(Code::Ok, "the stream ended"))?.message.unwrap())
     }

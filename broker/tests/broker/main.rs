@@ -10,9 +10,11 @@
     reason = "tests fail by panicking, and live in the present"
 )]
 
+mod audit;
 mod authorities;
 mod certificate;
 mod entries;
+mod federation;
 mod join;
 mod lab;
 mod operator;
@@ -20,3 +22,4 @@ mod process;
 mod rejoin;
 mod sign;
 mod watch;
+mod web;

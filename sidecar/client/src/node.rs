@@ -3,6 +3,7 @@
 //! It holds one `Watch` stream, keeps what the broker pushes on disk, and renews its identities at half-life. With the broker away it
 //! serves on what it holds and looks for the broker's return.
 
+mod audit;
 mod cache;
 mod certificate;
 mod identity;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use audit::AuditHead;
 pub use cache::{Access, CacheError};
 pub use certificate::JoinCertificate;
 pub use identity::Identity;
@@ -266,6 +268,12 @@ impl Node {
     #[must_use]
     pub fn connectivity(&self) -> watch::Receiver<Connectivity> {
         self.shared.connectivity.subscribe()
+    }
+
+    /// How far the broker's audit log had grown when it last said so.
+    #[must_use]
+    pub fn audit_head(&self) -> Option<AuditHead> {
+        lock(&self.shared.audit).clone()
     }
 
     /// How long ago the broker last confirmed the state; zero while connected.

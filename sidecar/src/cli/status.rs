@@ -94,6 +94,10 @@ fn table(status: &Status) -> String {
         None => format!("{} (connected)", status.broker),
         Some(why) => format!("{} (away: {why})", status.broker),
     };
+    let audit = status.audit.as_ref().map(|head| match &head.contradiction {
+        None => format!("{} records", head.records),
+        Some(why) => format!("ALTERED: {why}"),
+    });
     let refused = status.refused.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>();
     let mut rows = vec![
         ("component", status.component.clone()),
@@ -105,6 +109,7 @@ fn table(status: &Status) -> String {
         ("listening", format!("{} (quic)", status.quic)),
         ("callers", format!("{} connections, {} calls under way", status.connections, status.calls_underway)),
         ("refused", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") }),
+        ("audit log", audit.unwrap_or_else(|| "not heard of yet".to_owned())),
         ("cache", if status.unsealed { "unsealed: its keys lie unencrypted (mode 0600)" } else { "sealed" }.to_owned()),
     ];
     if let Some(local) = &status.local {

@@ -1,7 +1,8 @@
 //! The on-disk cache of a node: what it needs to serve again while the broker is away.
 //!
-//! Two files in a 0700 folder, each replaced as a whole, mode 0600: `identity` (keys and certificates) and `state` (registry and policies).
-//! With a seal key the first is encrypted (D11); without, `status` calls the cache *unsealed*.
+//! Three files in a 0700 folder, each replaced as a whole, mode 0600: `identity` (keys and certificates), `state` (registry and
+//! policies) and `audit.json` (how long the broker's audit log was). With a seal key the first is encrypted (D11); without, `status`
+//! calls the cache *unsealed*.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +15,8 @@ use portcullis_identity::{PrivateKey, SealBroken, SealError, SealKey, Svid, is_s
 use prost::Message as _;
 use rustls::pki_types::CertificateDer;
 use zeroize::{Zeroize as _, Zeroizing};
+
+use super::audit::AuditHead;
 
 /// A cache file larger than this is not read: twice the largest message of the broker.
 const MAX_FILE_BYTES: u64 = 2 * portcullis_api::MAX_MESSAGE_BYTES as u64;
@@ -144,6 +147,8 @@ struct SvidFile {
 const FORMAT: u32 = 1;
 /// What the identity file is sealed for.
 const PURPOSE: &str = "portcullis node identity";
+/// The one file that others read too: `portcullis-broker audit verify --against`.
+const AUDIT: &str = "audit.json";
 
 impl Cache {
     /// Opens the folder, making it where it is missing.
@@ -239,6 +244,21 @@ impl Cache {
     /// Replaces the state; returns once it is on disk.
     pub(crate) fn store_state(&self, state: &v1::State) -> Result<(), CacheError> {
         self.replace("state", &state.encode_to_vec())
+    }
+
+    /// What the broker last said of its audit log, or nothing.
+    pub(crate) fn audit_head(&self) -> Result<Option<AuditHead>, CacheError> {
+        let path = self.folder.join(AUDIT);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CacheError::Damaged { path: path.display().to_string(), cause: error.to_string() })
+    }
+
+    /// Replaces it; returns once it is on disk.
+    pub(crate) fn store_audit_head(&self, head: &AuditHead) -> Result<(), CacheError> {
+        let json = serde_json::to_vec(head).unwrap_or_default();
+        self.replace(AUDIT, &json)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {

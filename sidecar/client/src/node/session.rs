@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{debug, error, info, warn};
 
+use super::audit::AuditHead;
 use super::rejoin::{self, RejoinError};
 use super::state::{NodeState, target_message};
 use super::{Connectivity, NodeKind, Request, Shared, SignError, lock};
@@ -257,11 +258,15 @@ impl Uplink {
                 warn!(target, reason, "the broker refuses an announcement");
                 return Ok(());
             }
+            Some(watch_reply::Message::Audit(head)) => {
+                let head = AuditHead::from_message(head).map_err(|error| error.to_string())?;
+                shared.remember(head).await;
+                return Ok(());
+            }
             Some(watch_reply::Message::SignedJwts(v1::SignedJwts { request, results })) => {
                 self.answer_tokens(request, results);
                 return Ok(());
             }
-            Some(watch_reply::Message::Audit(_)) => return Ok(()),
             None => return Err("the broker sent an empty message".to_owned()),
         };
         let state = state.map_err(|error| {

@@ -12,7 +12,9 @@ use portcullis_identity::{
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::transport::Channel;
+use tracing::{error, warn};
 
+use super::audit::AuditHead;
 use super::cache::{Cache, CacheError, CachedSvid, Identities};
 use super::state::{NodeState, Version};
 use super::{
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) cache: Arc<Cache>,
     pub(super) state_changed: Notify,
+    pub(super) audit: Mutex<Option<AuditHead>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -64,6 +67,7 @@ pub(super) fn shared(
     let trust_domain =
         TrustDomain::new(own.id().trust_domain_name()).map_err(|error| unusable("identity", error.to_string()))?;
     let (state, confirmed) = cached_state(&cache, bundles)?;
+    let audit = cache.audit_head()?;
     let trust = state.trust(state.bundles.values().cloned().collect(), clock::now());
     Ok(Shared {
         kind,
@@ -84,6 +88,7 @@ pub(super) fn shared(
         requests,
         cache,
         state_changed: Notify::new(),
+        audit: Mutex::new(audit),
     })
 }
 
@@ -208,6 +213,31 @@ impl Shared {
         match SigningPath::of(svid, &trust, clock::now()) {
             Ok(path) => path.goes_through(state.withdrawal.tainted(&self.trust_domain)).then_some(TAINTED),
             Err(refused) => matches!(refused.reason(), RefusalReason::UnknownIssuer { .. }).then_some(REFUSED),
+        }
+    }
+
+    /// Remembers how far the broker's audit log has grown, on disk: it is a witness only if it outlives the broker's own memory.
+    pub(super) async fn remember(&self, told: AuditHead) {
+        let remembered = {
+            let mut audit = lock(&self.audit);
+            let remembered = match audit.as_ref() {
+                Some(before) => before.then(told),
+                None => told,
+            };
+            if audit.as_ref() == Some(&remembered) {
+                return;
+            }
+            audit.insert(remembered).clone()
+        };
+        if let Some(contradiction) = &remembered.contradiction {
+            error!(
+                contradiction,
+                "ALARM: the broker's audit log is not the one it was; `audit.json` in the state folder is the witness"
+            );
+        }
+        let cache = Arc::clone(&self.cache);
+        if let Err(error) = blocking(move || cache.store_audit_head(&remembered)).await {
+            warn!(%error, "cannot write the audit head");
         }
     }
 
