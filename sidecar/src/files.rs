@@ -1,6 +1,6 @@
 //! Identities as files, for services that cannot speak the Workload API: `nats-server`, Postgres, nginx.
 //!
-//! Certificate, key and bundle are one set: whoever reads the folder sees the set before or the set after, never parts of both ([`folder`]).
+//! Certificate, key and bundle are one set: whoever reads the folder sees the set before or the set after, never parts of both (`folder`).
 //! Then the service is told, by a signal or a command. What fails is tried again.
 
 mod folder;

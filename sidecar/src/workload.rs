@@ -1,6 +1,6 @@
 //! The SPIFFE Workload API on a Unix socket, for the service beside the sidecar and for every SPIFFE client on the machine.
 //!
-//! Callers are attested, not trusted ([`attest`]); what they may have is decided by a plain function over what the broker registered
+//! Callers are attested, not trusted (`attest`); what they may have is decided by a plain function over what the broker registered
 //! ([`Snapshot`]); where identities come from is behind [`Identities`]. This module knows no broker, no policy and no lattice.
 
 mod api;
