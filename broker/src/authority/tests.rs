@@ -1,12 +1,11 @@
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use portcullis_identity::{Leaf, PeerRule, PeerVerifier, SealKey, TrustBundles, Usage};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::UnixTime;
-
-use std::path::Path;
 
 use super::*;
 use crate::audit::{AuditLog, Event};
