@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_identity::{ComponentId, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain};
-use portcullis_policy::{PolicyFile, PolicySet, Schema};
+use portcullis_policy::{PolicyFile, Schema};
 
 pub use self::address::{Address, InvalidAddress};
 pub use self::authority::{
@@ -46,7 +46,7 @@ pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
 };
-pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal};
+pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal, Unrestorable};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
 pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};
@@ -87,17 +87,6 @@ struct Marks {
     domains: BTreeMap<TrustDomain, u64>,
     /// For every node: the bundle, the revocations.
     all: u64,
-}
-
-/// A store whose records do not fit together.
-#[derive(Debug, thiserror::Error)]
-pub enum Unrestorable {
-    /// The components have no schema.
-    #[error("the stored components do not fit together: {0}")]
-    Schema(#[from] portcullis_policy::InvalidSchema),
-    /// A stored policy is not accepted any more.
-    #[error("the stored policies are not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Policies(Vec<portcullis_policy::Problem>),
 }
 
 impl Registry {
@@ -146,7 +135,7 @@ impl Registry {
         let schema = Schema::new(&surfaces)?;
         let mut problems = Vec::new();
         for file in policies {
-            match document(file, &schema) {
+            match PolicyDocument::parse(file, &schema) {
                 Ok(document) => records.push(Change::Policies(Arc::new(document))),
                 Err(of_file) => problems.extend(of_file),
             }
@@ -400,12 +389,6 @@ impl Registry {
         })
         .collect()
     }
-}
-
-/// Parses one file against `schema`.
-fn document(file: &PolicyFile, schema: &Schema) -> Result<PolicyDocument, Vec<portcullis_policy::Problem>> {
-    let set = PolicySet::parse(std::slice::from_ref(file), schema)?;
-    Ok(PolicyDocument { name: file.name.clone(), text: file.text.clone(), set })
 }
 
 #[cfg(test)]

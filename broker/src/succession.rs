@@ -5,23 +5,25 @@
 //! cannot come back. The registry is the journal: after a crash, what it says is true, and a key that it does not know has signed
 //! nothing and is published again.
 
-use std::collections::BTreeSet;
+mod establish;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis_identity::{BACKDATED, Peer, SigningPath};
 use tokio::sync::Mutex;
 
-use crate::audit::{Actor, Event, Unaudited, Unserved};
-use crate::authority::{AuthorityError, KeyFolder, SigningRenewal};
+pub(crate) use self::establish::{EstablishError, Journal, establish};
+use crate::audit::{Actor, Event};
+use crate::authority::{AuthorityError, SigningRenewal};
 use crate::broker::Broker;
 use crate::clock;
-use crate::ledger::{self, CommandError};
+use crate::ledger::CommandError;
 use crate::registry::{
     AuthorityId, AuthorityKind, AuthorityRecord, AuthorityRefusal, AuthorityStep, Command, Material, NewAuthority,
-    Refusal, Registry, Stage, Version,
+    Registry, Stage, Version,
 };
-use crate::store::{CommitError, Store};
 
 /// How often we look what is due, at the least: clocks are set and machines sleep.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -33,6 +35,9 @@ const RETRY: Duration = Duration::from_secs(10);
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks.
 const NODE_LOOK: Duration = Duration::from_millis(50);
+/// How long after its taint an authority is not revoked: nodes replace certificates within 5 s, and a moment later their connections to those
+/// whose certificates were replaced.
+const REPLACEMENT: Duration = Duration::from_secs(10);
 
 /// How long authorities live. The next is prepared at half of it, and activated when a sixth is left.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +63,14 @@ pub(crate) enum StepError {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// Connections may stand on what it signed.
+    #[error("`{id}` was tainted {} s ago, and connections are still being made anew: try again in {} s, or revoke with --force to cut them", age.as_secs(), REPLACEMENT.saturating_sub(*age).as_secs() + 1)]
+    Recent {
+        /// Which authority.
+        id: AuthorityId,
+        /// How long ago.
+        age: Duration,
+    },
     /// Some connected nodes would refuse what the new authority signs.
     #[error("these nodes have not applied the bundle with authority `{id}` yet: {}; activate with --force to leave them behind", nodes.join(", "))]
     Behind {
@@ -81,101 +94,16 @@ pub(crate) enum Laggards {
 #[derive(Debug)]
 pub(crate) struct Succession {
     lifetimes: Lifetimes,
-    one_at_a_time: Mutex<()>,
+    one_at_a_time: Mutex<Taints>,
 }
+
+/// When X.509 authorities were tainted since the broker started. After a restart the nodes have long gone on.
+type Taints = BTreeMap<AuthorityId, SystemTime>;
 
 impl Succession {
     pub(crate) fn new(lifetimes: Lifetimes) -> Self {
         Self { lifetimes, one_at_a_time: Mutex::default() }
     }
-}
-
-/// Brings keys and registry together at start, before anything is served: makes what is missing, and publishes what a crash kept from it.
-///
-/// # Errors
-/// When the active authority's key is gone, or the disk refuses.
-pub(crate) fn establish(
-    keys: &KeyFolder,
-    mut journal: Journal<'_>,
-    lifetimes: Lifetimes,
-    now: SystemTime,
-) -> Result<(), EstablishError> {
-    let known: BTreeSet<_> = journal.registry.authorities().map(|record| record.id.clone()).collect();
-    for new in keys.unpublished(&known)? {
-        match journal.commit(AuthorityStep::Publish(Box::new(new)), now) {
-            Ok(()) => tracing::warn!("an authority whose publication was interrupted is published now"),
-            Err(EstablishError::Refused(refusal)) => tracing::warn!(%refusal, "a CA key is not used"),
-            Err(error) => return Err(error),
-        }
-    }
-    for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-        let usable = |record: &&Arc<AuthorityRecord>| keys.holds(record) && !record.is_over(now);
-        if journal.registry.active(kind).filter(usable).is_some() {
-            continue;
-        }
-        if journal.registry.prepared(kind).filter(usable).is_none() {
-            let lost = journal.registry.active(kind).is_some_and(|record| !record.is_over(now));
-            if lost && kind == AuthorityKind::X509 {
-                return Err(EstablishError::Lost);
-            }
-            let new = match kind {
-                AuthorityKind::X509 => keys.make_root(lifetimes.x509, now)?,
-                AuthorityKind::Jwt => keys.make_jwt(lifetimes.jwt, now)?,
-            };
-            journal.commit(AuthorityStep::Publish(Box::new(new)), now)?;
-        }
-        // The very first is active at once.
-        if let Some(next) = journal.registry.prepared(kind).map(|record| record.id.clone()) {
-            tracing::warn!(kind = kind.name(), id = %next, "the active authority cannot sign any more; the prepared one takes its place");
-            journal.commit(AuthorityStep::Activate(next), now)?;
-        }
-    }
-    for record in journal.registry.authorities().filter(|record| record.stage == Stage::Old) {
-        keys.destroy(&record.id)?;
-    }
-    Ok(())
-}
-
-/// What the ledger keeps in step later: the log, the store and the registry, before anything is served.
-pub(crate) struct Journal<'a> {
-    pub(crate) audit: &'a mut Unserved,
-    pub(crate) store: &'a Store,
-    pub(crate) registry: &'a mut Registry,
-}
-
-impl Journal<'_> {
-    /// As the ledger does: on record, then on disk, then in force.
-    fn commit(&mut self, step: AuthorityStep, now: SystemTime) -> Result<(), EstablishError> {
-        let plan = self.registry.plan(Command::Authority(step), now)?;
-        if plan.changes.is_empty() {
-            return Ok(());
-        }
-        let version = self.registry.version().next();
-        self.audit.record(&ledger::events(&plan.changes, version, &Actor::Broker))?;
-        if let Err(error) = self.store.commit(&plan.changes, version) {
-            let (version, reason) = (version.to_string(), error.to_string());
-            // Where this fails too, the store's error is the one to be told.
-            let _ = self.audit.record(&[Event::NotStored { version, reason }]);
-            return Err(error.into());
-        }
-        self.registry.apply(&plan.changes, version, plan.schema);
-        Ok(())
-    }
-}
-
-/// Why keys and registry do not come together.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EstablishError {
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Unaudited(#[from] Unaudited),
-    #[error(transparent)]
-    Store(#[from] CommitError),
-    #[error("the key of the active authority is gone")]
-    Lost,
 }
 
 impl Broker {
@@ -280,8 +208,13 @@ impl Broker {
 
     /// Has everything replaced that the authority signed; it is trusted meanwhile.
     pub(crate) async fn taint(&self, by: &Actor, id: &AuthorityId) -> Result<(), StepError> {
-        let _turn = self.succession.one_at_a_time.lock().await;
+        let mut taints = self.succession.one_at_a_time.lock().await;
         self.step(by, AuthorityStep::Taint(id.clone())).await?;
+        let kind =
+            |registry: &Registry| registry.authorities().find(|record| record.id == *id).map(|record| record.kind());
+        if self.ledger.read(kind) == Some(AuthorityKind::X509) {
+            taints.entry(id.clone()).or_insert_with(clock::now);
+        }
         tracing::warn!(%id, "authority tainted: nodes replace what it signed");
         Ok(())
     }
@@ -294,7 +227,7 @@ impl Broker {
         laggards: Laggards,
     ) -> Result<(), StepError> {
         const REVOKE: &str = "revoke authority";
-        let _turn = self.succession.one_at_a_time.lock().await;
+        let mut taints = self.succession.one_at_a_time.lock().await;
         // Refused before anything is destroyed; nothing else takes steps meanwhile.
         self.ledger
             .read(|registry| registry.plan(Command::Authority(AuthorityStep::Revoke(id.clone())), clock::now()))
@@ -303,8 +236,13 @@ impl Broker {
         if laggards == Laggards::Wait && !nodes.is_empty() {
             return Err(self.refuse(by, REVOKE, StepError::Held { id: id.clone(), nodes }));
         }
+        let age = taints.get(id).map(|tainted| clock::now().duration_since(*tainted).unwrap_or_default());
+        if let Some(age) = age.filter(|age| laggards == Laggards::Wait && *age < REPLACEMENT) {
+            return Err(self.refuse(by, REVOKE, StepError::Recent { id: id.clone(), age }));
+        }
         self.authority.keys().destroy(id)?;
         self.step(by, AuthorityStep::Revoke(id.clone())).await?;
+        taints.remove(id);
         tracing::warn!(%id, "authority revoked: nothing that it signed is accepted any more");
         Ok(())
     }

@@ -38,7 +38,7 @@ pub(crate) enum Ca {
 
 const EXAMPLES: &str = "Examples:
   portcullis-broker ca prepare && portcullis-broker ca activate ID     another root signs, nothing fails
-  portcullis-broker ca taint OLD-ID, and some seconds later: portcullis-broker ca revoke OLD-ID
+  portcullis-broker ca taint OLD-ID, and ten seconds later: portcullis-broker ca revoke OLD-ID
   portcullis-broker ca csr --out portcullis.csr, sign it, portcullis-broker ca install chain.pem";
 
 #[derive(Debug, Args)]
@@ -79,7 +79,7 @@ pub(crate) struct Change {
 pub(crate) struct Revoke {
     /// The authority
     id: AuthorityId,
-    /// Revoke although connected nodes hold nothing else: they are cut off and need new join tokens
+    /// Revoke although connected nodes hold nothing else (they are cut off and need new join tokens) or it was tainted less than ten seconds ago
     #[arg(long)]
     force: bool,
     #[command(flatten)]

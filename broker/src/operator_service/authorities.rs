@@ -124,7 +124,7 @@ fn authority_message(record: &AuthorityRecord) -> v1::Authority {
 fn step_failed(error: &StepError) -> Status {
     let code = match error {
         StepError::Command(error) => return failed(error),
-        StepError::Behind { .. } | StepError::Held { .. } => Code::FailedPrecondition,
+        StepError::Behind { .. } | StepError::Held { .. } | StepError::Recent { .. } => Code::FailedPrecondition,
         StepError::Authority(
             AuthorityError::NoRequest
             | AuthorityError::EmptyChain

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
-use portcullis_policy::{PolicySet, PolicyText};
+use portcullis_policy::{PolicyFile, PolicySet, PolicyText, Problem, Schema};
 use portcullis_value::WitSource;
 
 use super::address::Address;
@@ -208,6 +208,17 @@ pub struct PolicyDocument {
     pub text: String,
     /// The text, parsed and checked against the schema.
     pub set: PolicySet,
+}
+
+impl PolicyDocument {
+    /// Parses one file against `schema`.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn parse(file: &PolicyFile, schema: &Schema) -> Result<Self, Vec<Problem>> {
+        let set = PolicySet::parse(std::slice::from_ref(file), schema)?;
+        Ok(Self { name: file.name.clone(), text: file.text.clone(), set })
+    }
 }
 
 /// What other nodes need in order to call a virtual component.

@@ -237,3 +237,14 @@ pub enum TokenRefusal {
 fn listed(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+/// A store whose records do not fit together.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrestorable {
+    /// The components have no schema.
+    #[error("the stored components do not fit together: {0}")]
+    Schema(#[from] InvalidSchema),
+    /// A stored policy is not accepted any more.
+    #[error("the stored policies are not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Policies(Vec<Problem>),
+}

@@ -140,7 +140,9 @@ async fn every_step_and_revocation_is_on_record_with_who_asked_for_it() {
     lab.operator().await.prepare_authority(v1::PrepareAuthorityRequest { kind: 1 }).await.unwrap_err();
     change(&lab, &next, Step::Activate, false).await.unwrap();
     change(&lab, &old, Step::Taint, false).await.unwrap();
-    change(&lab, &old, Step::Revoke, false).await.unwrap();
+    let recent = change(&lab, &old, Step::Revoke, false).await.unwrap_err();
+    assert!(recent.message().contains("tainted 0 s ago") && recent.message().contains("--force"), "{recent}");
+    change(&lab, &old, Step::Revoke, true).await.unwrap();
     revoke(&lab, What::Serial(vec![7; 16])).await.unwrap();
     let data = lab.data();
     let steps: Vec<_> = of(&data, "authority-changed")
@@ -155,11 +157,10 @@ async fn every_step_and_revocation_is_on_record_with_who_asked_for_it() {
     assert_eq!(
         steps,
         [
-            "old x509 prepared by broker",
             "old x509 active by broker",
             "next x509 prepared by operator",
-            "old x509 old by operator",
             "next x509 active by operator",
+            "old x509 old by operator",
             "old x509 old, tainted by operator",
             "old removed by operator",
         ]

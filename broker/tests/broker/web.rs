@@ -125,7 +125,8 @@ impl Endpoint {
                         let _ = tls.write_all(&bytes).await;
                         let _ = tls.shutdown().await;
                     }
-                    Answer::Silence => tokio::time::sleep(Duration::from_secs(60)).await,
+                    // Until the client gives up.
+                    Answer::Silence => drop(tls.read_u8().await),
                 }
             }
         });

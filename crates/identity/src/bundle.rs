@@ -142,6 +142,7 @@ fn trusted(
 pub struct TrustBundles {
     bundles: HashMap<TrustDomain, Bundle>,
     revocations: Revocations,
+    tainted: Vec<[u8; 32]>,
 }
 
 /// Where verifiers read the bundles at each handshake; whoever receives new bundles stores them here.
@@ -158,13 +159,25 @@ impl TrustBundles {
         for bundle in bundles {
             kept.entry(bundle.trust_domain.clone()).or_insert_with(|| bundle.without_expired(now));
         }
-        Self { bundles: kept, revocations: Revocations::default() }
+        Self { bundles: kept, revocations: Revocations::default(), tainted: Vec::new() }
     }
 
     /// The same bundles with these revocations.
     #[must_use]
     pub fn with_revocations(self, revocations: Revocations) -> Self {
         Self { revocations, ..self }
+    }
+
+    /// The same bundles; these authorities in them, named by the SHA-256 of their public keys, are about to be withdrawn.
+    #[must_use]
+    pub fn with_tainted(self, tainted: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        Self { tainted: tainted.into_iter().collect(), ..self }
+    }
+
+    /// The authorities that are trusted still, and about to be withdrawn.
+    #[must_use]
+    pub fn tainted(&self) -> &[[u8; 32]] {
+        &self.tainted
     }
 
     /// What is revoked.

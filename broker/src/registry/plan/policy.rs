@@ -6,11 +6,11 @@ use std::sync::Arc;
 use portcullis_policy::{PolicyFile, PolicySet, Problem, Schema};
 
 use super::{Plan, policy_file};
+use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most, no_larger};
 use crate::registry::command::Change;
 use crate::registry::record::PolicyDocument;
 use crate::registry::refusal::Refusal;
-use crate::registry::{Registry, document};
 
 /// Bytes of a file's name.
 const MAX_NAME: usize = 128;
@@ -42,7 +42,7 @@ impl PolicyCheck {
         at_most("policy files", self.in_force.len().saturating_add(new), bounds::POLICY_FILES)?;
         let (mut documents, mut problems) = (Vec::new(), Vec::new());
         for file in files.iter().filter(|file| self.is_new(file)) {
-            match document(file, &self.schema) {
+            match PolicyDocument::parse(file, &self.schema) {
                 Ok(document) => documents.push(Arc::new(document)),
                 Err(of_file) => problems.extend(of_file),
             }

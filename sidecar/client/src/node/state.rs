@@ -201,7 +201,8 @@ impl NodeState {
 
     /// Whom this state trusts at `now`: its bundles, in this order, without what is withdrawn.
     pub(super) fn trust(&self, bundles: Vec<Bundle>, now: SystemTime) -> TrustBundles {
-        TrustBundles::new(bundles, now).with_revocations(self.withdrawal.revocations(now))
+        let trust = TrustBundles::new(bundles, now).with_revocations(self.withdrawal.revocations(now));
+        trust.with_tainted(self.withdrawal.all_tainted())
     }
 
     fn bundle_messages(&self) -> Vec<v1::Bundle> {

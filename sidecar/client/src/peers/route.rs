@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use portcullis_identity::{PeerRule, PeerVerifier, SpiffeId, TrustBundles};
+use portcullis_identity::{PeerRule, PeerVerifier, SigningPath, SpiffeId, TrustBundles};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::Connection;
 use tokio::sync::Mutex;
@@ -14,6 +14,12 @@ use tracing::{debug, info};
 use super::{CallError, Inner};
 use crate::clock;
 use crate::node::PeerRecord;
+
+/// From hearing that an authority is about to be withdrawn to the first try of a connection on which the peer shows a certificate of another.
+/// It needs some seconds to get one, so the wait doubles with each try.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+/// And the last: who does not replace its certificate will be cut.
+const LAST_TRY: Duration = Duration::from_secs(60);
 
 /// Where one SPIFFE ID is reached.
 #[derive(Debug)]
@@ -35,7 +41,9 @@ pub(super) struct Link {
     /// As the registry names it.
     address: String,
     renewal: u64,
-    refresh_at: SystemTime,
+    refresh_at: ArcSwap<SystemTime>,
+    /// How long to wait for another certificate of the peer, where the one that it showed is about to be withdrawn.
+    patience: Duration,
     /// The trust by which the peer was accepted last.
     judged: ArcSwap<TrustBundles>,
 }
@@ -83,7 +91,7 @@ impl Route {
 pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<Link>, CallError> {
     if let Some(link) = usable(inner, route) {
         let renewal = *inner.identity.renewals().borrow();
-        let stale = link.renewal != renewal || link.refresh_at <= clock::now();
+        let stale = link.renewal != renewal || **link.refresh_at.load() <= clock::now();
         if stale {
             refresh(inner, route, None);
         }
@@ -93,7 +101,7 @@ pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<L
     if let Some(link) = usable(inner, route) {
         return Ok(link);
     }
-    let link = dial(inner, route).await?;
+    let link = dial(inner, route, None).await?;
     route.current.store(Some(Arc::clone(&link)));
     Ok(link)
 }
@@ -111,7 +119,8 @@ fn refresh(inner: &Arc<Inner>, route: &Arc<Route>, doubted: Option<Arc<Link>>) {
     }
     let (inner, route) = (Arc::clone(inner), Arc::clone(route));
     inner.tasks.clone().spawn(async move {
-        match dial(&inner, &route).await {
+        let before = route.current.load_full();
+        match dial(&inner, &route, before.as_deref()).await {
             Ok(link) => {
                 debug!(peer = route.peer, "connected anew");
                 route.current.store(Some(link));
@@ -137,12 +146,13 @@ fn usable(inner: &Inner, route: &Route) -> Option<Arc<Link>> {
             route.forget(&link);
             return None;
         }
+        link.outlive(&trust);
         link.judged.store(trust);
     }
     Some(link)
 }
 
-async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
+async fn dial(inner: &Inner, route: &Route, before: Option<&Link>) -> Result<Arc<Link>, CallError> {
     let renewal = *inner.identity.renewals().borrow();
     // Before the handshake, so that no change between it and the next look is missed.
     let judged = inner.trust.load_full();
@@ -160,7 +170,10 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
         for resolved in resolved {
             let dialled = inner.dialer.connect(resolved, &route.expected);
             match tokio::time::timeout(inner.limits.connect, dialled).await {
-                Ok(Ok(connection)) => return Ok(Arc::new(fresh(connection, address.clone(), (renewal, judged)))),
+                Ok(Ok(connection)) => {
+                    let patience = before.map_or(FIRST_TRY, Link::longer_patience);
+                    return Ok(Arc::new(Link::new(connection, address.clone(), (renewal, judged), patience)));
+                }
                 Ok(Err(error)) => last = format!("`{address}`: {error}"),
                 Err(_) => last = format!("`{address}`: no answer within {} ms", inner.limits.connect.as_millis()),
             }
@@ -169,9 +182,43 @@ async fn dial(inner: &Inner, route: &Route) -> Result<Arc<Link>, CallError> {
     Err(unreachable(last))
 }
 
-/// The younger connection is due at half of what is left of the peer's certificate.
-fn fresh(connection: Connection, address: String, (renewal, judged): (u64, Arc<TrustBundles>)) -> Link {
-    let now = clock::now();
-    let left = connection.peer().not_after().duration_since(now).unwrap_or_default();
-    Link { connection, address, renewal, refresh_at: now + left / 2, judged: ArcSwap::new(judged) }
+impl Link {
+    /// A younger connection is due at half of what is left of the peer's certificate.
+    fn new(
+        connection: Connection,
+        address: String,
+        (renewal, judged): (u64, Arc<TrustBundles>),
+        patience: Duration,
+    ) -> Self {
+        let now = clock::now();
+        let left = connection.peer().not_after().duration_since(now).unwrap_or_default();
+        let refresh_at = ArcSwap::from_pointee(now + left / 2);
+        let link =
+            Self { connection, address, renewal, refresh_at, patience, judged: ArcSwap::new(Arc::clone(&judged)) };
+        link.outlive(&judged);
+        link
+    }
+
+    /// Has a younger connection made soon, if the peer's certificate is about to be withdrawn: it is getting another.
+    fn outlive(&self, trust: &TrustBundles) {
+        let now = clock::now();
+        if !self.is_doomed(trust, now) {
+            return;
+        }
+        let soon = now + self.patience;
+        if soon < **self.refresh_at.load() {
+            self.refresh_at.store(Arc::new(soon));
+        }
+    }
+
+    fn is_doomed(&self, trust: &TrustBundles, now: SystemTime) -> bool {
+        let tainted = trust.tainted();
+        let through = |path: SigningPath| path.goes_through(tainted);
+        !tainted.is_empty() && SigningPath::of_peer(self.connection.peer(), trust, now).is_ok_and(through)
+    }
+
+    /// That of the connection after this one: where it is still doomed, the next try may wait longer.
+    fn longer_patience(&self) -> Duration {
+        if self.is_doomed(&self.judged.load(), clock::now()) { LAST_TRY.min(self.patience * 2) } else { FIRST_TRY }
+    }
 }

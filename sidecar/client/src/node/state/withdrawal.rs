@@ -30,6 +30,11 @@ impl Withdrawal {
         self.terms.get(trust_domain.as_str()).map_or(&[], |terms| terms.tainted.as_slice())
     }
 
+    /// Those of all trust domains.
+    pub fn all_tainted(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.terms.values().flat_map(|terms| terms.tainted.iter().copied())
+    }
+
     /// The number of a trust domain's bundle, which grows with each change; 0 where it is not known.
     #[must_use]
     pub fn sequence(&self, trust_domain: &TrustDomain) -> u64 {
