@@ -1,5 +1,6 @@
 //! A broker in this process, and what a test needs to speak to it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -46,6 +47,8 @@ pub(crate) struct Lab {
 pub(crate) struct Watch {
     pub(crate) up: mpsc::Sender<v1::WatchRequest>,
     pub(crate) down: Streaming<v1::WatchReply>,
+    /// What came while an answer was waited for.
+    passed_over: VecDeque<v1::Change>,
 }
 
 pub(crate) fn trust_domain() -> TrustDomain {
@@ -196,7 +199,7 @@ impl Watch {
     pub(crate) async fn open_silently(client: &mut NodeClient<Channel>) -> Result<Self, Status> {
         let (up, queue) = mpsc::channel(16);
         let down = client.watch(ReceiverStream::new(queue)).await?.into_inner();
-        Ok(Self { up, down })
+        Ok(Self { up, down, passed_over: VecDeque::new() })
     }
 
     pub(crate) async fn say(&self, message: watch_request::Message) {
@@ -205,6 +208,13 @@ impl Watch {
 
     /// The next message, but for heads of the audit log, which come at any time.
     pub(crate) async fn hear(&mut self) -> Result<watch_reply::Message, Status> {
+        match self.passed_over.pop_front() {
+            Some(change) => Ok(watch_reply::Message::Change(change)),
+            None => self.hear_next().await,
+        }
+    }
+
+    async fn hear_next(&mut self) -> Result<watch_reply::Message, Status> {
         loop {
             match self.hear_any().await? {
                 watch_reply::Message::Audit(_) => {}
@@ -247,7 +257,14 @@ impl Watch {
     pub(crate) async fn sign_request(&mut self, sign: v1::Sign) -> Result<Vec<Vec<u8>>, String> {
         let request = sign.request;
         self.say(watch_request::Message::Sign(sign)).await;
-        match self.hear().await.unwrap() {
+        let answer = loop {
+            match self.hear_next().await.unwrap() {
+                // It may come at any time too.
+                watch_reply::Message::Change(change) => self.passed_over.push_back(change),
+                other => break other,
+            }
+        };
+        match answer {
             watch_reply::Message::Signed(signed) => {
                 assert_eq!(signed.request, request);
                 Ok(signed.chain)
