@@ -106,6 +106,7 @@ pub(crate) fn registration(
         node,
         x509_ttl_seconds,
         replace,
+        addresses,
     } = message;
     Ok(Registration {
         target: target(name)?,
@@ -113,6 +114,7 @@ pub(crate) fn registration(
         interfaces,
         spiffe_id: if id.is_empty() { None } else { Some(spiffe_id(&id)?) },
         upstream,
+        addresses: addresses.iter().map(|address| parse(address)).collect::<Result<_, _>>()?,
         node: parse_optional::<NodeName>(&node)?,
         ttl: ttl(x509_ttl_seconds, default_ttl)?,
         present: if replace { Present::Replace } else { Present::Refuse },

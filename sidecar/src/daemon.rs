@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_client::node::{Node, SealKeyError, SignError, StartError};
+use portcullis_client::node::{Identity, SealKeyError, SignError, StartError};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener};
@@ -102,7 +102,7 @@ pub async fn run(
         component = Component::join(config, &tasks, &stop) => Arc::new(component?),
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
-    let verifier = verifier(&component.node);
+    let verifier = verifier(&component.identity);
     let listener = component.listen(Arc::clone(&verifier)).map(Arc::new)?;
     let quic = listener.local_addr()?;
     let admin = Admin::open(&component.config.admin)
@@ -120,7 +120,7 @@ pub async fn run(
     let connections = Connections {
         gate: Arc::clone(&component.gate),
         verifier,
-        trust: component.node.trust(),
+        trust: component.identity.trust(),
         state: component.node.state(),
         end: end.clone(),
         tasks: calls.clone(),
@@ -144,9 +144,10 @@ pub(crate) fn join_token(path: &PathBuf) -> Result<Option<JoinToken>, RunError> 
     }
 }
 
-/// Accepts every caller of a trusted domain. Why it refuses one is logged here: the peer and the connection's error learn nothing.
-fn verifier(node: &Node) -> Arc<PeerVerifier> {
-    PeerVerifier::observed(node.trust(), PeerRule::AnyTrusted, |refused| {
+/// Accepts every caller of the own trust domain and of those that the component's entry federates with. Why it refuses one is logged here:
+/// the peer and the connection's error learn nothing.
+fn verifier(identity: &Identity) -> Arc<PeerVerifier> {
+    PeerVerifier::observed(identity.trust(), PeerRule::AnyTrusted, |refused| {
         info!(reason = %refused.reason(), "certificate refused");
     })
 }

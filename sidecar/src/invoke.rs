@@ -108,7 +108,7 @@ async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: Cancellation
         ComponentDigest::NotAComponent | ComponentDigest::DangerAny => String::new(),
     };
     let identity = node.identity(&entry, &digest).await?;
-    let peers = Peers::new(node.trust(), Arc::clone(&identity), CallLimits::default(), tasks.clone());
+    let peers = Peers::new(Arc::clone(&identity), CallLimits::default(), tasks.clone());
     let name = FunctionName { instance: &instance, function: &function };
     let answer = peers.call(&record, name, params.into(), invocation.deadline).await?;
     decode(&ty, &answer)

@@ -60,6 +60,7 @@ pub struct Lab {
     control: Option<SocketAddr>,
     /// The broker's settings file, where it has one.
     settings: Option<PathBuf>,
+    trust_domain: String,
     folder: TempDir,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -141,6 +142,11 @@ impl Lab {
 
     /// The same, with further settings for the broker, in TOML.
     pub fn start_with(settings: &str) -> Self {
+        Self::start_as("test.example", settings)
+    }
+
+    /// The same for another trust domain.
+    pub fn start_as(trust_domain: &str, settings: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -149,7 +155,8 @@ impl Lab {
             std::fs::write(&path, settings).unwrap();
             path
         });
-        let mut lab = Self { runtime, broker: None, control: None, settings, folder, tasks, stop };
+        let trust_domain = trust_domain.to_owned();
+        let mut lab = Self { runtime, broker: None, control: None, settings, trust_domain, folder, tasks, stop };
         lab.start_broker();
         lab
     }
@@ -161,7 +168,7 @@ impl Lab {
         let mut arguments: Vec<&OsStr> = vec![
             "run".as_ref(),
             "--trust-domain".as_ref(),
-            "test.example".as_ref(),
+            self.trust_domain.as_ref(),
             "--data".as_ref(),
             data.as_ref(),
             "--listen".as_ref(),
@@ -181,6 +188,10 @@ impl Lab {
 
     pub fn broker_data(&self) -> PathBuf {
         self.path().join("broker")
+    }
+
+    pub fn trust_domain(&self) -> TrustDomain {
+        TrustDomain::new(&self.trust_domain).unwrap()
     }
 
     pub fn control(&self) -> SocketAddr {
@@ -215,7 +226,7 @@ impl Lab {
     /// What a member of the trust domain trusts.
     pub fn trust(&self) -> TrustSource {
         let root = CertificateDer::from_pem_file(self.broker_data().join("bundle.pem")).unwrap();
-        let bundle = Bundle::new(TrustDomain::new("test.example").unwrap(), [root]).unwrap();
+        let bundle = Bundle::new(self.trust_domain(), [root]).unwrap();
         TrustBundles::new([bundle], SystemTime::now()).into_source()
     }
 
@@ -325,12 +336,16 @@ impl Lab {
 
     /// The same, with SVIDs of another lifetime.
     pub fn caller_with(&self, name: &str, ttl_seconds: u32) -> Caller {
+        self.caller_as(name, v1::CreateEntryRequest { x509_ttl_seconds: ttl_seconds, ..Default::default() })
+    }
+
+    /// The same, with an entry on these terms.
+    pub fn caller_as(&self, name: &str, terms: v1::CreateEntryRequest) -> Caller {
         let request = v1::CreateEntryRequest {
             node: name.to_owned(),
             component: Some(v1::Target { lattice: "demo".to_owned(), id: name.to_owned() }),
             danger_any_digest: true,
-            x509_ttl_seconds: ttl_seconds,
-            ..Default::default()
+            ..terms
         };
         let token = self.token(name);
         self.operator(async |mut operator| operator.create_entry(request).await).unwrap();
@@ -344,7 +359,7 @@ impl Lab {
             let state = state.wait_for(|state| !state.entries.is_empty()).await.unwrap().clone();
             let entry: Entry = state.entries.values().next().unwrap().clone();
             let identity = node.identity(&entry, "sha256:00").await.unwrap();
-            let peers = Peers::new(node.trust(), Arc::clone(&identity), CallLimits::default(), self.tasks.clone());
+            let peers = Peers::new(Arc::clone(&identity), CallLimits::default(), self.tasks.clone());
             Caller { node, identity, peers, stop }
         })
     }
@@ -378,7 +393,7 @@ impl Lab {
     /// What the registry would say of `demo/ID` if a sidecar had announced `address`.
     pub fn record_at(&self, id: &str, address: SocketAddr) -> PeerRecord {
         let target: Target = format!("demo/{id}").parse().unwrap();
-        let trust_domain = TrustDomain::new("test.example").unwrap();
+        let trust_domain = self.trust_domain();
         PeerRecord {
             spiffe_id: portcullis_identity::virtual_component_id(&trust_domain, &target),
             target,

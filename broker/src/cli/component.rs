@@ -25,7 +25,8 @@ pub(crate) enum Component {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   portcullis-broker component register prod/billing --wit wit/ --node billing-sidecar
-  portcullis-broker component register prod/cache --wit wit/ --interface acme:cache/store@1.0.0 --upstream splice")]
+  portcullis-broker component register prod/cache --wit wit/ --interface acme:cache/store@1.0.0 --upstream splice
+  portcullis-broker component register prod/rates --wit wit/ --spiffe-id spiffe://bank.example/virtual/prod/rates --address rates.bank.example:7443")]
 pub(crate) struct Register {
     /// LATTICE/ID
     target: Target,
@@ -38,6 +39,9 @@ pub(crate) struct Register {
     /// The SPIFFE ID of who serves it [default: spiffe://TRUST-DOMAIN/virtual/LATTICE/ID]
     #[arg(long, value_name = "ID")]
     spiffe_id: Option<String>,
+    /// HOST:PORT where its sidecar is reached, if it is of another trust domain; may be repeated. Callers' entries federate with that domain
+    #[arg(long = "address", value_name = "HOST:PORT", requires = "spiffe_id", conflicts_with = "node")]
+    addresses: Vec<String>,
     /// Whether its sidecar decodes values (typed) or passes bytes (splice)
     #[arg(long, value_enum, default_value = "typed")]
     upstream: Upstream,
@@ -122,6 +126,7 @@ impl Register {
             node: self.node.map(|node| node.to_string()).unwrap_or_default(),
             x509_ttl_seconds: super::entry::ttl_seconds(self.ttl)?,
             replace: self.replace,
+            addresses: self.addresses,
         };
         let reply = connect(&self.options, socket).await?.register_component(request).await?.into_inner();
         let record = reply.record.unwrap_or_default();

@@ -129,6 +129,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoInterface
         | Refusal::Schema(_)
         | Refusal::ForeignId(_)
+        | Refusal::Announced(_)
         | Refusal::NoPath(_)
         | Refusal::OwnTrustDomain(_)
         | Refusal::PolicyFileName(_)

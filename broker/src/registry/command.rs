@@ -143,6 +143,8 @@ pub struct Registration {
     pub spiffe_id: Option<SpiffeId>,
     /// How values pass.
     pub upstream: Upstream,
+    /// Where it is reached, if it is of another trust domain.
+    pub addresses: Vec<Address>,
     /// The node that serves it, for which an entry is made.
     pub node: Option<NodeName>,
     /// Lifetime of the SVIDs of that entry.

@@ -72,7 +72,7 @@ impl Held {
 }
 
 fn record(component: &Component, addresses: &BTreeMap<NodeName, Vec<Address>>) -> PeerRecord {
-    let distinct: BTreeSet<_> = addresses.values().flatten().cloned().collect();
+    let distinct: BTreeSet<_> = addresses.values().flatten().chain(&component.addresses).cloned().collect();
     PeerRecord {
         target: component.target.clone(),
         spiffe_id: component.spiffe_id.clone(),

@@ -58,6 +58,8 @@ pub struct Component {
     pub spiffe_id: SpiffeId,
     /// How its sidecar passes values on.
     pub upstream: Upstream,
+    /// Where it is reached, if it is of another trust domain: nobody announces that here.
+    pub addresses: Vec<Address>,
     /// The WIT as registered.
     pub wit: Vec<WitSource>,
     /// What it serves, read from the WIT: functions and what a policy can see of their parameters.
@@ -77,7 +79,13 @@ impl Component {
         interfaces: &[String],
     ) -> Result<Self, Refusal> {
         let surface = surface::read(&target, upstream, &wit, interfaces)?;
-        Ok(Self { target, spiffe_id, upstream, wit, surface })
+        Ok(Self { target, spiffe_id, upstream, addresses: Vec::new(), wit, surface })
+    }
+
+    /// The same, reached at `addresses`.
+    #[must_use]
+    pub fn at(self, addresses: Vec<Address>) -> Self {
+        Self { addresses, ..self }
     }
 
     /// wRPC instance names.

@@ -29,8 +29,15 @@ pub enum Refusal {
     #[error("the component cannot be registered: {0}")]
     Schema(#[from] InvalidSchema),
     /// The SPIFFE ID is not one of this trust domain's workloads.
-    #[error("`{0}` is not in this broker's trust domain: only its own IDs can be issued")]
+    #[error(
+        "`{0}` is not in this broker's trust domain: only its own IDs can be issued; of a foreign component say where it is reached (--address)"
+    )]
     ForeignId(SpiffeId),
+    /// Addresses of a component that a node of this trust domain serves.
+    #[error(
+        "`{0}` is served by a node of this trust domain, which announces its addresses itself: give addresses of foreign components only"
+    )]
+    Announced(SpiffeId),
     /// The SPIFFE ID has no path.
     #[error("`{0}` has no path: it is the trust domain itself, not a workload")]
     NoPath(SpiffeId),

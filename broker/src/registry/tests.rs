@@ -40,6 +40,7 @@ fn registration(target: &str, node: Option<&str>) -> Registration {
         interfaces: Vec::new(),
         spiffe_id: None,
         upstream: Upstream::Typed,
+        addresses: Vec::new(),
         node: node.map(parse),
         ttl: Ttl::DEFAULT,
         present: Present::Refuse,
@@ -159,6 +160,30 @@ fn ids_of_the_control_plane_and_of_others_are_never_assigned() {
     }
     // The prefix is a whole segment, not a beginning of one.
     execute(&mut registry, workload_entry("n", "spiffe://acme.test/portcullis-like/x", None)).unwrap();
+}
+
+#[test]
+fn a_component_of_another_trust_domain_is_where_the_operator_says() {
+    let abroad = |spiffe_id: &str, node: Option<&str>| {
+        let addresses = vec![parse("shop.other.test:7443")];
+        Command::RegisterComponent(Box::new(Registration {
+            spiffe_id: Some(id(spiffe_id)),
+            addresses,
+            ..registration("prod/shop", node)
+        }))
+    };
+    let mut registry = empty();
+    for (spiffe_id, node) in [("spiffe://acme.test/shop", None), ("spiffe://other.test/shop", Some("n"))] {
+        let refused = execute(&mut registry, abroad(spiffe_id, node)).unwrap_err();
+        assert!(matches!(refused, Refusal::Announced(_)), "{refused}");
+    }
+    let reserved = execute(&mut registry, abroad("spiffe://other.test/portcullis/broker", None)).unwrap_err();
+    assert!(matches!(reserved, Refusal::ReservedId(_)), "{reserved}");
+    execute(&mut registry, abroad("spiffe://other.test/shop", None)).unwrap();
+    let record = registry.peer_record(&parse("prod/shop")).unwrap();
+    assert_eq!(record.addresses, [parse("shop.other.test:7443")]);
+    // Nobody of this trust domain can be it.
+    execute(&mut registry, workload_entry("n", "spiffe://other.test/shop", None)).unwrap_err();
 }
 
 #[test]

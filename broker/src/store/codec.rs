@@ -146,6 +146,7 @@ fn component_record(component: &Component) -> record::Component {
         upstream: upstream.into(),
         wit: component.wit.iter().map(wit).collect(),
         interfaces: component.interface_names().map(str::to_owned).collect(),
+        addresses: component.addresses.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -155,9 +156,11 @@ fn component(record: record::Component) -> Result<Component, Problem> {
         record::Upstream::Splice => Upstream::Splice,
         record::Upstream::Unspecified => return Err("its upstream is missing".to_owned()),
     };
-    let record::Component { target, spiffe_id: id, upstream: _, wit, interfaces } = record;
+    let record::Component { target, spiffe_id: id, upstream: _, wit, interfaces, addresses } = record;
+    let addresses = addresses.iter().map(|address| parse(address)).collect::<Result<_, _>>()?;
     let wit = wit.into_iter().map(|record::WitFile { path, text }| WitSource { path, text }).collect();
-    Component::read(parse(&target)?, spiffe_id(&id)?, upstream, wit, &interfaces).map_err(|error| error.to_string())
+    let component = Component::read(parse(&target)?, spiffe_id(&id)?, upstream, wit, &interfaces);
+    component.map(|component| component.at(addresses)).map_err(|error| error.to_string())
 }
 
 fn entry_record(entry: &Entry) -> record::Entry {

@@ -26,6 +26,8 @@ pub(super) struct Component {
     pub(super) wit: Vec<WitFile>,
     #[prost(string, repeated, tag = "5")]
     pub(super) interfaces: Vec<String>,
+    #[prost(string, repeated, tag = "6")]
+    pub(super) addresses: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]

@@ -180,6 +180,14 @@ impl TrustBundles {
         &self.tainted
     }
 
+    /// What somebody sees who may see these trust domains alone.
+    #[must_use]
+    pub fn within(&self, sees: impl Fn(&TrustDomain) -> bool) -> Self {
+        let Self { bundles, revocations, tainted } = self;
+        let seen = bundles.iter().filter(|(name, _)| sees(name)).map(|(name, bundle)| (name.clone(), bundle.clone()));
+        Self { bundles: seen.collect(), revocations: revocations.clone(), tainted: tainted.clone() }
+    }
+
     /// What is revoked.
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
@@ -321,5 +329,14 @@ mod tests {
         let spki = webpki::spki_for_anchor(&bundle.anchors()[0]);
         assert_eq!(authority.public_key_sha256(), crate::request::sha256(&spki));
         assert!(authority.allows_intermediates(0) && !authority.allows_intermediates(1));
+    }
+
+    #[test]
+    fn who_may_not_see_a_trust_domain_has_no_bundle_of_it() {
+        let (a, b) = (TestCa::root("a.test"), TestCa::root("b.test"));
+        let trust = TrustBundles::new([a.bundle(), b.bundle()], system(NOW)).with_tainted([[1; 32]]);
+        let seen = trust.within(|name| *name == td("a.test"));
+        assert!(seen.get(&td("a.test")).is_some() && seen.get(&td("b.test")).is_none());
+        assert_eq!((seen.tainted(), trust.iter().count()), (&[[1; 32]][..], 2));
     }
 }

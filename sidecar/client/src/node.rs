@@ -306,9 +306,7 @@ impl Node {
         if svid.id() != &entry.spiffe_id {
             return Err(SignError::Unusable(format!("it is for `{}`, not for `{}`", svid.id(), entry.spiffe_id)));
         }
-        let identity = Identity::new(entry.id.clone(), digest.to_owned(), svid);
-        let known = lock(&self.shared.identities).insert(entry.id.clone(), Arc::clone(&identity));
-        drop(known);
+        let identity = self.shared.hold(entry, digest, svid);
         if let Err(error) = self.shared.store_identities().await {
             warn!(%error, "cannot write the identity cache");
         }

@@ -101,9 +101,10 @@ struct Inner {
 }
 
 impl Peers {
-    /// Calls as `identity`, trusting `trust`.
+    /// Calls as `identity`, and whom its entry lets it see.
     #[must_use]
-    pub fn new(trust: TrustSource, identity: Arc<Identity>, limits: CallLimits, tasks: TaskTracker) -> Self {
+    pub fn new(identity: Arc<Identity>, limits: CallLimits, tasks: TaskTracker) -> Self {
+        let trust = identity.trust();
         let dialer = Dialer::new(Arc::clone(&trust), Arc::clone(identity.slot()), QuicLimits::default());
         let inner = Inner { dialer, trust, identity, limits, routes: Mutex::default(), tasks };
         Self { inner: Arc::new(inner) }

@@ -152,7 +152,7 @@ impl Host {
         .map_err(HostError::Unresolved)?;
         check(&node, &guest, &bindings, &WitCache::new(&config.state_dir)).await?;
         let id = identity.id();
-        let peers = Peers::new(node.trust(), identity, call_limits(&config.limits), tasks.clone());
+        let peers = Peers::new(identity, call_limits(&config.limits), tasks.clone());
         let program = Program::link(&guest, &bindings, &Arc::new(Lattice { peers, state }), config.limits)?;
         info!(%id, digest = guest.digest(), "component started");
         Ok(Self { guest, program, id })

@@ -54,7 +54,7 @@ impl Scene {
             ("splice", lab.sidecar(&SidecarSetup::splice("process", &stage.socket))),
             ("http", lab.sidecar(&setup("http-process", stage.http))),
         ];
-        let dialer = Dialer::new(caller.node.trust(), Arc::clone(caller.identity.slot()), QuicLimits::default());
+        let dialer = Dialer::new(caller.identity.trust(), Arc::clone(caller.identity.slot()), QuicLimits::default());
         let mut connections = Vec::new();
         let mut dial = |address: SocketAddr, id: &SpiffeId| {
             let connection = runtime.block_on(dialer.connect(address, id)).expect("the peer answers");
@@ -126,7 +126,7 @@ impl Stage {
 
 /// A QUIC server as quinn makes it, with mutual TLS and our verifier.
 fn endpoint(identity: &Caller) -> anyhow::Result<Endpoint> {
-    let verifier = PeerVerifier::new(identity.node.trust(), PeerRule::AnyTrusted);
+    let verifier = PeerVerifier::new(identity.identity.trust(), PeerRule::AnyTrusted);
     let tls = server_config(verifier, Arc::clone(identity.identity.slot()), ClientAuth::Required)?;
     let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     Ok(Endpoint::server(config, ([127, 0, 0, 1], 0).into())?)

@@ -3,61 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use e2e::wire::{self, Ended, raw_call, raw_connect};
-use e2e::{Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, SidecarSetup, binary, eventually};
+use e2e::{Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, Load, SidecarSetup, binary, eventually};
 use portcullis_api::v1;
-use portcullis_client::CallError;
-use portcullis_client::node::PeerRecord;
-use portcullis_client::peers::FunctionName;
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::ConnectionLost;
-use tokio::task::JoinHandle;
 
 const ALICE: &str = "spiffe://test.example/component/demo/alice";
-const COUNT: FunctionName<'static> = FunctionName { instance: ITEMS, function: "count" };
-
-/// Calls without a pause until told to stop; the first failure ends it.
-struct Load {
-    done: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
-    running: Vec<JoinHandle<Result<(), CallError>>>,
-}
-
-impl Load {
-    fn start(lab: &Lab, caller: &Caller, record: &PeerRecord) -> Self {
-        let (done, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let running = (0..4).map(|_| {
-            let (peers, record) = (caller.peers.clone(), record.clone());
-            let (done, calls) = (Arc::clone(&done), Arc::clone(&calls));
-            lab.spawn(async move {
-                while !done.load(Ordering::Acquire) {
-                    let answer = peers.call(&record, COUNT, Bytes::new(), Duration::from_secs(10)).await?;
-                    assert_eq!(answer, &b"\x03"[..]);
-                    calls.fetch_add(1, Ordering::Relaxed);
-                    // Leaves the machine's cores to the other tests.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                Ok(())
-            })
-        });
-        let running = running.collect();
-        Self { done, calls, running }
-    }
-
-    /// How many calls were answered; none may have failed.
-    fn end(self, lab: &Lab) -> usize {
-        self.done.store(true, Ordering::Release);
-        for running in self.running {
-            lab.block_on(running).unwrap().unwrap();
-        }
-        self.calls.load(Ordering::Relaxed)
-    }
-}
 
 /// The ids of the X.509 authorities in a stage.
 fn authorities(lab: &Lab, stage: &str) -> Vec<String> {
@@ -102,8 +56,8 @@ fn roots_follow_one_another_three_times_under_load_without_a_failed_call() {
             std::thread::sleep(Duration::from_millis(200));
             (revoked.code == 0).then_some(())
         });
-        let calls = load.calls.load(Ordering::Relaxed);
-        eventually("calls below the new root", || (load.calls.load(Ordering::Relaxed) > calls + 50).then_some(()));
+        let calls = load.calls();
+        eventually("calls below the new root", || (load.calls() > calls + 50).then_some(()));
         assert!(!sidecar.log().contains("refused"), "round {round}");
     }
     assert!(load.end(&lab) > 150);

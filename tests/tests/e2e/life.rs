@@ -134,7 +134,7 @@ fn a_killed_sidecar_starts_again_from_its_cache_while_the_broker_is_away() {
 /// Like [`answers`], over a new connection.
 fn answers_anew(lab: &Lab, caller: &Caller, record: &PeerRecord) -> bool {
     let limits = CallLimits { connect: Duration::from_secs(2), ..CallLimits::default() };
-    let peers = Peers::new(caller.node.trust(), Arc::clone(&caller.identity), limits, lab.tasks().clone());
+    let peers = Peers::new(Arc::clone(&caller.identity), limits, lab.tasks().clone());
     let called = lab.block_on(peers.call(record, COUNT, Bytes::new(), Duration::from_secs(5)));
     called.is_ok_and(|answer| answer == b"\x03"[..])
 }

@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod federation;
 mod gate;
 mod handshake;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_identity::{Target, virtual_component_id};
+use portcullis_identity::{NodeName, SpiffeId, Target, virtual_component_id};
 
 use super::{Plan, check_workload};
 use crate::registry::Registry;
@@ -16,15 +16,20 @@ use crate::registry::terms::Terms;
 
 impl Registry {
     pub(super) fn plan_registration(&self, registration: Registration, now: SystemTime) -> Result<Plan, Refusal> {
-        let Registration { target, wit, interfaces, spiffe_id, upstream, node, ttl, present } = registration;
+        let Registration { target, wit, interfaces, spiffe_id, upstream, addresses, node, ttl, present } = registration;
         at_most("WIT files", wit.len(), bounds::WIT_FILES)?;
         let bytes =
             wit.iter().map(|file| file.path.len().saturating_add(file.text.len())).fold(0, usize::saturating_add);
         no_larger("the WIT", bytes, bounds::WIT_BYTES)?;
         at_most("interfaces of one component", interfaces.len(), bounds::INTERFACES)?;
         let spiffe_id = spiffe_id.unwrap_or_else(|| virtual_component_id(&self.trust_domain, &target));
-        self.check_assignable(&spiffe_id)?;
-        let component = Arc::new(Component::read(target, spiffe_id, upstream, wit, &interfaces)?);
+        at_most("addresses", addresses.len(), bounds::ADDRESSES)?;
+        if addresses.is_empty() {
+            self.check_assignable(&spiffe_id)?;
+        } else {
+            self.check_foreign(&spiffe_id, node.as_ref())?;
+        }
+        let component = Arc::new(Component::read(target, spiffe_id, upstream, wit, &interfaces)?.at(addresses));
         at_most("interfaces of one component", component.surface.interfaces.len(), bounds::INTERFACES)?;
 
         let mut plan = Plan::default();
@@ -57,6 +62,14 @@ impl Registry {
             self.put_serving_entry(entry, present, &mut plan)?;
         }
         Ok(plan)
+    }
+
+    /// What is served elsewhere is served by nobody here.
+    fn check_foreign(&self, spiffe_id: &SpiffeId, node: Option<&NodeName>) -> Result<(), Refusal> {
+        if spiffe_id.is_member_of(&self.trust_domain) || node.is_some() {
+            return Err(Refusal::Announced(spiffe_id.clone()));
+        }
+        check_workload(spiffe_id)
     }
 
     /// A new schema is needed, and the policies need checking, only where what policy can see of the component changes.
@@ -114,11 +127,7 @@ impl Registry {
     }
 
     /// The announcements of `node` that hold no longer once `remains` is false of a component.
-    pub(super) fn withdrawn_addresses(
-        &self,
-        node: &portcullis_identity::NodeName,
-        remains: impl Fn(&Held) -> bool,
-    ) -> Vec<Change> {
+    pub(super) fn withdrawn_addresses(&self, node: &NodeName, remains: impl Fn(&Held) -> bool) -> Vec<Change> {
         self.components
             .values()
             .flat_map(|of_lattice| of_lattice.values())

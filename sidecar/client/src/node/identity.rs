@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, key_request};
+use arc_swap::ArcSwap;
+use portcullis_identity::{
+    PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, TrustBundles, TrustSource, key_request,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +26,7 @@ pub struct Identity {
     entry: String,
     digest: String,
     slot: Arc<SvidSlot>,
+    trust: TrustSource,
     renewals: watch::Sender<u64>,
     /// Something stands differently in the next certificate.
     due: Notify,
@@ -31,11 +35,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
+    pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>, trust: TrustBundles) -> Arc<Self> {
         Arc::new(Self {
             entry,
             digest,
             slot: SvidSlot::new(svid),
+            trust: Arc::new(ArcSwap::from_pointee(trust)),
             renewals: watch::Sender::new(0),
             due: Notify::new(),
             forgotten: CancellationToken::new(),
@@ -46,6 +51,16 @@ impl Identity {
     #[must_use]
     pub fn slot(&self) -> &Arc<SvidSlot> {
         &self.slot
+    }
+
+    /// Whom the holder trusts: its own trust domain, and those that its entry federates with.
+    #[must_use]
+    pub fn trust(&self) -> TrustSource {
+        Arc::clone(&self.trust)
+    }
+
+    pub(super) fn see(&self, trust: TrustBundles) {
+        self.trust.store(Arc::new(trust));
     }
 
     /// The SVID in force.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use portcullis_api::v1;
 use portcullis_identity::{
-    Authority, JwtBundles, PrivateKey, RefusalReason, SigningPath, Svid, Target, TrustDomain, TrustSource,
+    Authority, JwtBundles, PrivateKey, RefusalReason, SigningPath, Svid, Target, TrustBundles, TrustDomain, TrustSource,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::transport::Channel;
@@ -69,6 +69,7 @@ pub(super) fn shared(
     let (state, confirmed) = cached_state(&cache, bundles)?;
     let audit = cache.audit_head()?;
     let trust = state.trust(state.bundles.values().cloned().collect(), clock::now());
+    let own = Identity::new(String::new(), String::new(), own, trust.within(|name| *name == trust_domain));
     Ok(Shared {
         kind,
         broker,
@@ -77,7 +78,7 @@ pub(super) fn shared(
         trust: Arc::new(ArcSwap::from_pointee(trust)),
         jwt_trust: Arc::new(ArcSwap::from_pointee(JwtBundles::new(state.jwt_bundles.values().cloned()))),
         next_key: Mutex::new(next_key),
-        own: Identity::new(String::new(), String::new(), own),
+        own,
         identities: Mutex::default(),
         cached: Mutex::new(svids),
         announced: Mutex::default(),
@@ -168,15 +169,50 @@ impl Shared {
     /// Puts a state into force: trust first, so that nobody sees a component before its issuer is trusted.
     pub(super) fn enforce(&self, state: NodeState) {
         let now = clock::now();
-        if !self.state.borrow().trusts_as(&state) {
+        let retrusted = !self.state.borrow().trusts_as(&state);
+        if retrusted {
             self.trust.store(Arc::new(state.trust(self.own_first(&state.bundles), now)));
             self.jwt_trust.store(Arc::new(JwtBundles::new(self.own_first(&state.jwt_bundles))));
         }
         self.confirm(now);
+        self.show(&state, retrusted);
         let state = Arc::new(state);
         let before = self.state.send_replace(Arc::clone(&state));
         self.follow(&before, &state);
         self.state_changed.notify_one();
+    }
+
+    /// Shows every holder of an identity what it may see of the trust in force, where that is something else now.
+    fn show(&self, state: &NodeState, retrusted: bool) {
+        let trust = self.trust.load();
+        if retrusted {
+            self.own.see(trust.within(|name| *name == self.trust_domain));
+        }
+        let before = Arc::clone(&self.state.borrow());
+        for (id, identity) in lock(&self.identities).iter() {
+            let Some(entry) = state.entries.get(id) else { continue };
+            let same = before.entries.get(id).is_some_and(|old| old.federates_with == entry.federates_with);
+            if retrusted || !same {
+                identity.see(self.seen_by(entry, &trust));
+            }
+        }
+    }
+
+    /// From now on the identity of `entry` is held, and shown what it may see.
+    pub(super) fn hold(&self, entry: &Entry, digest: &str, svid: Arc<Svid>) -> Arc<Identity> {
+        let mut identities = lock(&self.identities);
+        let trust = self.trust.load();
+        // The caller's may be an older one.
+        let state = self.state.borrow();
+        let entry = state.entries.get(&entry.id).unwrap_or(entry);
+        let identity = Identity::new(entry.id.clone(), digest.to_owned(), svid, self.seen_by(entry, &trust));
+        identities.insert(entry.id.clone(), Arc::clone(&identity));
+        identity
+    }
+
+    /// What the holder of `entry` sees of `trust`.
+    pub(super) fn seen_by(&self, entry: &Entry, trust: &TrustBundles) -> TrustBundles {
+        trust.within(|name| *name == self.trust_domain || entry.federates_with.contains(name))
     }
 
     /// Returns once `svid` is to be replaced before its time: it is revoked, or an authority on its path is tainted or gone.
@@ -252,6 +288,10 @@ impl Shared {
             (Some(old), Some(new)) => {
                 if !old.certifies_as(new) {
                     identity.renew_now();
+                }
+                // Once more, for who began to hold it in between.
+                if old.federates_with != new.federates_with {
+                    identity.see(self.seen_by(new, &self.trust.load()));
                 }
                 true
             }
