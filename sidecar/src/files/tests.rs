@@ -33,7 +33,8 @@ fn texts(set: &FileSet) -> [String; 3] {
 }
 
 async fn eventually(mut holds: impl FnMut() -> bool) {
-    let deadline = Duration::from_secs(20);
+    // The wait between two attempts to tell a service grows to a minute.
+    let deadline = Duration::from_secs(90);
     let looking = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
