@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use portcullis_identity::{PeerRule, PeerVerifier, SigningPath, SpiffeId, TrustBundles};
+use portcullis_identity::{PeerRule, PeerVerifier, RefusalReason, SigningPath, SpiffeId, TrustBundles};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::Connection;
 use tokio::sync::Mutex;
@@ -20,6 +20,10 @@ use crate::node::PeerRecord;
 const FIRST_TRY: Duration = Duration::from_secs(1);
 /// And the last: who does not replace its certificate will be cut.
 const LAST_TRY: Duration = Duration::from_secs(60);
+
+/// How long calls under way may go on after the authority behind the callee left the bundle. The callee's next certificate has another, but
+/// a foreign trust domain does not say beforehand when it drops one.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// Where one SPIFFE ID is reached.
 #[derive(Debug)]
@@ -142,8 +146,15 @@ fn usable(inner: &Inner, route: &Route) -> Option<Arc<Link>> {
         let verifier = PeerVerifier::new(Arc::clone(&inner.trust), PeerRule::Exactly(route.expected.clone()));
         if let Err(refused) = link.connection.recheck(&verifier, clock::now()) {
             info!(peer = route.peer, reason = %refused.reason(), "a callee is trusted no longer");
-            link.connection.close(CloseReason::TrustWithdrawn);
             route.forget(&link);
+            if matches!(refused.reason(), RefusalReason::UnknownIssuer { .. }) {
+                inner.tasks.spawn(async move {
+                    tokio::time::sleep(PARTING).await;
+                    link.connection.close(CloseReason::TrustWithdrawn);
+                });
+            } else {
+                link.connection.close(CloseReason::TrustWithdrawn);
+            }
             return None;
         }
         link.outlive(&trust);
