@@ -7,6 +7,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 /// Which end did not go on, and why.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the reasons are for whoever reads that a test failed")]
 pub(crate) enum Refused {
     ByClient(rustls::Error),
     ByServer(rustls::Error),
