@@ -161,6 +161,11 @@ impl Lab {
         lab
     }
 
+    /// What the daemons that start from now on log.
+    pub fn log_level(&self, level: &str) {
+        std::fs::write(self.path().join("log-level"), level).unwrap();
+    }
+
     /// Starts the broker, at the address it had before.
     pub fn start_broker(&mut self) {
         let data = self.broker_data();

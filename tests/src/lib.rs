@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod agent;
 mod callee;
 mod component;
 mod forge;
@@ -21,6 +22,7 @@ mod upstream;
 pub mod wire;
 
 pub use admin::get;
+pub use agent::{Agent, open_files, own_uid};
 pub use callee::{Answer, FakeCallee, Visits};
 pub use component::{Component, guest};
 pub use forge::{Certificate, Flaw, Forge};

@@ -26,6 +26,12 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// What a folder's daemons log: as its file `log-level` says, else as the environment.
+fn log_level(folder: &Path) -> String {
+    let said = std::fs::read_to_string(folder.join("log-level")).ok().or_else(|| std::env::var("PORTCULLIS_LOG").ok());
+    said.unwrap_or_else(|| "info".to_owned())
+}
+
 impl Daemon {
     /// Starts a program with `--ready-file` and waits until it is ready.
     pub fn start(folder: &Path, name: &str, program: &str, arguments: &[&OsStr]) -> Self {
@@ -45,7 +51,7 @@ impl Daemon {
             .args(arguments)
             .arg("--ready-file")
             .arg(&ready)
-            .env("PORTCULLIS_LOG", std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("PORTCULLIS_LOG", log_level(folder))
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

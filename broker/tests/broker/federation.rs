@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_api::v1;
+use portcullis_api::v1::change_authority_request::Step;
 use portcullis_broker::config::{BundleEndpoint, CertificateFiles, Config, Oidc};
 use portcullis_identity::{Bundle, BundleDocument, JwtBundle, TrustDomain};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
@@ -12,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::authorities::prepare;
+use crate::authorities::{active, change, prepare};
 use crate::lab::{Lab, entry, policies, registration, soon, target};
 use crate::web::{Answer, Endpoint, WebCa, ask};
 
@@ -144,6 +145,8 @@ async fn what_a_lying_endpoint_says_changes_nothing() {
         })
         .await;
     }
+    // Only when it was told to: nobody asks again at once because of a failure.
+    assert_eq!(endpoint.requests(), 17);
     endpoint.say(Answer::document(&held));
     refresh(&lab).await.unwrap();
     assert_eq!(show(&lab, FOREIGN).await.problem, "");
@@ -367,6 +370,41 @@ async fn two_brokers_federate_by_their_svids() {
     let forged = document(&[&root()], Some(1)).into_bytes();
     let status = add(&lab, v1::AddTrustDomainRequest { bundle: forged, ..by_spiffe }).await;
     assert!(status.problem.contains("does not prove itself") && status.alarm, "{}", status.problem);
+}
+
+/// Federation §5.2.2.4: the given bundle is for the first fetch alone; what was fetched last proves the server the next time.
+#[tokio::test]
+async fn an_endpoint_s_latest_bundle_proves_it_the_next_time() {
+    let (mut lab, partner) = (Lab::start().await, partner().await);
+    let seed = show(&partner, FOREIGN).await.document;
+    let by_spiffe = v1::AddTrustDomainRequest {
+        profile: v1::BundleProfile::HttpsSpiffe.into(),
+        bundle: seed.clone(),
+        ..web(&format!("https://{}/", partner.bundle_endpoint.unwrap()))
+    };
+    assert_eq!(add(&lab, by_spiffe).await.problem, "");
+    for round in 0..2 {
+        let old = active(&partner, v1::AuthorityKind::X509).await;
+        let new = prepare(&partner, v1::AuthorityKind::X509).await;
+        assert!(refresh(&lab).await.unwrap().changed);
+        change(&partner, &new, Step::Activate, false).await.unwrap();
+        change(&partner, &old, Step::Taint, false).await.unwrap();
+        change(&partner, &old, Step::Revoke, false).await.unwrap();
+        if round == 1 {
+            // A restart in between forgets nothing of it.
+            lab = Lab::start_in(lab.stop().await, "acme.test", |_| {}).await;
+        }
+        refresh(&lab).await.unwrap();
+        let status = show(&lab, FOREIGN).await;
+        assert_eq!((status.x509_authorities, status.problem.as_str()), (1, ""));
+    }
+    // Of the roots of the beginning none is left.
+    let roots = |document: &[u8]| {
+        let document: Value = serde_json::from_slice(document).unwrap();
+        document["keys"].as_array().unwrap().iter().map(|key| key["x5c"].clone()).collect::<Vec<_>>()
+    };
+    let now = roots(&show(&lab, FOREIGN).await.document);
+    assert!(roots(&seed).iter().all(|root| root.is_null() || !now.contains(root)));
 }
 
 #[tokio::test]
