@@ -4,17 +4,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use portcullis_client::WorkloadSource;
 use portcullis_client::node::{
     Entry, Identity, Node, NodeConfig, NodeKind, NodeState, SealKeyError, ServedComponent, SignError, read_seal_key,
 };
-use portcullis_identity::{PeerVerifier, SealKey};
+use portcullis_identity::{PeerVerifier, SealKey, TrustSource};
 use portcullis_transport::quic::{BindError, Listener, QuicLimits};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::{Config, LimitsSection, NodeSection};
+use crate::config::{Config, IdentitySection, LimitsSection, NodeSection};
 use crate::daemon::{RunError, join_token};
 use crate::gate::{Gate, Served};
 use crate::local::Local;
@@ -33,6 +34,8 @@ pub(crate) struct Component {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) identity: Arc<Identity>,
+    /// By whom callers are known.
+    trust: TrustSource,
     local: Local,
     /// What the gate was last opened with: a change of something else leaves every cached verdict alone.
     loaded: Mutex<Option<ServedComponent>>,
@@ -42,18 +45,23 @@ impl Component {
     /// Joins the broker and waits for the identity; the gate is closed still.
     pub(crate) async fn join(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self, RunError> {
         let upstream = Upstream::open(&config.upstream).map_err(RunError::Configuration)?;
-        let node = Node::start(node_config(&config.node)?, tasks, stop.clone()).await?;
+        let node = start_node(&config.node, tasks, stop).await?;
         // Before the component is registered: the service beside it may need an identity in order to start.
         let local = Local::start(&node, config.workload.as_ref(), &config.files, tasks, stop)?;
-        let identity = identity(&node, &config).await?;
+        let (identity, trust) = identity(&node, &config, tasks, stop).await?;
         let meters = Meters::new();
         let gate = Arc::new(Gate::new(upstream, config.limits, Arc::clone(&meters), config.record_allowed));
-        Ok(Self { node, gate, meters, identity, local, config, loaded: Mutex::default() })
+        Ok(Self { node, gate, meters, identity, trust, local, config, loaded: Mutex::default() })
     }
 
     pub(crate) fn listen(&self, verifier: Arc<PeerVerifier>) -> Result<Listener, BindError> {
         let slot = Arc::clone(self.identity.slot());
         Listener::bind(self.config.listen.quic, verifier, slot, quic_limits(&self.config.limits))
+    }
+
+    /// By whom callers are known.
+    pub(crate) fn trust(&self) -> TrustSource {
+        Arc::clone(&self.trust)
     }
 
     pub(crate) fn advertised(&self, quic: SocketAddr) -> Vec<String> {
@@ -149,6 +157,9 @@ impl Component {
     }
 
     fn too_old(&self) -> Option<String> {
+        if let Some(why) = self.identity.lost() {
+            return Some(format!("the component's identity is lost: {why}"));
+        }
         if self.identity.svid().not_after() <= clock::now() {
             return Some("the component's SVID has expired".to_owned());
         }
@@ -157,7 +168,20 @@ impl Component {
     }
 }
 
-pub(crate) fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
+/// The node: by its certificate where it is configured, else by token or cache.
+pub(crate) async fn start_node(
+    section: &NodeSection,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Node, RunError> {
+    let config = node_config(section)?;
+    match &section.certificate {
+        Some(files) => Ok(Node::start_with_certificate(config, &files.read()?, tasks, stop.clone()).await?),
+        None => Ok(Node::start(config, tasks, stop.clone()).await?),
+    }
+}
+
+fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         state_dir: node.state.clone(),
         kind: NodeKind::Sidecar,
@@ -182,15 +206,25 @@ fn quic_limits(limits: &LimitsSection) -> QuicLimits {
     }
 }
 
-/// Waits for the entry of the component and its SVID.
-async fn identity(node: &Node, config: &Config) -> Result<Arc<Identity>, RunError> {
+/// Waits for the entry of the component and its SVID: from the broker, or from the Workload API that is configured. With it comes by whom
+/// callers are known.
+async fn identity(
+    node: &Node,
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Arc<Identity>, TrustSource), RunError> {
     let target = &config.component.target;
     let mut state = node.state();
     loop {
         let entry = entry_of(&state.borrow_and_update(), config);
         if let Some(entry) = entry {
+            if let Some(IdentitySection { workload_api }) = &config.identity {
+                let source = WorkloadSource::start(workload_api, entry.spiffe_id, node, tasks, stop.clone()).await?;
+                return Ok((source.identity(), source.trust()));
+            }
             match node.identity(&entry, "").await {
-                Ok(identity) => return Ok(identity),
+                Ok(identity) => return Ok((identity, node.trust())),
                 Err(error @ (SignError::Refused(_) | SignError::Offline)) => warn!(%error, %target, "no identity yet"),
                 Err(error @ SignError::Unusable(_)) => return Err(error.into()),
             }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_client::node::{Node, SealKeyError, SignError, StartError};
-use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
+use portcullis_client::SourceError;
+use portcullis_client::node::{CertificateFilesError, SealKeyError, SignError, StartError};
+use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier, TrustSource};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,9 @@ pub enum RunError {
         /// Why.
         cause: InvalidJoinToken,
     },
+    /// The certificate to join by cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateFilesError),
     /// The key that seals the cache cannot be had.
     #[error(transparent)]
     SealKey(#[from] SealKeyError),
@@ -55,6 +59,9 @@ pub enum RunError {
     /// The identity cannot be had.
     #[error("cannot get the component's identity: {0}")]
     Identity(#[from] SignError),
+    /// The Workload API that is to give the identity does not.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] BindError),
@@ -102,7 +109,7 @@ pub async fn run(
         component = Component::join(config, &tasks, &stop) => Arc::new(component?),
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
-    let verifier = verifier(&component.node);
+    let verifier = verifier(component.trust());
     let listener = component.listen(Arc::clone(&verifier)).map(Arc::new)?;
     let quic = listener.local_addr()?;
     let admin = Admin::open(&component.config.admin)
@@ -120,7 +127,7 @@ pub async fn run(
     let connections = Connections {
         gate: Arc::clone(&component.gate),
         verifier,
-        trust: component.node.trust(),
+        trust: component.trust(),
         state: component.node.state(),
         end: end.clone(),
         tasks: calls.clone(),
@@ -145,8 +152,8 @@ pub(crate) fn join_token(path: &PathBuf) -> Result<Option<JoinToken>, RunError> 
 }
 
 /// Accepts every caller of a trusted domain. Why it refuses one is logged here: the peer and the connection's error learn nothing.
-fn verifier(node: &Node) -> Arc<PeerVerifier> {
-    PeerVerifier::observed(node.trust(), PeerRule::AnyTrusted, |refused| {
+fn verifier(trust: TrustSource) -> Arc<PeerVerifier> {
+    PeerVerifier::observed(trust, PeerRule::AnyTrusted, |refused| {
         info!(reason = %refused.reason(), "certificate refused");
     })
 }

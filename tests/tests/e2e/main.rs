@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod elsewhere;
 mod gate;
 mod handshake;
 mod hostile;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use portcullis_identity::{PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, key_request};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
@@ -28,10 +29,12 @@ pub struct Identity {
     due: Notify,
     /// The entry is gone.
     forgotten: CancellationToken,
+    /// Why it may not be used any more although it is not expired: who gave it took it back.
+    lost: ArcSwapOption<String>,
 }
 
 impl Identity {
-    pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
+    pub(crate) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>) -> Arc<Self> {
         Arc::new(Self {
             entry,
             digest,
@@ -39,6 +42,7 @@ impl Identity {
             renewals: watch::Sender::new(0),
             due: Notify::new(),
             forgotten: CancellationToken::new(),
+            lost: ArcSwapOption::empty(),
         })
     }
 
@@ -66,6 +70,17 @@ impl Identity {
         self.renewals.subscribe()
     }
 
+    /// Why it may not be used, where it may not: who gave it took it back before its time.
+    #[must_use]
+    pub fn lost(&self) -> Option<Arc<String>> {
+        self.lost.load_full()
+    }
+
+    /// Lets it be used no more, or again.
+    pub(crate) fn set_lost(&self, why: Option<String>) {
+        self.lost.store(why.map(Arc::new));
+    }
+
     pub(super) fn entry(&self) -> &str {
         &self.entry
     }
@@ -85,7 +100,7 @@ impl Identity {
     }
 
     /// Puts an SVID in force that did not come by renewal.
-    pub(super) fn replace(&self, svid: Arc<Svid>) {
+    pub(crate) fn replace(&self, svid: Arc<Svid>) {
         self.slot.store(svid);
         self.renewals.send_modify(|count| *count += 1);
     }
