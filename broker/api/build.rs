@@ -1,5 +1,7 @@
 //! Compiles the contracts without a `protoc` on the machine.
 
+use prost::Message as _;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(
         ["portcullis/v1/types.proto", "portcullis/v1/node.proto", "portcullis/v1/operator.proto"],
@@ -8,6 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     tonic_prost_build::configure().compile_fds(descriptors)?;
     let workload = protox::compile(["spiffe/workloadapi.proto"], ["proto"])?;
+    // For gRPC reflection.
+    let folder = std::env::var_os("OUT_DIR").ok_or("cargo names no folder")?;
+    std::fs::write(std::path::Path::new(&folder).join("workloadapi.bin"), workload.encode_to_vec())?;
     tonic_prost_build::configure()
         // Ordered maps: the same content is then the same bytes, so that a stream can tell whether there is anything to send.
         .btree_map(".")

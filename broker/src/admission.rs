@@ -1,13 +1,37 @@
 //! Who may ask for anything at all: asked anew with every request, because a connection outlives what it was admitted for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use portcullis_identity::{NodeName, Peer, node_name};
+use portcullis_identity::{NodeName, Peer, SpiffeId, node_name};
 use tonic::{Code, Status};
 
 use crate::broker::Broker;
+use crate::clock;
 use crate::listener::Remote;
 use crate::registry::Standing;
+use crate::throttle::{Admission, Rate, Throttle};
+
+/// What the log says of one refused peer: who was removed and does not know it comes again and again.
+const COMPLAINTS: Rate = Rate { burst: 2, every: Duration::from_secs(60) };
+/// Peers whose complaints are counted at one time; they have certificates of ours.
+const COMPLAINED_OF: usize = 1024;
+
+/// Counts what the log said of refused peers.
+#[derive(Debug)]
+pub(crate) struct Complaints(Mutex<Throttle<SpiffeId>>);
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self(Mutex::new(Throttle::new(COMPLAINTS, COMPLAINED_OF)))
+    }
+}
+
+impl Complaints {
+    fn admit(&self, id: SpiffeId) -> Admission {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(id, clock::now())
+    }
+}
 
 /// Why a peer gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +69,11 @@ impl Broker {
     pub(crate) fn admit(&self, remote: &Remote) -> Result<NodeName, NotAdmitted> {
         let peer = remote.peer.as_ref().ok_or(NotAdmitted::Anonymous)?;
         self.admit_peer(peer).inspect_err(|refused| {
-            tracing::warn!(peer = %peer.id(), address = %remote.address, %refused, "a peer was refused");
+            let (id, address) = (peer.id(), remote.address);
+            match self.complaints.admit(id.clone()) {
+                Admission::Admitted => tracing::warn!(peer = %id, %address, %refused, "a peer was refused"),
+                Admission::Throttled => tracing::debug!(peer = %id, %address, %refused, "a peer was refused"),
+            }
         })
     }
 

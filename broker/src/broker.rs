@@ -8,6 +8,7 @@ use portcullis_identity::{NodeName, RequestedKey, SpiffeId, SvidSlot, node_id};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Complaints;
 use crate::audit::{AuditLog, Event};
 use crate::authority::{Authority, IssueError, Issued};
 use crate::beacon::Beacon;
@@ -50,6 +51,7 @@ pub(crate) struct Broker {
     /// Cancelled when the broker is to end its streams.
     pub(crate) stop: CancellationToken,
     pub(crate) joins: Joins,
+    pub(crate) complaints: Complaints,
     pub(crate) signing: Signing,
     /// Where nodes may join by certificate.
     pub(crate) attestor: Option<Attestor>,

@@ -8,6 +8,7 @@ mod entry;
 mod explain;
 mod failure;
 mod grant;
+mod mint;
 mod node;
 mod operator;
 mod policy;
@@ -80,6 +81,12 @@ enum Command {
     /// Refuse SVIDs that are not expired
     #[command(subcommand)]
     Revoke(revoke::Revoke),
+    /// Sign X.509-SVIDs without an entry
+    #[command(subcommand)]
+    X509(mint::X509),
+    /// Sign JWT-SVIDs without an entry
+    #[command(subcommand)]
+    Jwt(mint::Jwt),
     /// Trust foreign trust domains, refresh and remove them
     #[command(subcommand)]
     TrustDomain(trust_domain::TrustDomain),
@@ -133,6 +140,8 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Nodes(command) => command.execute(socket, screen).await,
         Command::Ca(command) => command.execute(socket, screen).await,
         Command::Revoke(command) => command.execute(socket, screen).await,
+        Command::X509(command) => command.execute(socket, screen).await,
+        Command::Jwt(command) => command.execute(socket, screen).await,
         Command::TrustDomain(command) => command.execute(socket, screen).await,
         Command::Audit(command) => command.execute(screen).await,
         Command::Status(command) => command.execute(socket, screen).await,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use crate::admission::Complaints;
 use crate::audit::{AuditLog, Event, OpenError as AuditError, Unaudited, Unserved};
 use crate::authority::{Authority, AuthorityError, IssueError, KeyFolder};
 use crate::beacon::beacon;
@@ -194,6 +195,7 @@ impl Daemon {
             tracker: tracker.clone(),
             stop: stop.clone(),
             joins: Joins::default(),
+            complaints: Complaints::default(),
             signing: Signing::default(),
             attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });

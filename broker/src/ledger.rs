@@ -156,6 +156,8 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
         | Change::ComponentRemoved(_)
         | Change::Entry(_)
         | Change::EntryRemoved(_)
+        | Change::Template(_)
+        | Change::TemplateRemoved(_)
         | Change::Node(_)
         | Change::NodeRemoved(_)
         | Change::Token(_)
@@ -181,6 +183,10 @@ fn describe(change: &Change) -> (&'static str, String) {
         Change::ComponentRemoved(target) => ("component removed", target.to_string()),
         Change::Entry(entry) => ("entry", format!("{} for {} on {}", entry.id, entry.spiffe_id, entry.node)),
         Change::EntryRemoved(id) => ("entry removed", id.to_string()),
+        Change::Template(template) => {
+            ("template", format!("{} for {} on {}", template.id, template.pattern, template.node))
+        }
+        Change::TemplateRemoved(id) => ("template removed", id.to_string()),
         Change::Node(node) => ("node", node.name.to_string()),
         Change::NodeRemoved(node) => ("node removed", node.to_string()),
         Change::Token(token) if token.redeemed_by.is_some() => ("join token redeemed", token.node.to_string()),
@@ -216,6 +222,8 @@ fn authority_change(change: &Change) -> Option<(String, String)> {
         | Change::ComponentRemoved(_)
         | Change::Entry(_)
         | Change::EntryRemoved(_)
+        | Change::Template(_)
+        | Change::TemplateRemoved(_)
         | Change::Node(_)
         | Change::NodeRemoved(_)
         | Change::Token(_)

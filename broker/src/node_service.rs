@@ -99,6 +99,16 @@ impl v1::node_server::Node for NodeService {
         record.on_disk().await.map_err(|error| unaudited(&error))?;
         Ok(Response::new(v1::SignedJwts { request, results }))
     }
+
+    async fn fill(&self, request: Request<v1::FillRequest>) -> Result<Response<v1::FillReply>, Status> {
+        let remote = remote(&request)?;
+        let node = self.0.admit(&remote)?;
+        self.0.signing.admit_filling(&node)?;
+        let filling = wire::template::filling(node.clone(), request.into_inner()).map_err(|error| invalid(&error))?;
+        let by = Actor::Node { node: node.to_string() };
+        let outcome = self.0.ledger.execute(by, Command::Fill(filling)).await.map_err(|error| failed(&error))?;
+        Ok(Response::new(v1::FillReply { entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default() }))
+    }
 }
 
 impl NodeService {

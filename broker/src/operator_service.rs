@@ -2,6 +2,7 @@
 
 mod answer;
 mod authorities;
+mod mint;
 mod trust_domain;
 
 use std::sync::Arc;
@@ -42,7 +43,9 @@ impl OperatorService {
     /// The entry that a command made, found or altered.
     fn entry_of(&self, outcome: &Outcome) -> Option<v1::Entry> {
         self.read(|registry| {
-            outcome.entry.as_ref().and_then(|id| registry.entry(id)).map(|entry| wire::entry_message(entry))
+            let id = outcome.entry.as_ref()?;
+            let template = || registry.template(id).map(|template| wire::template::entry_message(template));
+            registry.entry(id).map(|entry| wire::entry_message(entry)).or_else(template)
         })
     }
 
@@ -367,6 +370,16 @@ impl v1::operator_server::Operator for OperatorService {
         _: Request<v1::ListRevocationsRequest>,
     ) -> Result<Response<v1::ListRevocationsReply>, Status> {
         Ok(Response::new(self.revocations()))
+    }
+
+    async fn mint_x509(&self, request: Request<v1::MintX509Request>) -> Result<Response<v1::MintX509Reply>, Status> {
+        let by = operator(&request);
+        Self::mint_x509(self, by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtReply>, Status> {
+        let by = operator(&request);
+        Self::mint_jwt(self, by, request.into_inner()).await.map(Response::new)
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {

@@ -5,6 +5,7 @@
 //! wire.
 
 mod address;
+mod apply;
 mod authority;
 mod bounds;
 mod command;
@@ -17,6 +18,7 @@ mod record;
 mod refusal;
 mod selector;
 mod surface;
+mod template;
 mod terms;
 mod token;
 mod view;
@@ -48,6 +50,7 @@ pub use self::record::{
 };
 pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal, Unrestorable};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
+pub use self::template::{Filling, Template};
 pub use self::terms::{FederatedDomains, Hint, InvalidFederation, InvalidHint, Terms};
 pub use self::token::{Token, TokenIndex};
 pub use self::view::{NodeView, ViewChange};
@@ -64,6 +67,7 @@ pub struct Registry {
     serving: BTreeMap<SpiffeId, BTreeSet<Target>>,
     entries: BTreeMap<EntryId, Arc<Entry>>,
     entries_of: BTreeMap<NodeName, BTreeSet<EntryId>>,
+    templates: BTreeMap<EntryId, Arc<Template>>,
     nodes: BTreeMap<NodeName, Arc<Node>>,
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
@@ -105,6 +109,7 @@ impl Registry {
             serving: BTreeMap::new(),
             entries: BTreeMap::new(),
             entries_of: BTreeMap::new(),
+            templates: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tokens: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -232,162 +237,6 @@ impl Registry {
 
     fn held_mut(&mut self, target: &Target) -> Option<&mut Held> {
         self.components.get_mut(&target.lattice)?.get_mut(&target.id)
-    }
-
-    /// Makes the change that a plan described, after it was stored. `schema` is the plan's, where it made a new one.
-    pub fn apply(&mut self, changes: &[Change], version: Version, schema: Option<Arc<Schema>>) {
-        self.version = version;
-        if let Some(schema) = schema {
-            self.schema = schema;
-        }
-        let mut altered = BTreeSet::new();
-        for change in changes {
-            self.apply_one(change, &mut altered);
-        }
-        for target in altered {
-            self.marks.lattices.insert(target.lattice.clone(), version.epoch);
-            if let Some(held) = self.held_mut(&target) {
-                held.refresh();
-            }
-        }
-    }
-
-    fn apply_one(&mut self, change: &Change, altered: &mut BTreeSet<Target>) {
-        match change {
-            Change::Component(component) => {
-                self.put_component(component);
-                altered.insert(component.target.clone());
-            }
-            Change::ComponentRemoved(target) => {
-                self.remove_component(target);
-                altered.insert(target.clone());
-            }
-            Change::Entry(entry) => {
-                self.mark_node(&entry.node);
-                self.entries_of.entry(entry.node.clone()).or_default().insert(entry.id.clone());
-                self.entries.insert(entry.id.clone(), Arc::clone(entry));
-            }
-            Change::EntryRemoved(id) => self.remove_entry(id),
-            Change::Node(node) => {
-                self.mark_node(&node.name);
-                self.nodes.insert(node.name.clone(), Arc::clone(node));
-            }
-            Change::NodeRemoved(name) => {
-                self.mark_node(name);
-                self.nodes.remove(name);
-            }
-            Change::Token(token) => {
-                self.tokens.insert(token.index, Arc::clone(token));
-            }
-            Change::TokenRemoved(index) => {
-                self.tokens.remove(index);
-            }
-            Change::Policies(document) => {
-                let sliced = self.each_held(|held| held.put_policies(document));
-                altered.extend(sliced);
-                self.policies.insert(document.name.clone(), Arc::clone(document));
-            }
-            Change::PoliciesRemoved(name) => {
-                let sliced = self.each_held(|held| held.remove_policies(name));
-                altered.extend(sliced);
-                self.policies.remove(name);
-            }
-            Change::Domain(domain) => {
-                self.marks.domains.insert(domain.name.clone(), self.version.epoch);
-                self.domains.insert(domain.name.clone(), Arc::clone(domain));
-            }
-            Change::DomainRemoved(name) => {
-                self.marks.domains.insert(name.clone(), self.version.epoch);
-                self.domains.remove(name);
-            }
-            Change::Grant(target, spiffe_id) => self.alter(target, altered, |held| {
-                held.grants.insert(spiffe_id.clone());
-            }),
-            Change::GrantRemoved(target, spiffe_id) => self.alter(target, altered, |held| {
-                held.grants.remove(spiffe_id);
-            }),
-            Change::Addresses(target, node, addresses) => self.alter(target, altered, |held| {
-                if addresses.is_empty() {
-                    held.addresses.remove(node);
-                } else {
-                    held.addresses.insert(node.clone(), addresses.clone());
-                }
-            }),
-            Change::Trust(change) => self.apply_trust(change),
-        }
-    }
-
-    fn put_component(&mut self, component: &Arc<Component>) {
-        let target = &component.target;
-        if let Some(old) = self.component(target).map(|component| component.spiffe_id.clone()) {
-            self.no_longer_serving(&old, target);
-        }
-        self.serving.entry(component.spiffe_id.clone()).or_default().insert(target.clone());
-        if let Some(held) = self.held_mut(target) {
-            held.component = Arc::clone(component);
-            return;
-        }
-        let mut held = Held::new(Arc::clone(component));
-        for document in self.policies.values() {
-            held.put_policies(document);
-        }
-        self.components.entry(target.lattice.clone()).or_default().insert(target.id.clone(), held);
-    }
-
-    fn remove_component(&mut self, target: &Target) {
-        let Some(of_lattice) = self.components.get_mut(&target.lattice) else {
-            return;
-        };
-        let Some(held) = of_lattice.remove(&target.id) else {
-            return;
-        };
-        if of_lattice.is_empty() {
-            self.components.remove(&target.lattice);
-        }
-        self.no_longer_serving(&held.component.spiffe_id, target);
-    }
-
-    fn no_longer_serving(&mut self, spiffe_id: &SpiffeId, target: &Target) {
-        let Some(targets) = self.serving.get_mut(spiffe_id) else {
-            return;
-        };
-        targets.remove(target);
-        if targets.is_empty() {
-            self.serving.remove(spiffe_id);
-        }
-    }
-
-    fn remove_entry(&mut self, id: &EntryId) {
-        let Some(entry) = self.entries.remove(id) else { return };
-        self.mark_node(&entry.node);
-        let Some(ids) = self.entries_of.get_mut(&entry.node) else {
-            return;
-        };
-        ids.remove(id);
-        if ids.is_empty() {
-            self.entries_of.remove(&entry.node);
-        }
-    }
-
-    fn mark_node(&mut self, node: &NodeName) {
-        self.marks.nodes.insert(node.clone(), self.version.epoch);
-    }
-
-    fn alter(&mut self, target: &Target, altered: &mut BTreeSet<Target>, change: impl FnOnce(&mut Held)) {
-        if let Some(held) = self.held_mut(target) {
-            change(held);
-            altered.insert(target.clone());
-        }
-    }
-
-    /// The targets of those components that `change` altered.
-    fn each_held(&mut self, change: impl Fn(&mut Held) -> held::Altered) -> Vec<Target> {
-        let all = self.components.values_mut().flat_map(BTreeMap::values_mut);
-        all.filter_map(|held| match change(held) {
-            held::Altered::Yes => Some(held.component.target.clone()),
-            held::Altered::No => None,
-        })
-        .collect()
     }
 }
 

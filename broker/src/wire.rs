@@ -1,10 +1,12 @@
 //! Between the registry's types and the messages of the contract. What comes in is parsed whole; what cannot be parsed says why.
 
+pub(crate) mod template;
+
 use std::str::FromStr;
 
 use portcullis_api::v1;
 use portcullis_identity::{
-    JwtAuthority, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain, parse_spiffe_id,
+    IdTemplate, JwtAuthority, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain, parse_spiffe_id,
     parse_trust_domain,
 };
 use portcullis_policy::{PolicyFile, Problem};
@@ -78,12 +80,12 @@ pub(crate) fn target_message(target: &Target) -> v1::Target {
 }
 
 /// Converts `value`; the error is the type's own.
-fn convert<T, U: TryFrom<T, Error: ToString>>(value: T) -> Result<U, InvalidMessage> {
+pub(crate) fn convert<T, U: TryFrom<T, Error: ToString>>(value: T) -> Result<U, InvalidMessage> {
     value.try_into().map_err(|error: U::Error| InvalidMessage(error.to_string()))
 }
 
 /// 0 means `default`.
-fn ttl<T: TryFrom<u64, Error: ToString>>(seconds: u32, default: T) -> Result<T, InvalidMessage> {
+pub(crate) fn ttl<T: TryFrom<u64, Error: ToString>>(seconds: u32, default: T) -> Result<T, InvalidMessage> {
     if seconds == 0 { Ok(default) } else { convert(u64::from(seconds)) }
 }
 
@@ -162,6 +164,12 @@ pub(crate) fn new_entry(message: v1::CreateEntryRequest, default_ttl: Ttl) -> Re
             return Err(InvalidMessage::new("a wasm component needs its digest, or danger-any-digest for development"));
         }
         (Some(component), "") => Holder::Component { target: target(Some(component))?, digest },
+        (None, id) if IdTemplate::is_meant(id) => {
+            if digest != Digest::NotApplicable {
+                return Err(InvalidMessage::new("a template is for workloads that are attested, not for components"));
+            }
+            Holder::Template { pattern: parse(id)?, lattice }
+        }
         (None, id) if !id.is_empty() => Holder::Workload { spiffe_id: spiffe_id(id)?, lattice, digest },
         (Some(_) | None, _) => return Err(InvalidMessage::new("name either a component or a SPIFFE ID")),
     };
@@ -280,6 +288,7 @@ pub(crate) fn entry_message(entry: &Entry) -> v1::Entry {
         federates_with: entry.terms.federates_with.iter().map(ToString::to_string).collect(),
         admin: entry.terms.admin,
         created_at: clock::unix_seconds(entry.created_at),
+        template: entry.template.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -328,6 +337,7 @@ pub(crate) fn state_message(view: &NodeView, now_seconds: u64) -> v1::State {
             .chain(view.bundles.values().map(|bundle| foreign_bundle_message(bundle)))
             .collect(),
         entries: view.entries.values().map(|entry| entry_message(entry)).collect(),
+        templates: view.templates.values().map(|template| template::message(template)).collect(),
         components: view.components.values().map(|record| record_message(record)).collect(),
         served: view.served.values().map(|served| served_message(served)).collect(),
         now_seconds,
@@ -347,6 +357,8 @@ pub(crate) fn change_message(change: &ViewChange) -> v1::Change {
             .collect(),
         entries: change.entries.iter().map(|entry| entry_message(entry)).collect(),
         entries_removed: change.entries_removed.iter().map(ToString::to_string).collect(),
+        templates: change.templates.iter().map(|template| template::message(template)).collect(),
+        templates_removed: change.templates_removed.iter().map(ToString::to_string).collect(),
         components: change.components.iter().map(|record| record_message(record)).collect(),
         components_removed: change.components_removed.iter().map(target_message).collect(),
         served: change.served.iter().map(|served| served_message(served)).collect(),

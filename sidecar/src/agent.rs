@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::admin::{Admin, Observed};
-use crate::component::node_config;
+use crate::component::start_node;
 use crate::config::AgentConfig;
 use crate::daemon::RunError;
 use crate::local::{Local, LocalStatus};
@@ -58,7 +58,7 @@ pub async fn run(
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let _stop_on_error = stop.clone().drop_guard();
     let node = tokio::select! {
-        node = Node::start(node_config(&config.node)?, &tasks, stop.clone()) => node?,
+        node = start_node(&config.node, &tasks, &stop) => node?,
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
     let local = Local::start(&node, config.workload.as_ref(), &config.files, &tasks, &stop)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use portcullis_api::read_wit_folder;
 use portcullis_api::v1::WitFile;
-use portcullis_client::node::SealKeyError;
+use portcullis_client::node::{CertificateFiles, SealKeyError};
 use portcullis_policy::{Component, Interface, ParamsReadable, PolicyFile, PolicySet, Schema};
 use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
@@ -36,21 +36,15 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
     let config = match Program::load(path)? {
         Program::Sidecar(config) => *config,
         Program::Agent(config) => {
-            let token = config.node.join_token_file.as_ref().map(|token| (token, crate::daemon::join_token(token)));
-            let token = token.and_then(|(path, token)| token.err().map(|error| mistake(path, &error)));
-            let seal_key = bad_seal_key(&config.node).map(|error| mistake(path, &error));
-            return finished(Checked::default(), token.into_iter().chain(seal_key).collect());
+            let mut mistakes = Vec::new();
+            check_node(&config.node, path, &mut mistakes);
+            return finished(Checked::default(), mistakes);
         }
     };
     let mut mistakes = Vec::new();
     let mut checked = Checked { component: config.component.target.to_string(), ..Checked::default() };
     let upstream = Upstream::open(&config.upstream).map_err(|more| mistakes.extend(more)).ok();
-    if let Some(token) = &config.node.join_token_file
-        && let Err(error) = crate::daemon::join_token(token)
-    {
-        mistakes.push(mistake(token, &error));
-    }
-    mistakes.extend(bad_seal_key(&config.node).map(|error| mistake(path, &error)));
+    check_node(&config.node, path, &mut mistakes);
     let Some(folder) = &config.component.wit else {
         checked.skipped.push("mapping and policies: `component.wit` names no WIT folder".to_owned());
         return finished(checked, mistakes);
@@ -68,6 +62,19 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
         checked.policies = policies(&config, &wit, &mut mistakes);
     }
     finished(checked, mistakes)
+}
+
+/// How the node joins, and the key of its cache.
+fn check_node(node: &NodeSection, path: &Path, mistakes: &mut Vec<Mistake>) {
+    if let Some(token) = &node.join_token_file
+        && let Err(error) = crate::daemon::join_token(token)
+    {
+        mistakes.push(mistake(token, &error));
+    }
+    if let Some(Err(error)) = node.certificate.as_ref().map(CertificateFiles::read) {
+        mistakes.push(mistake(path, &error));
+    }
+    mistakes.extend(bad_seal_key(node).map(|error| mistake(path, &error)));
 }
 
 /// A key that is not here may be where the program runs; one that is here has to be good.

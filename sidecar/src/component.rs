@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use portcullis_client::WorkloadSource;
 use portcullis_client::node::{
     Entry, Identity, Node, NodeConfig, NodeKind, NodeState, SealKeyError, ServedComponent, SignError, read_seal_key,
 };
@@ -14,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::{Config, LimitsSection, NodeSection};
+use crate::config::{Config, IdentitySection, LimitsSection, NodeSection};
 use crate::daemon::{RunError, join_token};
 use crate::gate::{Gate, Served};
 use crate::local::Local;
@@ -42,10 +43,10 @@ impl Component {
     /// Joins the broker and waits for the identity; the gate is closed still.
     pub(crate) async fn join(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self, RunError> {
         let upstream = Upstream::open(&config.upstream).map_err(RunError::Configuration)?;
-        let node = Node::start(node_config(&config.node)?, tasks, stop.clone()).await?;
+        let node = start_node(&config.node, tasks, stop).await?;
         // Before the component is registered: the service beside it may need an identity in order to start.
         let local = Local::start(&node, config.workload.as_ref(), &config.files, tasks, stop)?;
-        let identity = identity(&node, &config).await?;
+        let identity = identity(&node, &config, tasks, stop).await?;
         let meters = Meters::new();
         let gate = Arc::new(Gate::new(upstream, config.limits, Arc::clone(&meters), config.record_allowed));
         Ok(Self { node, gate, meters, identity, local, config, loaded: Mutex::default() })
@@ -149,6 +150,9 @@ impl Component {
     }
 
     fn too_old(&self) -> Option<String> {
+        if let Some(why) = self.identity.lost() {
+            return Some(format!("the component's identity is lost: {why}"));
+        }
         if self.identity.svid().not_after() <= clock::now() {
             return Some("the component's SVID has expired".to_owned());
         }
@@ -157,7 +161,20 @@ impl Component {
     }
 }
 
-pub(crate) fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
+/// The node: by its certificate where it is configured, else by token or cache.
+pub(crate) async fn start_node(
+    section: &NodeSection,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Node, RunError> {
+    let config = node_config(section)?;
+    match &section.certificate {
+        Some(files) => Ok(Node::start_with_certificate(config, &files.read()?, tasks, stop.clone()).await?),
+        None => Ok(Node::start(config, tasks, stop.clone()).await?),
+    }
+}
+
+fn node_config(node: &NodeSection) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         state_dir: node.state.clone(),
         kind: NodeKind::Sidecar,
@@ -182,13 +199,22 @@ fn quic_limits(limits: &LimitsSection) -> QuicLimits {
     }
 }
 
-/// Waits for the entry of the component and its SVID.
-async fn identity(node: &Node, config: &Config) -> Result<Arc<Identity>, RunError> {
+/// Waits for the entry of the component and its SVID: from the broker, or from the Workload API that is configured.
+async fn identity(
+    node: &Node,
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Arc<Identity>, RunError> {
     let target = &config.component.target;
     let mut state = node.state();
     loop {
         let entry = entry_of(&state.borrow_and_update(), config);
         if let Some(entry) = entry {
+            if let Some(IdentitySection { workload_api }) = &config.identity {
+                let source = WorkloadSource::start(workload_api, entry.spiffe_id, node, tasks, stop.clone()).await?;
+                return Ok(source.identity());
+            }
             match node.identity(&entry, "").await {
                 Ok(identity) => return Ok(identity),
                 Err(error @ (SignError::Refused(_) | SignError::Offline)) => warn!(%error, %target, "no identity yet"),

@@ -4,19 +4,22 @@
 
 mod agent;
 mod local;
+mod node;
 mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{SealKeyPlace, Target};
+use portcullis_identity::Target;
 
 pub use agent::{AgentConfig, Program};
+pub use node::{IdentitySection, NodeSection};
 pub use reader::Mistake;
 
 use crate::files::FilesConfig;
 use crate::workload::WorkloadConfig;
+use node::{identity, node};
 use reader::{Reader, Section};
 
 /// A sidecar's whole configuration.
@@ -24,6 +27,8 @@ use reader::{Reader, Section};
 pub struct Config {
     /// Who the sidecar is to the broker.
     pub node: NodeSection,
+    /// Where its identity comes from, where that is not the broker.
+    pub identity: Option<IdentitySection>,
     /// The virtual component it serves.
     pub component: ComponentSection,
     /// Where callers reach it.
@@ -40,23 +45,6 @@ pub struct Config {
     pub admin: AdminAddress,
     /// Which decisions are recorded besides denials.
     pub record_allowed: bool,
-}
-
-/// `[node]`.
-#[derive(Clone, Debug)]
-pub struct NodeSection {
-    /// Folder of the on-disk cache.
-    pub state: PathBuf,
-    /// File with the join token; read at the first start only.
-    pub join_token_file: Option<PathBuf>,
-    /// `host:port` of the broker where it is not that of the token any more.
-    pub broker: Option<String>,
-    /// How old policy may grow while the broker is away.
-    pub policy_max_age: Duration,
-    /// The key that seals the keys in the cache.
-    pub seal_key: Option<SealKeyPlace>,
-    /// The folder of the credentials that systemd passes: not in the file, but told by who runs the program.
-    pub credentials: Option<PathBuf>,
 }
 
 /// `[component]`.
@@ -213,12 +201,18 @@ impl Config {
         let base = Path::new(file).parent().unwrap_or_else(|| Path::new("")).to_owned();
         let mut root = Section::root(&table);
         let node = node(root.section("node", &mut reader), &base, &mut reader);
+        let identity = identity(root.section("identity", &mut reader), &base, &mut reader);
         let component = component(root.section("component", &mut reader), &base, &mut reader);
         let listen = listen(root.section("listen", &mut reader), &mut reader);
         let upstream = upstream(root.section("upstream", &mut reader), &base, &mut reader);
         let limits = limits(root.section("limits", &mut reader), &mut reader);
         let workload = local::workload(root.section("workload_api", &mut reader), &base, &mut reader);
         let files = local::files(root.sections("files", &mut reader), &base, &mut reader);
+        if identity.is_some() && (workload.is_some() || !files.is_empty()) {
+            let message =
+                "[identity] with [workload_api] or [[files]]: the machine has a Workload API already".to_owned();
+            reader.mistake(None, message, Some("keep [identity], or run an agent of its own".to_owned()));
+        }
         let state = node.as_ref().map(|node| node.state.clone());
         let admin = admin(root.section("admin", &mut reader), &base, state.as_deref(), &mut reader);
         let mut records = root.section("records", &mut reader);
@@ -228,7 +222,7 @@ impl Config {
         let mistakes = reader.into_mistakes();
         match (node, component, listen, upstream, admin) {
             (Some(node), Some(component), Some(listen), Some(upstream), Some(admin)) if mistakes.is_empty() => {
-                Ok(Self { node, component, listen, upstream, limits, workload, files, admin, record_allowed })
+                Ok(Self { node, identity, component, listen, upstream, limits, workload, files, admin, record_allowed })
             }
             _ => Err(mistakes),
         }
@@ -240,17 +234,6 @@ fn read(path: &Path) -> Result<String, Vec<Mistake>> {
         let message = format!("cannot be read: {error}");
         vec![Mistake { file: path.display().to_string(), line: None, message, hint: None }]
     })
-}
-
-fn node(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<NodeSection> {
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let state = section.required_text("state", reader).map(|found| base.join(found.value));
-    let join_token_file = section.text("join_token_file", reader).map(|found| base.join(found.value));
-    let broker = section.text("broker", reader).map(|found| found.value);
-    let policy_max_age = section.duration("policy_max_age", reader).unwrap_or(DAY);
-    let seal_key = section.parsed("seal_key_file", reader).map(|place: SealKeyPlace| place.below(base));
-    section.finish(reader);
-    Some(NodeSection { state: state?, join_token_file, broker, policy_max_age, seal_key, credentials: None })
 }
 
 fn component(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<ComponentSection> {
@@ -400,6 +383,8 @@ fn size(
 
 #[cfg(test)]
 mod tests {
+    use portcullis_identity::SealKeyPlace;
+
     use super::*;
 
     const GOOD: &str = r#"

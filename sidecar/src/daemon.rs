@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_client::node::{Identity, SealKeyError, SignError, StartError};
+use portcullis_client::SourceError;
+use portcullis_client::node::{CertificateFilesError, Identity, SealKeyError, SignError, StartError};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
 use portcullis_transport::CloseReason;
 use portcullis_transport::quic::{BindError, Listener};
@@ -46,6 +47,9 @@ pub enum RunError {
         /// Why.
         cause: InvalidJoinToken,
     },
+    /// The certificate to join by cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateFilesError),
     /// The key that seals the cache cannot be had.
     #[error(transparent)]
     SealKey(#[from] SealKeyError),
@@ -55,6 +59,9 @@ pub enum RunError {
     /// The identity cannot be had.
     #[error("cannot get the component's identity: {0}")]
     Identity(#[from] SignError),
+    /// The Workload API that is to give the identity does not.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] BindError),

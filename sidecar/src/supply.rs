@@ -3,6 +3,7 @@
 //! Every entry that demands selectors, and every one that a set of files names, has its own key, made here, and an SVID that the node keeps
 //! fresh. What workloads may have is published as one [`Snapshot`] after another.
 
+mod fillings;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,17 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis_client::node::{ComponentDigest, Entry, Identity, Node, NodeState, SignError, Version};
-use portcullis_identity::{Audience, SpiffeId, validate_jwt};
+use portcullis_identity::{Audience, InvalidAudience, JwtBundles, JwtClaims, Revocations, SpiffeId, validate_jwt};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::clock;
 use crate::workload::{
-    self, DomainBundle, Held, Identities, InvalidToken, Snapshot, Token, TokenClaims, TokenRefused, WantedToken,
+    self, DomainBundle, Filling, Held, Identities, InvalidToken, Snapshot, Token, TokenClaims, TokenRefused,
+    WantedToken,
 };
 
+use fillings::Fillings;
 use tokens::Tokens;
 
 /// SVIDs that are asked for at a time.
@@ -42,6 +46,7 @@ pub(crate) struct Supply {
     node: Node,
     snapshots: Arc<watch::Sender<Option<Arc<Snapshot>>>>,
     tokens: Arc<Tokens>,
+    fillings: Arc<Fillings>,
 }
 
 /// An entry's identity came, or was renewed.
@@ -53,7 +58,12 @@ struct News {
 impl Supply {
     /// Takes the SVIDs of the node's entries until `stop`; of those without selectors only what `named` has.
     pub(crate) fn start(node: &Node, named: BTreeSet<SpiffeId>, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let supply = Self { node: node.clone(), snapshots: Arc::new(watch::Sender::new(None)), tokens: Arc::default() };
+        let supply = Self {
+            node: node.clone(),
+            snapshots: Arc::new(watch::Sender::new(None)),
+            tokens: Arc::default(),
+            fillings: Arc::default(),
+        };
         tasks.spawn(stop.clone().run_until_cancelled_owned(supply.clone().keep(named)));
         supply
     }
@@ -168,7 +178,13 @@ fn snapshot(
         let x509 = bundle.certificates().cloned().collect();
         (domain.clone(), DomainBundle { x509, jwks: jwks.unwrap_or_else(|| r#"{"keys":[]}"#.to_owned()) })
     });
-    Snapshot::new(node.trust_domain().clone(), held.collect(), bundles.collect())
+    let templates = state.templates.values().map(|template| workload::Template {
+        id: template.id.clone(),
+        pattern: template.pattern.clone(),
+        selectors: template.selectors.clone(),
+    });
+    let snapshot = Snapshot::new(node.trust_domain().clone(), held.collect(), bundles.collect());
+    snapshot.with_templates(templates.collect())
 }
 
 impl Identities for Supply {
@@ -176,17 +192,32 @@ impl Identities for Supply {
         self.snapshots.subscribe()
     }
 
+    async fn fill(&self, filling: Filling) -> Result<(), TokenRefused> {
+        self.fillings.fill(filling, clock::instant(), |template, values| self.node.fill(template, values)).await
+    }
+
     async fn tokens(&self, wanted: Vec<WantedToken>) -> Result<Vec<Token>, TokenRefused> {
         self.tokens.of(&self.node, wanted).await
     }
 
     fn validate(&self, token: &str, audience: &str, now: SystemTime) -> Result<TokenClaims, InvalidToken> {
-        let invalid = |error: &dyn std::fmt::Display| InvalidToken(error.to_string());
-        let audience: Audience = audience.parse().map_err(|error| invalid(&error))?;
-        let bundles = self.node.jwt_trust();
-        let claims = validate_jwt(token, &audience, &bundles.load(), now, LEEWAY).map_err(|error| invalid(&error))?;
+        let audience: Audience = audience.parse().map_err(|error: InvalidAudience| InvalidToken(error.to_string()))?;
+        let (bundles, trust) = (self.node.jwt_trust(), self.node.trust());
+        let claims = believed(token, &audience, (&bundles.load(), trust.load().revocations()), now)?;
         Ok(TokenClaims { spiffe_id: claims.id().clone(), claims: claims.into_all() })
     }
+}
+
+/// What a token says that is valid and was not revoked meanwhile.
+fn believed(
+    token: &str,
+    audience: &Audience,
+    (bundles, revocations): (&JwtBundles, &Revocations),
+    now: SystemTime,
+) -> Result<JwtClaims, InvalidToken> {
+    let claims =
+        validate_jwt(token, audience, bundles, now, LEEWAY).map_err(|error| InvalidToken(error.to_string()))?;
+    if revocations.of_jwt(&claims) { Err(InvalidToken("it is revoked".to_owned())) } else { Ok(claims) }
 }
 
 impl From<SignError> for TokenRefused {
@@ -195,5 +226,65 @@ impl From<SignError> for TokenRefused {
             SignError::Offline => Self::Unavailable,
             SignError::Refused(why) | SignError::Unusable(why) => Self::Refused(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_identity::{
+        JwtBundle, JwtKey, Revocation, Revoked, UnsignedJwt, parse_spiffe_id, parse_trust_domain,
+    };
+
+    use super::*;
+    use crate::clock;
+
+    fn entry(id: &str, path: &str, selectors: &[&str]) -> Entry {
+        let spiffe_id = parse_spiffe_id(&format!("spiffe://a.test{path}")).unwrap();
+        let selectors = selectors.iter().map(|&selector| selector.to_owned()).collect();
+        Entry { selectors, ..Entry::new(id.to_owned(), spiffe_id, ComponentDigest::NotAComponent) }
+    }
+
+    #[test]
+    fn served_are_entries_with_selectors_and_those_that_files_name_and_no_components() {
+        let component = Entry { digest: ComponentDigest::DangerAny, ..entry("e4", "/component/x/y", &["unix:uid:1"]) };
+        let entries =
+            [entry("e1", "/one", &["unix:uid:1"]), entry("e2", "/two", &[]), entry("e3", "/three", &[]), component];
+        let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let state = NodeState { entries, ..NodeState::default() };
+        let named = BTreeSet::from([parse_spiffe_id("spiffe://a.test/three").unwrap()]);
+        assert_eq!(wanted(&state, &named).into_keys().collect::<Vec<_>>(), ["e1", "e3"]);
+        assert_eq!(wanted(&state, &BTreeSet::new()).into_keys().collect::<Vec<_>>(), ["e1"]);
+    }
+
+    #[test]
+    fn no_more_entries_are_served_than_one_machine_has() {
+        let entries = (0..=MAX_ENTRIES).map(|number| entry(&format!("e{number}"), "/x", &["unix:uid:1"]));
+        let entries = entries.map(|entry| (entry.id.clone(), entry)).collect();
+        let state = NodeState { entries, ..NodeState::default() };
+        assert_eq!(wanted(&state, &BTreeSet::new()).len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn a_token_that_was_revoked_is_not_believed_and_one_issued_later_is() {
+        let (now, key) = (clock::now(), JwtKey::generate().unwrap());
+        let (id, audience) = (parse_spiffe_id("spiffe://a.test/web").unwrap(), ["db".parse::<Audience>().unwrap()]);
+        let token = |issued_at: SystemTime| {
+            let expires_at = issued_at + Duration::from_secs(300);
+            let unsigned = UnsignedJwt { id: &id, audience: &audience, issued_at, expires_at, jti: None, issuer: None };
+            unsigned.sign(&key).unwrap().token().to_owned()
+        };
+        let bundle = JwtBundle::new(parse_trust_domain("a.test").unwrap(), [key.authority(None)]).unwrap();
+        let bundles = JwtBundles::new([bundle]);
+        let until = now + Duration::from_secs(3600);
+        let revocation = Revocation { revoked: Revoked::Identity(id.clone()), issued_until: now, until };
+        let revoked = Revocations::new([revocation], now);
+        let believe = |token: &str, revocations: &Revocations| {
+            let at = now + Duration::from_secs(20);
+            believed(token, &audience[0], (&bundles, revocations), at).map(|claims| claims.id().clone())
+        };
+        let (before, after) = (token(now - Duration::from_secs(10)), token(now + Duration::from_secs(10)));
+        assert_eq!(believe(&before, &Revocations::default()).unwrap(), id);
+        assert_eq!(believe(&before, &revoked), Err(InvalidToken("it is revoked".to_owned())));
+        assert_eq!(believe(&after, &revoked).unwrap(), id);
     }
 }

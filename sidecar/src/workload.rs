@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_api::WORKLOAD_DESCRIPTORS;
 use portcullis_api::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use tracing::error;
 pub use attest::Selectors;
 pub use identities::{Identities, InvalidToken, Token, TokenClaims, TokenRefused, WantedToken};
 pub use quota::WorkloadLimits;
-pub use snapshot::{DomainBundle, Entry, Held, Snapshot};
+pub use snapshot::{DomainBundle, Entry, Filling, Held, Snapshot, Template};
 pub use socket::SocketError;
 
 use api::Api;
@@ -96,6 +97,13 @@ impl WorkloadApi {
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .layer(InterceptorLayer::new(move |request| api::admit(request, &checked)))
             .add_service(SpiffeWorkloadApiServer::new(api).max_decoding_message_size(MAX_REQUEST_BYTES))
+            // Behind the same header and the same rate as every call (Workload Endpoint §7).
+            .add_optional_service(
+                described(reflection().build_v1()).map(|it| it.max_decoding_message_size(MAX_REQUEST_BYTES)),
+            )
+            .add_optional_service(
+                described(reflection().build_v1alpha()).map(|it| it.max_decoding_message_size(MAX_REQUEST_BYTES)),
+            )
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let path = config.socket.clone();
         tasks.spawn(async move {
@@ -119,6 +127,15 @@ impl WorkloadApi {
     pub fn streams(&self) -> usize {
         self.quota.streams()
     }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTORS)
+}
+
+/// The API is served without a description of itself where there can be none.
+fn described<S>(service: Result<S, tonic_reflection::server::Error>) -> Option<S> {
+    service.inspect_err(|error| error!(%error, "the workload API cannot describe itself")).ok()
 }
 
 #[cfg(test)]

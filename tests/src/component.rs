@@ -25,6 +25,11 @@ pub fn guest(name: &str) -> PathBuf {
 impl Component {
     /// Runs `wasm` as `demo/NAME` on a node of that name.
     pub fn start(lab: &Lab, name: &str, wasm: &Path) -> Self {
+        Self::start_with(lab, name, wasm, &[])
+    }
+
+    /// The same, with further arguments for the host.
+    pub fn start_with(lab: &Lab, name: &str, wasm: &Path, arguments: &[&str]) -> Self {
         let request = v1::CreateEntryRequest {
             node: name.to_owned(),
             component: Some(v1::Target { lattice: "demo".to_owned(), id: name.to_owned() }),
@@ -38,6 +43,7 @@ impl Component {
             .arg(lab.path().join(format!("{name}-host")))
             .arg("--join-token-file")
             .arg(lab.token(name))
+            .args(arguments)
             .arg(wasm)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

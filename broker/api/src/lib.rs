@@ -42,5 +42,8 @@ pub mod workload {
     tonic::include_proto!("_");
 }
 
+/// The contract of the SPIFFE Workload API, encoded: what gRPC reflection tells of it.
+pub const WORKLOAD_DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("workloadapi");
+
 /// The largest message either side accepts, in bytes: a snapshot with the WIT and policies of the components a node serves.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;

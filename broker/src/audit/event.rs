@@ -78,6 +78,34 @@ pub enum Event {
         /// Until when, seconds since 1970.
         expires_at: u64,
     },
+    /// An X.509-SVID is about to be handed to an operator, without an entry.
+    X509Minted {
+        /// Which.
+        by: Actor,
+        /// For which identity.
+        spiffe_id: String,
+        /// Serial number, hex.
+        serial: String,
+        /// Until when, seconds since 1970.
+        not_after: u64,
+        /// SHA-256 of the public key.
+        key_sha256: String,
+    },
+    /// A JWT-SVID is about to be handed to an operator, without an entry.
+    JwtMinted {
+        /// Which.
+        by: Actor,
+        /// For which identity.
+        spiffe_id: String,
+        /// Its `jti`.
+        jti: String,
+        /// The key that signed it.
+        kid: String,
+        /// For how many audiences.
+        audiences: usize,
+        /// Until when, seconds since 1970.
+        expires_at: u64,
+    },
     /// Somebody asked for an SVID and has none.
     IssueRefused {
         /// Who.
@@ -207,6 +235,12 @@ impl Event {
             }
             Self::JwtIssued { node, entry, spiffe_id, jti, kid, audiences: _, expires_at: _ } => {
                 (vec![node, entry, kid, jti], vec![spiffe_id])
+            }
+            Self::X509Minted { by, spiffe_id, serial, not_after: _, key_sha256 } => {
+                (by.texts().chain([serial, key_sha256]).collect(), vec![spiffe_id])
+            }
+            Self::JwtMinted { by, spiffe_id, jti, kid, audiences: _, expires_at: _ } => {
+                (by.texts().chain([jti, kid]).collect(), vec![spiffe_id])
             }
             Self::IssueRefused { node, entry, reason } => (vec![node, entry, reason], Vec::new()),
             Self::Changed { by, version, kind, name, sha256 } => {

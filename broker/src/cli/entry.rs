@@ -23,7 +23,7 @@ pub(crate) enum Entry {
     Create(Create),
     /// Alter what an entry says; what is not given stays
     Update(Update),
-    /// Remove an entry; what was issued lives on until it expires
+    /// Remove an entry, or a template with its entries; what was issued lives on until it expires
     #[command(visible_alias = "delete")]
     Remove(Remove),
     /// List the entries
@@ -37,7 +37,8 @@ pub(crate) enum Entry {
   portcullis-broker entry create --node host-1 --component prod/checkout --digest-of checkout.wasm
   portcullis-broker entry create --node host-1 --component dev/checkout --danger-any-digest
   portcullis-broker entry create --node laptop --spiffe-id spiffe://acme.test/people/ada --lattice prod
-  portcullis-broker entry create --node db-1 --spiffe-id spiffe://acme.test/redis --selector unix:uid:999 --dns redis.acme.test")]
+  portcullis-broker entry create --node db-1 --spiffe-id spiffe://acme.test/redis --selector unix:uid:999 --dns redis.acme.test
+  portcullis-broker entry create --node db-1 --spiffe-id 'spiffe://acme.test/svc/{systemd:id}' --selector unix:gid:27")]
 #[command(group = clap::ArgGroup::new("holder").required(true).args(["component", "spiffe_id"]))]
 #[command(group = clap::ArgGroup::new("which").args(["digest", "digest_of", "danger_any_digest"]))]
 pub(crate) struct Create {
@@ -47,7 +48,8 @@ pub(crate) struct Create {
     /// A wasm component: earns spiffe://TRUST-DOMAIN/component/LATTICE/ID
     #[arg(long, value_name = "LATTICE/ID", requires = "which")]
     component: Option<Target>,
-    /// Any other workload, by its whole SPIFFE ID
+    /// Any other workload, by its whole SPIFFE ID; segments {unix:uid}, {unix:gid} and {systemd:id} are filled in with
+    /// what is attested, and make an entry for each workload
     #[arg(long, value_name = "ID")]
     spiffe_id: Option<String>,
     /// With --spiffe-id: the lattice whose virtual components it sees and may call

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock::unix_seconds;
 use crate::ledger::CommandError;
 use crate::presence::Connection;
-use crate::registry::{AuthorityRefusal, EntryId, Explanation, Refusal, Registry, Served};
+use crate::registry::{AuthorityRefusal, EntryId, Explanation, Refusal, Registry, Served, Template};
 use crate::wire::{self, InvalidMessage};
 
 /// The broker in numbers.
@@ -68,8 +68,16 @@ fn node_status(absent: &v1::NodeStatus, connection: &Connection) -> v1::NodeStat
     }
 }
 
-/// Every entry, or those of one name or node.
+/// Every entry, or those of one name or node; templates come first.
 pub(super) fn entries(registry: &Registry, id: Option<&EntryId>, node: Option<&NodeName>) -> Vec<v1::Entry> {
+    let asked = |template: &&std::sync::Arc<Template>| {
+        id.is_none_or(|id| template.id == *id) && node.is_none_or(|node| template.node == *node)
+    };
+    let templates = registry.templates().filter(asked).map(|template| wire::template::entry_message(template));
+    templates.chain(made_entries(registry, id, node)).collect()
+}
+
+fn made_entries(registry: &Registry, id: Option<&EntryId>, node: Option<&NodeName>) -> Vec<v1::Entry> {
     let message = |entry: &std::sync::Arc<crate::registry::Entry>| wire::entry_message(entry);
     match (id, node) {
         (Some(id), node) => registry
@@ -132,6 +140,9 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::Announced(_)
         | Refusal::NoPath(_)
         | Refusal::OwnTrustDomain(_)
+        | Refusal::ForeignTemplate(_)
+        | Refusal::Unfit(_)
+        | Refusal::Selector(_)
         | Refusal::PolicyFileName(_)
         | Refusal::PolicyFileTwice(_)
         | Refusal::OwnDomain(_)
@@ -155,6 +166,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::Join(_)
         | Refusal::NoSeed(_)
         | Refusal::Bundle(_)
+        | Refusal::IsTemplate(_)
         | Refusal::Authority(
             AuthorityRefusal::Waiting { .. }
             | AuthorityRefusal::NotPrepared { .. }

@@ -6,6 +6,10 @@ use super::refusal::Refusal;
 pub(super) const COMPONENTS: usize = 10_000;
 /// Registration entries.
 pub(super) const ENTRIES: usize = 100_000;
+/// Entries that one template makes: what is attested comes back, or does not belong into an ID.
+pub(super) const FILLED: usize = 256;
+/// Templates of one node: it tries each of them on every workload.
+pub(super) const TEMPLATES: usize = 64;
 /// Join tokens, spent and expired ones of the last day included.
 pub(super) const TOKENS: usize = 100_000;
 /// Authorities of one kind, old ones included: each is in every node's bundle.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{Lattice, NodeName, Revocation, Revoked, SerialNumber, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{
+    IdTemplate, Lattice, NodeName, Revocation, Revoked, SerialNumber, SpiffeId, Target, TrustDomain,
+};
 use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 
@@ -13,6 +15,7 @@ use super::foreign::{ForeignDomain, NewDomain, Receipt};
 use super::node::Node;
 use super::record::{Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
 use super::selector::Selectors;
+use super::template::{Filling, Template};
 use super::terms::{FederatedDomains, Hint, Terms};
 use super::token::{Token, TokenIndex};
 use crate::dns_name::DnsNames;
@@ -29,8 +32,10 @@ pub enum Command {
     CreateEntry(Box<NewEntry>),
     /// Alters the terms of one.
     AmendEntry(Box<Amendment>),
-    /// Takes that back.
+    /// Takes that back; with a template go the entries that it made.
     RemoveEntry(EntryId),
+    /// Makes the entry that a template has for an attested workload.
+    Fill(Filling),
     /// Keeps the hash of a join token.
     CreateToken(NewToken),
     /// A node redeems one.
@@ -73,6 +78,7 @@ impl Command {
             Self::CreateEntry(_) => "create entry",
             Self::AmendEntry(_) => "amend entry",
             Self::RemoveEntry(_) => "remove entry",
+            Self::Fill(_) => "fill template",
             Self::CreateToken(_) => "create token",
             Self::Redeem(_) => "redeem token",
             Self::Sight(_) => "sight node",
@@ -204,6 +210,13 @@ pub enum Holder {
         /// Which file.
         digest: Digest,
     },
+    /// Workloads whose attributes are filled into a SPIFFE ID.
+    Template {
+        /// What the IDs look like.
+        pattern: IdTemplate,
+        /// The lattice they may look into.
+        lattice: Option<Lattice>,
+    },
     /// Anything with an explicit SPIFFE ID.
     Workload {
         /// The ID.
@@ -312,6 +325,10 @@ pub enum Change {
     Entry(Arc<Entry>),
     /// It is gone.
     EntryRemoved(EntryId),
+    /// A template.
+    Template(Arc<Template>),
+    /// It is gone.
+    TemplateRemoved(EntryId),
     /// A node.
     Node(Arc<Node>),
     /// It is gone.

@@ -6,6 +6,7 @@ mod entry;
 mod node;
 mod policy;
 mod revocation;
+mod template;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -50,6 +51,7 @@ impl Registry {
             Command::CreateEntry(entry) => self.plan_entry(*entry, now),
             Command::AmendEntry(amendment) => self.plan_amendment(*amendment),
             Command::RemoveEntry(id) => self.plan_entry_removal(&id),
+            Command::Fill(filling) => self.plan_filling(&filling, now),
             Command::CreateToken(token) => self.plan_token(token, now),
             Command::Redeem(redemption) => self.plan_redemption(&redemption, now),
             Command::JoinByCertificate(join) => self.plan_certificate_join(join, now),

@@ -192,13 +192,15 @@ pub struct Entry {
     pub terms: Terms,
     /// When it was made.
     pub created_at: SystemTime,
+    /// The template that made it, where no operator did.
+    pub template: Option<EntryId>,
 }
 
 impl Entry {
     /// Whether both say the same, whatever they are called and whenever they were made.
     #[must_use]
     pub fn says_as(&self, other: &Self) -> bool {
-        let Self { id: _, spiffe_id, node, digest, lattice, terms, created_at: _ } = self;
+        let Self { id: _, spiffe_id, node, digest, lattice, terms, created_at: _, template: _ } = self;
         *spiffe_id == other.spiffe_id
             && *node == other.node
             && *digest == other.digest

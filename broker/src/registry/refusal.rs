@@ -1,12 +1,13 @@
 //! Why the registry does not do what it is asked, by who must act.
 
-use portcullis_identity::{NodeName, SpiffeId, Target, TrustDomain};
+use portcullis_identity::{IdTemplate, NodeName, SpiffeId, Target, TrustDomain, UnfitValue};
 use portcullis_policy::{InvalidSchema, Problem};
 use portcullis_value::InvalidWit;
 
 use super::authority::AuthorityId;
 use super::foreign::BundleRefusal;
 use super::record::EntryId;
+use super::selector::InvalidSelector;
 
 /// Nothing changed, for this reason.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,18 @@ pub enum Refusal {
     /// There is no such entry.
     #[error("there is no entry `{0}`")]
     NoEntry(EntryId),
+    /// Templates are not altered: what they made says otherwise already.
+    #[error("`{0}` is a template, and templates do not change: create another and remove this one")]
+    IsTemplate(EntryId),
+    /// A template of another trust domain.
+    #[error("`{0}` is not in this broker's trust domain: only its own IDs can be issued")]
+    ForeignTemplate(IdTemplate),
+    /// What was attested does not fit into a template.
+    #[error(transparent)]
+    Unfit(#[from] UnfitValue),
+    /// What was attested is no selector.
+    #[error(transparent)]
+    Selector(#[from] InvalidSelector),
     /// There is no such node.
     #[error("node `{0}` is not registered")]
     NoNode(NodeName),

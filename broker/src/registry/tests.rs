@@ -1,5 +1,6 @@
 mod entry;
 mod node;
+mod template;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -8,6 +8,7 @@ use portcullis_identity::{Lattice, NodeName, Revocation, SpiffeId, Target, Trust
 use super::authority::OwnBundle;
 use super::foreign::HeldBundle;
 use super::record::{Entry, EntryId, PeerRecord, Served, Version};
+use super::template::Template;
 use super::{Registry, Revoking};
 
 /// The part of the registry that a node may see: its entries, the components in their lattices, the components it serves.
@@ -21,6 +22,8 @@ pub struct NodeView {
     pub node: NodeName,
     /// What it may ask SVIDs for.
     pub entries: BTreeMap<EntryId, Arc<Entry>>,
+    /// What it makes entries of.
+    pub templates: BTreeMap<EntryId, Arc<Template>>,
     /// What is in its lattices.
     pub components: BTreeMap<Target, Arc<PeerRecord>>,
     /// What it serves: components whose SPIFFE ID is that of one of its entries.
@@ -44,6 +47,10 @@ pub struct ViewChange {
     pub entries: Vec<Arc<Entry>>,
     /// Gone.
     pub entries_removed: Vec<EntryId>,
+    /// New.
+    pub templates: Vec<Arc<Template>>,
+    /// Gone.
+    pub templates_removed: Vec<EntryId>,
     /// New or altered.
     pub components: Vec<Arc<PeerRecord>>,
     /// Gone, or no longer to be seen.
@@ -90,6 +97,7 @@ impl Registry {
             version: self.version,
             node: node.clone(),
             entries,
+            templates: self.templates_of(node).map(|template| (template.id.clone(), Arc::clone(template))).collect(),
             components,
             served,
             bundle: Arc::clone(&self.bundle),
@@ -138,6 +146,7 @@ impl NodeView {
     #[must_use]
     pub fn change_to(&self, later: &Self) -> Option<ViewChange> {
         let (entries, entries_removed) = difference(&self.entries, &later.entries);
+        let (templates, templates_removed) = difference(&self.templates, &later.templates);
         let (components, components_removed) = difference(&self.components, &later.components);
         let (served, served_removed) = difference(&self.served, &later.served);
         let bundle = (self.bundle != later.bundle).then(|| Arc::clone(&later.bundle));
@@ -147,6 +156,8 @@ impl NodeView {
             && revocations.is_empty()
             && entries.is_empty()
             && entries_removed.is_empty()
+            && templates.is_empty()
+            && templates_removed.is_empty()
             && components.is_empty()
             && components_removed.is_empty()
             && served.is_empty()
@@ -157,6 +168,8 @@ impl NodeView {
             version: later.version,
             entries,
             entries_removed,
+            templates,
+            templates_removed,
             components,
             components_removed,
             served,

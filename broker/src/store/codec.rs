@@ -1,6 +1,7 @@
 //! Between the registry's records and what lies on disk, under which key.
 
 mod authority;
+mod template;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(super) fn write(change: &Change) -> Write {
         Change::ComponentRemoved(target) => Write::Remove(format!("component/{target}")),
         Change::Entry(entry) => put(format!("entry/{}", entry.id), &entry_record(entry)),
         Change::EntryRemoved(id) => Write::Remove(format!("entry/{id}")),
+        Change::Template(template) => put(format!("template/{}", template.id), &template::record(template)),
+        Change::TemplateRemoved(id) => Write::Remove(format!("template/{id}")),
         Change::Node(node) => put(format!("node/{}", node.name), &node_record(node)),
         Change::NodeRemoved(name) => Write::Remove(format!("node/{name}")),
         Change::Token(token) => put(token_key(&token.index), &token_record(token)),
@@ -76,6 +79,7 @@ pub(super) fn read(key: &str, value: &[u8], trust_domain: &TrustDomain) -> Resul
     let change = match kind {
         "component" => Change::Component(Arc::new(component(message(value)?)?)),
         "entry" => Change::Entry(Arc::new(entry(message(value)?)?)),
+        "template" => Change::Template(Arc::new(template::read(message(value)?)?)),
         "node" => Change::Node(Arc::new(node(message(value)?)?)),
         "token" => Change::Token(Arc::new(token(message(value)?)?)),
         "policies" => {
@@ -184,6 +188,7 @@ fn entry_record(entry: &Entry) -> record::Entry {
         federates_with: entry.terms.federates_with.iter().map(ToString::to_string).collect(),
         admin: entry.terms.admin,
         created_at: unix_seconds(entry.created_at),
+        template: entry.template.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -203,6 +208,7 @@ fn entry(record: record::Entry) -> Result<Entry, Problem> {
         federates_with,
         admin,
         created_at,
+        template,
     } = record;
     let digest = match (digest.as_str(), danger_any_digest) {
         ("", false) => Digest::NotApplicable,
@@ -227,6 +233,7 @@ fn entry(record: record::Entry) -> Result<Entry, Problem> {
         lattice: if lattice.is_empty() { None } else { Some(parse(&lattice)?) },
         terms,
         created_at: from_unix_seconds(created_at),
+        template: if template.is_empty() { None } else { Some(parse(&template)?) },
     })
 }
 

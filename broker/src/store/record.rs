@@ -77,6 +77,9 @@ pub(super) struct Entry {
     pub(super) admin: bool,
     #[prost(uint64, tag = "14")]
     pub(super) created_at: u64,
+    /// Which template made it; empty: an operator.
+    #[prost(string, tag = "15")]
+    pub(super) template: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -31,6 +31,7 @@ mod revocation;
 mod seal;
 mod slot;
 mod svid;
+mod template;
 mod tls;
 mod validity;
 mod verify;
@@ -70,6 +71,7 @@ pub use self::{
     seal::{InvalidSealKey, InvalidSealKeyPlace, SealBroken, SealError, SealKey, SealKeyId, SealKeyPlace, is_sealed},
     slot::SvidSlot,
     svid::{InvalidSvid, Svid},
+    template::{Attribute, IdTemplate, InvalidIdTemplate, UnfitValue},
     tls::{ClientAuth, anonymous_client_config, client_config, joining_client_config, server_config},
     verify::{PeerRefused, PeerRule, PeerVerifier, RefusalReason, SigningPath, Usage},
 };

@@ -9,6 +9,8 @@ pub mod node;
 pub mod peers;
 
 mod clock;
+mod workload_source;
 
 pub use node::{Node, NodeConfig, NodeKind, NodeState, StartError};
 pub use peers::{CallError, Peers};
+pub use workload_source::{InvalidSocket, SourceError, WorkloadSocket, WorkloadSource};

@@ -6,6 +6,8 @@
 mod audit;
 mod cache;
 mod certificate;
+mod certificate_files;
+mod fill;
 mod identity;
 mod join;
 mod jwt;
@@ -22,7 +24,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use portcullis_api::v1;
-use portcullis_identity::{JoinToken, JwtBundles, SealKey, SpiffeId, Svid, Target, TrustDomain, TrustSource};
+use portcullis_identity::{
+    Bundle, JoinToken, JwtBundles, SealKey, SpiffeId, Svid, Target, TrustBundles, TrustDomain, TrustSource,
+};
 use portcullis_value::WitSource;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,12 +36,14 @@ use tracing::{info, warn};
 pub use audit::AuditHead;
 pub use cache::{Access, CacheError};
 pub use certificate::JoinCertificate;
+pub use certificate_files::{CertificateFiles, CertificateFilesError, CertificateSettings, IncompleteSettings};
 pub use identity::Identity;
 pub use join::JoinError;
 pub use jwt::{Jwt, WantedJwt};
 pub use seal_key::{SealKeyError, read_seal_key};
 pub use state::{
-    ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, UpstreamKind, Version, Withdrawal,
+    ComponentDigest, Entry, InvalidState, NodeState, PeerRecord, ServedComponent, Template, UpstreamKind, Version,
+    Withdrawal,
 };
 
 use crate::clock;
@@ -84,7 +90,9 @@ pub enum StartError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// There is no identity and no way to one.
-    #[error("this node has no identity yet: a join token is needed (hint: portcullis-broker token create --node NAME)")]
+    #[error(
+        "this node has no identity yet: a join token is needed, or a certificate (hint: portcullis-broker token create --node NAME)"
+    )]
     NoToken,
     /// The identity ran out, and a command that only borrows it does not renew it.
     #[error("the node's certificate expired: its sidecar or host must run and reach the broker first")]
@@ -182,21 +190,6 @@ impl Node {
         Self::serve(config.kind, (cache, identities), tasks, stop)
     }
 
-    /// As [`Node::start`], for a node that has no join token but a certificate of an authority that the broker accepts for joining.
-    ///
-    /// # Errors
-    /// As for [`Node::start`].
-    pub async fn start_with_certificate(
-        mut config: NodeConfig,
-        certificate: &JoinCertificate,
-        tasks: &TaskTracker,
-        stop: CancellationToken,
-    ) -> Result<Self, StartError> {
-        let cache = Arc::new(Cache::open(&config.state_dir, Access::Own, config.seal_key.take())?);
-        let identities = certificate::resume_or_join(&cache, &config, certificate).await?;
-        Self::serve(config.kind, (cache, identities), tasks, stop)
-    }
-
     fn serve(
         kind: NodeKind,
         (cache, identities): (Arc<Cache>, cache::Identities),
@@ -250,6 +243,11 @@ impl Node {
     #[must_use]
     pub fn trust(&self) -> TrustSource {
         Arc::clone(&self.shared.trust)
+    }
+
+    /// Whom to trust where `bundles` come from elsewhere: what the broker revoked is refused all the same.
+    pub(crate) fn trust_in(&self, bundles: Vec<Bundle>) -> TrustBundles {
+        self.shared.state.borrow().trust(bundles, clock::now())
     }
 
     /// The JWT bundles in force. They are another type than [`Node::trust`]: no key of one kind vouches for the other.

@@ -50,7 +50,8 @@ pub enum CallError {
         /// Why, where it could be asked.
         explanation: Option<Explanation>,
     },
-    /// No sidecar of the component can be reached, or none proves to be the registered one, or it does not accept our certificate.
+    /// No sidecar of the component can be reached, or none proves to be the registered one, or it does not accept our certificate, or
+    /// we have none to show.
     #[error("cannot connect to {peer}: {cause}")]
     Unreachable {
         /// Who.

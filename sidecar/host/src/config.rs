@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use portcullis_identity::{ComponentId, Lattice, SealKeyPlace, Target};
+use portcullis_client::{
+    WorkloadSocket,
+    node::{CertificateFiles, CertificateSettings},
+};
+use portcullis_identity::{ComponentId, Lattice, SealKeyPlace, Target, parse_trust_domain};
 use portcullis_value::Limits;
 use serde::Deserialize;
 
@@ -19,8 +23,12 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// File with the join token; read at the first start only.
     pub join_token_file: Option<PathBuf>,
+    /// The certificate by which the node joins, where it has no token.
+    pub certificate: Option<CertificateFiles>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// The Workload API that gives the component's identity, where that is not the broker.
+    pub workload_api: Option<WorkloadSocket>,
     /// The key that seals the keys in the cache.
     pub seal_key_file: Option<SealKeyPlace>,
     /// How long to wait for an entry and for those who serve the imports.
@@ -111,6 +119,7 @@ impl Config {
 #[serde(deny_unknown_fields, default)]
 struct Document {
     node: Node,
+    identity: Identity,
     component: Component,
     imports: BTreeMap<String, String>,
     limits: WireLimits,
@@ -121,9 +130,19 @@ struct Document {
 struct Node {
     state: Option<PathBuf>,
     join_token_file: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    bundle: Option<PathBuf>,
+    trust_domain: Option<String>,
     broker: Option<String>,
     seal_key_file: Option<String>,
     wait: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Identity {
+    workload_api: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -147,19 +166,35 @@ struct WireLimits {
 
 impl Document {
     fn into_config(self, folder: &Path) -> Result<Config, String> {
-        let Self { node, component, imports, limits } = self;
-        let Node { state, join_token_file, broker, seal_key_file, wait } = node;
+        let Self { node, identity, component, imports, limits } = self;
+        let Node { state, join_token_file, certificate, key, bundle, trust_domain, broker, seal_key_file, wait } = node;
+        let Identity { workload_api } = identity;
         let Component { file, lattice, id } = component;
         let WireLimits { call_timeout, import_timeout, memory_bytes, value_bytes, value_depth, value_items } = limits;
         let beside = |path: PathBuf| folder.join(path);
         let seal_key =
             seal_key_file.map(|text| text.parse().map(|place: SealKeyPlace| place.below(folder))).transpose();
+        let trust_domain = trust_domain.map(|name| parse_trust_domain(&name)).transpose();
+        let certificate = CertificateSettings {
+            certificate: certificate.map(beside),
+            key: key.map(beside),
+            bundle: bundle.map(beside),
+            trust_domain: trust_domain.map_err(|error| format!("`node.trust_domain`: {error}"))?,
+            broker: broker.clone(),
+        };
+        let certificate = certificate.complete().map_err(|error| error.to_string())?;
+        if certificate.is_some() && join_token_file.is_some() {
+            return Err("`node` has a join token and a certificate: keep one".to_owned());
+        }
+        let workload_api = workload_api.map(|text| text.parse().map(|socket: WorkloadSocket| socket.below(folder)));
         let lattice = lattice.map(|name| name.parse().map_err(|error| format!("`component.lattice`: {error}")));
         let id = id.map(|name| name.parse().map_err(|error| format!("`component.id`: {error}")));
         Ok(Config {
             state: state.map(beside),
             join_token_file: join_token_file.map(beside),
+            certificate,
             broker,
+            workload_api: workload_api.transpose().map_err(|error| format!("`identity.workload_api`: {error}"))?,
             seal_key_file: seal_key.map_err(|error| format!("`node.seal_key_file`: {error}"))?,
             patience: duration("node.wait", wait)?,
             file: file.map(beside),
@@ -212,6 +247,9 @@ mod tests {
             seal_key_file = "seal.key"
             wait = "1m"
 
+            [identity]
+            workload_api = "unix:///run/api.sock"
+
             [component]
             file = "checkout.wasm"
             lattice = "demo"
@@ -230,6 +268,7 @@ mod tests {
         assert_eq!(config.join_token_file, Some("/run/token".into()));
         assert_eq!(config.seal_key_file, Some(SealKeyPlace::File("/etc/seal.key".into())));
         assert_eq!(config.patience, Some(Duration::from_secs(60)));
+        assert_eq!(config.workload_api.unwrap().to_string(), "unix:/run/api.sock");
         assert_eq!(config.file, Some("/etc/checkout.wasm".into()));
         assert_eq!(config.imports["acme:billing/invoices@1.0.0"], "demo/billing".parse().unwrap());
         let limits = config.limits.limits();

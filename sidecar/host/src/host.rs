@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use portcullis_client::{
-    Node, NodeConfig, NodeKind, NodeState, Peers, StartError,
-    node::{Connectivity, DescribeError, SignError},
+    Node, NodeConfig, NodeKind, NodeState, Peers, SourceError, StartError, WorkloadSocket, WorkloadSource,
+    node::{Connectivity, DescribeError, JoinCertificate, SignError},
     peers::CallLimits,
 };
 use portcullis_identity::{JoinToken, Lattice as LatticeName, SealKey, SpiffeId, Target};
@@ -34,8 +34,12 @@ pub struct HostConfig {
     pub state_dir: PathBuf,
     /// Needed once, where the cache holds no identity.
     pub join_token: Option<JoinToken>,
+    /// The certificate by which the node joins, where it has no token.
+    pub certificate: Option<JoinCertificate>,
     /// `host:port` of the broker where it is not that of the token any more.
     pub broker: Option<String>,
+    /// The Workload API that gives the component's identity, where that is not the broker.
+    pub workload_api: Option<WorkloadSocket>,
     /// Seals the keys in the cache.
     pub seal_key: Option<SealKey>,
     /// Who the component is; without it, whoever the broker says its file is.
@@ -66,6 +70,15 @@ pub enum HostError {
     /// The broker does not sign.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The Workload API that is to give the identity cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It gives none.
+    #[error("the workload API `{socket}` does not issue the component's identity (hint: an entry for this process)")]
+    NoSvid {
+        /// Which.
+        socket: String,
+    },
     /// Nobody serves some imports.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Unresolved(Vec<Unresolved>),
@@ -129,7 +142,10 @@ impl Host {
             broker: config.broker,
             seal_key: config.seal_key,
         };
-        let node = Node::start(node_config, tasks, stop).await?;
+        let node = match &config.certificate {
+            Some(certificate) => Node::start_with_certificate(node_config, certificate, tasks, stop.clone()).await?,
+            None => Node::start(node_config, tasks, stop.clone()).await?,
+        };
         let mut patience = std::pin::pin!(tokio::time::sleep(config.patience));
         let mut state = node.state();
         let node_id = node.id();
@@ -144,7 +160,18 @@ impl Host {
         })
         .await?;
         let lattice = membership::lattice(&claim, &entry);
-        let identity = node.identity(&entry, guest.digest()).await?;
+        let identity = match &config.workload_api {
+            Some(socket) => {
+                // Which file it is was held against the entry above; the Workload API does not ask.
+                let source = WorkloadSource::start(socket, entry.spiffe_id, &node, tasks, stop);
+                let source = tokio::select! {
+                    source = source => source?,
+                    () = patience.as_mut() => return Err(HostError::NoSvid { socket: socket.to_string() }),
+                };
+                source.identity()
+            }
+            None => node.identity(&entry, guest.digest()).await?,
+        };
         let bindings = settled(&mut state, patience, |state| {
             bindings(state, guest.imports(), lattice.as_ref(), &config.imports).map_err(|errors| (true, errors))
         })

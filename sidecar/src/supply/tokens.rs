@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use portcullis_client::node::{Jwt, Node, SignError, WantedJwt};
-use portcullis_identity::{Audience, validate_jwt};
+use portcullis_identity::Audience;
 
-use super::LEEWAY;
+use super::believed;
 use crate::clock;
 use crate::workload::{Token, TokenRefused, WantedToken};
 
@@ -94,12 +94,14 @@ fn request(want: &WantedToken) -> Result<WantedJwt, TokenRefused> {
     Ok(WantedJwt { entry: want.entry.clone(), audience })
 }
 
-/// Whether a kept token would still be believed: the authority that signed it may have been withdrawn.
+/// Whether a kept token would still be believed: it may have been revoked, or the authority that signed it withdrawn.
 fn is_valid(node: &Node, want: &WantedToken, jwt: &Jwt, now: SystemTime) -> bool {
     let audience = want.audience.first().and_then(|audience| audience.parse::<Audience>().ok());
-    let believed =
-        |audience: &Audience| validate_jwt(jwt.token(), audience, &node.jwt_trust().load(), now, LEEWAY).is_ok();
-    jwt.expires_at() > now && audience.as_ref().is_some_and(believed)
+    let (bundles, trust) = (node.jwt_trust(), node.trust());
+    let good = |audience: &Audience| {
+        believed(jwt.token(), audience, (&bundles.load(), trust.load().revocations()), now).is_ok()
+    };
+    jwt.expires_at() > now && audience.as_ref().is_some_and(good)
 }
 
 fn token(jwt: &Jwt) -> Token {

@@ -1,6 +1,7 @@
 //! The calls of the Workload API: each attests its caller, asks [`Snapshot`] what it may have, and says so.
 
 mod claims;
+mod fill;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ use crate::clock;
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 /// How often the caller of an open stream is attested again, beside every change: it may run another program meanwhile.
 const ATTEST_AGAIN: Duration = Duration::from_secs(5);
+/// So much later each further stream may hear of a change that all of them hear of; and the last of them so late at the latest.
+const SPLAY_STEP: Duration = Duration::from_micros(200);
+const SPLAY: Duration = Duration::from_millis(500);
 /// Audiences of one request.
 const MAX_AUDIENCES: usize = 16;
 /// Bytes of one audience.
@@ -89,8 +93,9 @@ impl<I: Identities> Api<I> {
         let permit = self.0.quota.stream(workload.caller.uid());
         let permit = permit.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut snapshots = self.0.identities.snapshots();
-        let snapshot = snapshots.borrow_and_update().clone();
-        let first = self.0.answer(&workload, snapshot, answer).await?;
+        // What comes from here on is another message.
+        snapshots.mark_unchanged();
+        let first = self.0.answer(&workload, answer).await?;
         let (sender, messages) = mpsc::channel(1);
         let follower = Follower { workload, snapshots, answer, sender, _permit: permit };
         self.0.tasks.spawn(follower.follow(Arc::clone(&self.0), first));
@@ -100,14 +105,8 @@ impl<I: Identities> Api<I> {
 
 impl<I: Identities> Shared<I> {
     /// Attests the caller and makes its message.
-    async fn answer<T>(
-        &self,
-        workload: &Workload,
-        snapshot: Option<Arc<Snapshot>>,
-        answer: Answer<T>,
-    ) -> Result<T, Status> {
-        let snapshot = known(snapshot)?;
-        let selectors = self.attest(workload, &snapshot).await?;
+    async fn answer<T>(&self, workload: &Workload, answer: Answer<T>) -> Result<T, Status> {
+        let (snapshot, selectors) = self.filled(workload).await?;
         let entitled = snapshot.entitled(&selectors).map_err(|nothing| refuse(nothing, workload, &selectors))?;
         answer(&entitled, clock::now()).map_err(|nothing| refuse(nothing, workload, &selectors))
     }
@@ -157,8 +156,14 @@ impl<T: Message> Follower<T> {
             return;
         }
         let end = loop {
+            let streams = shared.quota.streams();
+            let changed = async {
+                let changed = self.snapshots.changed().await;
+                tokio::time::sleep(splay(streams, clock::jitter())).await;
+                changed
+            };
             tokio::select! {
-                changed = self.snapshots.changed() => if changed.is_err() {
+                changed = changed => if changed.is_err() {
                     break Status::unavailable("stopping");
                 },
                 () = tokio::time::sleep(ATTEST_AGAIN) => {}
@@ -166,8 +171,8 @@ impl<T: Message> Follower<T> {
                 () = shared.stop.cancelled() => break Status::unavailable("stopping"),
                 () = self.sender.closed() => return,
             }
-            let snapshot = self.snapshots.borrow_and_update().clone();
-            match shared.answer(&self.workload, snapshot, self.answer).await {
+            self.snapshots.mark_unchanged();
+            match shared.answer(&self.workload, self.answer).await {
                 Ok(message) => {
                     let this = fingerprint(&message);
                     if this == last {
@@ -188,6 +193,13 @@ impl<T: Message> Follower<T> {
         // One that does not read its last message does not learn why.
         let _ = self.sender.try_send(Err(end));
     }
+}
+
+/// When one of so many streams that drew `jitter`, a number in `0..1`, looks at a change. A machine's workloads are not attested all at one moment,
+/// and do not all answer a new bundle at one moment.
+fn splay(streams: usize, jitter: f64) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    SPLAY_STEP.saturating_mul(streams).min(SPLAY).mul_f64(jitter)
 }
 
 /// Tells a message from another without keeping its keys.
@@ -239,8 +251,7 @@ impl<I: Identities> SpiffeWorkloadApi for Api<I> {
             "" => None,
             id => Some(parse_spiffe_id(id).map_err(|error| Status::invalid_argument(error.to_string()))?),
         };
-        let snapshot = known(self.0.identities.snapshots().borrow().clone())?;
-        let selectors = self.0.attest(&workload, &snapshot).await?;
+        let (snapshot, selectors) = self.0.filled(&workload).await?;
         let entitled = snapshot.entitled(&selectors).map_err(|nothing| refuse(nothing, &workload, &selectors))?;
         let entries: Vec<_> =
             entitled.entries().filter(|entry| only.as_ref().is_none_or(|only| entry.spiffe_id == *only)).collect();
@@ -319,4 +330,23 @@ fn check_audience(audience: &[String]) -> Result<(), Status> {
         return Err(Status::invalid_argument("`audience` is too long"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_reaches_few_streams_at_once_and_thousands_over_half_a_second() {
+        assert!(splay(1, 0.999) < Duration::from_millis(1));
+        assert_eq!(splay(100, 0.5), Duration::from_millis(10));
+        let mut windows = [0_usize; 50];
+        for _ in 0..5000 {
+            let at = splay(5000, clock::jitter());
+            assert!(at < SPLAY);
+            windows[usize::try_from(at.as_millis()).unwrap() / 10] += 1;
+        }
+        assert!(windows.iter().all(|streams| (30..200).contains(streams)), "{windows:?}");
+        assert_eq!(splay(usize::MAX, 1.0), SPLAY);
+    }
 }

@@ -80,11 +80,19 @@ pub(crate) fn snapshot(ca: &Ca, held: Vec<Held>) -> Snapshot {
 pub(crate) struct Fake {
     pub(crate) snapshots: Arc<watch::Sender<Option<Arc<Snapshot>>>>,
     pub(crate) wanted: Arc<Mutex<Vec<WantedToken>>>,
+    pub(crate) filled: Arc<Mutex<Vec<Filling>>>,
+    /// What comes after a template was filled in; until then the broker refuses.
+    pub(crate) after_filling: Arc<Mutex<Option<Snapshot>>>,
 }
 
 impl Fake {
     pub(crate) fn new() -> Self {
-        Self { snapshots: Arc::new(watch::Sender::new(None)), wanted: Arc::default() }
+        Self {
+            snapshots: Arc::new(watch::Sender::new(None)),
+            wanted: Arc::default(),
+            filled: Arc::default(),
+            after_filling: Arc::default(),
+        }
     }
 
     pub(crate) fn set(&self, snapshot: Snapshot) {
@@ -95,6 +103,13 @@ impl Fake {
 impl Identities for Fake {
     fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.snapshots.subscribe()
+    }
+
+    async fn fill(&self, filling: Filling) -> Result<(), TokenRefused> {
+        self.filled.lock().unwrap().push(filling);
+        let next = self.after_filling.lock().unwrap().take();
+        self.set(next.ok_or_else(|| TokenRefused::Refused("no".to_owned()))?);
+        Ok(())
     }
 
     async fn tokens(&self, wanted: Vec<WantedToken>) -> Result<Vec<Token>, TokenRefused> {

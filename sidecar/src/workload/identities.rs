@@ -7,12 +7,15 @@ use std::time::SystemTime;
 use portcullis_identity::SpiffeId;
 use tokio::sync::watch;
 
-use super::Snapshot;
+use super::{Filling, Snapshot};
 
 /// A source of identities.
 pub trait Identities: Send + Sync + 'static {
     /// What may be handed out now, and every change of it; nothing while it is not known yet.
     fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>>;
+
+    /// Has an entry made for an attested caller. It comes with a later snapshot.
+    fn fill(&self, filling: Filling) -> impl Future<Output = Result<(), TokenRefused>> + Send;
 
     /// JWT-SVIDs, one for each that is wanted, in order.
     fn tokens(&self, wanted: Vec<WantedToken>) -> impl Future<Output = Result<Vec<Token>, TokenRefused>> + Send;
@@ -55,7 +58,7 @@ pub struct TokenClaims {
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Why there is no token.
+/// Why there is no token, or no entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
     /// The broker cannot be asked now.

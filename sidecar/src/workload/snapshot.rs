@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_api::workload::{JwtBundlesResponse, X509BundlesResponse, X509svid, X509svidResponse};
-use portcullis_identity::{SpiffeId, Svid, TrustDomain};
+use portcullis_identity::{IdTemplate, SpiffeId, Svid, TrustDomain, UnfitValue};
 use rustls::pki_types::CertificateDer;
 
 use super::Selectors;
@@ -54,6 +54,29 @@ pub struct Snapshot {
     own: TrustDomain,
     held: Vec<Held>,
     bundles: BTreeMap<TrustDomain, DomainBundle>,
+    templates: Vec<Template>,
+}
+
+/// What makes an entry for each workload whose attributes fill in its SPIFFE ID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The broker's name for it.
+    pub id: String,
+    /// What the IDs look like.
+    pub pattern: IdTemplate,
+    /// What must be attested beside what is filled in.
+    pub selectors: BTreeSet<String>,
+}
+
+/// An entry that is to be made for a caller.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filling {
+    /// By which template.
+    pub template: String,
+    /// What was attested of the caller, in the order of the template's variables.
+    pub values: Vec<String>,
+    /// What the entry's SPIFFE ID will be.
+    pub spiffe_id: SpiffeId,
 }
 
 /// Why a caller gets nothing.
@@ -72,7 +95,41 @@ impl Snapshot {
     #[must_use]
     pub fn new(own: TrustDomain, mut held: Vec<Held>, bundles: BTreeMap<TrustDomain, DomainBundle>) -> Self {
         held.sort_by(|a, b| (a.entry.created_at, &a.entry.id).cmp(&(b.entry.created_at, &b.entry.id)));
-        Self { own, held, bundles }
+        Self { own, held, bundles, templates: Vec::new() }
+    }
+
+    /// The same with `templates`.
+    #[must_use]
+    pub fn with_templates(self, templates: Vec<Template>) -> Self {
+        Self { templates, ..self }
+    }
+
+    /// The same with other entries.
+    #[cfg(test)]
+    pub(crate) fn with_held(self, held: Vec<Held>) -> Self {
+        Self { held, ..self }
+    }
+
+    /// The entries that a caller of whom `selectors` are known has coming: it meets a template, and the entry is not there. A template whose
+    /// values do not fit into an ID comes as an error, with its name.
+    pub(crate) fn fillings(&self, selectors: &Selectors) -> Vec<Result<Filling, (&str, UnfitValue)>> {
+        let met = self.templates.iter().filter(|template| selectors.include(&template.selectors));
+        let filled = met.filter_map(|template| match template.pattern.fill_from(selectors.iter()) {
+            Ok(None) => None,
+            Ok(Some((spiffe_id, _))) if self.entry_for(&spiffe_id, selectors).is_some() => None,
+            Ok(Some((spiffe_id, values))) => Some(Ok(Filling { template: template.id.clone(), values, spiffe_id })),
+            Err(unfit) => Some(Err((template.id.as_str(), unfit))),
+        });
+        filled.collect()
+    }
+
+    /// Whether what was to be made is there, with its SVID.
+    pub(crate) fn has(&self, filling: &Filling, selectors: &Selectors) -> bool {
+        self.entry_for(&filling.spiffe_id, selectors).is_some_and(|held| held.svid.is_some())
+    }
+
+    fn entry_for(&self, id: &SpiffeId, selectors: &Selectors) -> Option<&Held> {
+        self.held.iter().find(|held| held.entry.spiffe_id == *id && selectors.meet(&held.entry.selectors))
     }
 
     /// The trust domain of its identities.

@@ -316,3 +316,57 @@ async fn a_client_that_says_nothing_keeps_nobody_from_stopping() {
     lab.tasks.close();
     lab.tasks.wait().await;
 }
+
+#[tokio::test]
+async fn the_api_describes_itself_to_who_sends_the_header() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let lab = Lab::new();
+    let mut client = ServerReflectionClient::new(connect_operator(&lab.config.socket).await.unwrap());
+    let ask = || {
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request })
+    };
+    let refused = client.server_reflection_info(ask()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let mut answers = client.server_reflection_info(with_header(ask())).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("not a list")
+    };
+    assert!(list.service.iter().any(|service| service.name == "SpiffeWorkloadAPI"), "{list:?}");
+}
+
+#[tokio::test]
+async fn a_template_makes_the_entry_of_a_caller_and_nothing_where_the_broker_refuses() {
+    let lab = Lab::new();
+    let uid = own_uid();
+    let number = uid.rsplit(':').next().unwrap().to_owned();
+    let template = |pattern: &str| Template {
+        id: "t1".to_owned(),
+        pattern: pattern.parse().unwrap(),
+        selectors: [uid.clone()].into(),
+    };
+    let made = format!("/svc/{number}");
+    let empty = snapshot(&lab.ca, Vec::new()).with_templates(vec![template("spiffe://a.test/svc/{unix:uid}")]);
+    lab.fake.set(empty.clone());
+    let mut client = lab.client().await;
+    assert_eq!(svids(&mut client).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(lab.fake.filled.lock().unwrap()[0].values, [number]);
+
+    let after = empty.clone().with_held(vec![held(&lab.ca, "e1", &made, &[&uid])]);
+    *lab.fake.after_filling.lock().unwrap() = Some(after.clone());
+    let first = svids(&mut client).await.unwrap().message().await.unwrap().unwrap();
+    assert_eq!(ids(&first), [format!("spiffe://a.test{made}")]);
+    // It is there now: nobody asks again.
+    svids(&mut client).await.unwrap();
+    assert_eq!(lab.fake.filled.lock().unwrap().len(), 2);
+
+    let other = Template { selectors: ["unix:uid:4711".to_owned()].into(), ..template("spiffe://a.test/x/{unix:uid}") };
+    lab.fake.set(snapshot(&lab.ca, Vec::new()).with_templates(vec![other]));
+    assert_eq!(svids(&mut client).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(lab.fake.filled.lock().unwrap().len(), 2);
+}

@@ -1,10 +1,15 @@
 //! Join tokens: one node gets in with one, once; everybody else gets a clear error and nothing.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::{Behaviour, Daemon, Lab, LegacyService, SidecarSetup, eventually};
 use portcullis_identity::{JoinSecret, JoinToken};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 
 /// A component that is registered, and a configuration for its sidecar whose token file the test writes.
 fn registered(lab: &Lab) -> (LegacyService, PathBuf, PathBuf) {
@@ -212,4 +217,136 @@ fn a_removed_node_is_out_at_once_and_comes_back_with_a_new_token() {
     let _sidecar = lab.start_sidecar("shop", &config);
     eventually("the sidecar to be back", || (lab.status("shop")["broker_connected"] == true).then_some(()));
     assert_eq!(nodes(&lab), ["shop"]);
+}
+
+/// An authority of machines, as an operator may have one already, and a folder for what it signs.
+struct Machines {
+    issuer: Issuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Machines {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "machines");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { issuer: Issuer::new(params, key), folder }
+    }
+
+    /// A broker that accepts the machines under the names in their certificates.
+    fn lab(&self, settings: &str) -> Lab {
+        let ca = self.folder.path().join("ca.pem");
+        Lab::start_with(&format!("x509pop_ca = \"{}\"\nx509pop_name = \"{{cn}}\"\n{settings}", ca.display()))
+    }
+
+    /// Writes `NAME.pem` and `NAME.key` beside the lab's configurations.
+    fn machine(&self, lab: &Lab, name: &str) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(lab.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
+        private(&lab.path().join(format!("{name}.key")), &key.serialize_pem());
+    }
+}
+
+fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A registered component whose sidecar joins by `shop.pem`.
+fn registered_by_certificate(lab: &Lab) -> (LegacyService, PathBuf) {
+    let (service, config, token) = registered(lab);
+    std::fs::remove_file(token).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let by_certificate = format!(
+        "certificate = \"shop.pem\"\nkey = \"shop.key\"\nbundle = \"{}\"\ntrust_domain = \"test.example\"\nbroker = \"{}\"",
+        lab.broker_data().join("bundle.pem").display(),
+        lab.control()
+    );
+    let lines =
+        text.lines().map(|line| if line.starts_with("join_token_file") { by_certificate.as_str() } else { line });
+    std::fs::write(&config, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    (service, config)
+}
+
+fn check(config: &Path) -> e2e::Ran {
+    e2e::run("portcullis-sidecar", &["check".as_ref(), "--config".as_ref(), config.as_os_str()])
+}
+
+#[test]
+fn a_machine_s_certificate_lets_its_node_in_and_back_in() {
+    let machines = Machines::new();
+    let lab = machines.lab("node-ttl = \"5s\"\n");
+    let (_service, config) = registered_by_certificate(&lab);
+    machines.machine(&lab, "shop");
+    check(&config).ok();
+    let ready = || eventually("the sidecar to be ready", || (lab.status("shop")["ready"] == true).then_some(()));
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    ready();
+    sidecar.logged(&["joined by certificate"]);
+    assert_eq!(nodes(&lab), ["shop"]);
+    sidecar.kill();
+    let until = SystemTime::now() + Duration::from_secs(6);
+    eventually("the node's certificate to expire", || (SystemTime::now() > until).then_some(()));
+    let sidecar = lab.start_sidecar("shop", &config);
+    ready();
+    assert_eq!(sidecar.log().matches("joined by certificate").count(), 2);
+}
+
+#[test]
+fn a_certificate_that_proves_nothing_lets_nobody_in() {
+    let machines = Machines::new();
+    let mut lab = machines.lab("");
+    let (_service, config) = registered_by_certificate(&lab);
+    let before = issued(&mut lab);
+
+    // Of another authority of the same name.
+    Machines::new().machine(&lab, "shop");
+    let error = turned_away(&lab, "other-ca", &config);
+    assert!(error.contains("refuses the join certificate") && error.contains("no accepted authority"), "{error}");
+    lab.broker().logged(&["joining by certificate refused"]);
+
+    // Somebody else's certificate, with the own key.
+    machines.machine(&lab, "shop");
+    machines.machine(&lab, "bar");
+    std::fs::copy(lab.path().join("bar.pem"), lab.path().join("shop.pem")).unwrap();
+    let error = turned_away(&lab, "other-key", &config);
+    assert!(error.contains("shop.key") && error.contains("does not belong to the certificate"), "{error}");
+    let checked = check(&config);
+    assert_eq!(checked.code, 3, "{checked:?}");
+    assert!(checked.err.contains("does not belong to the certificate"), "{checked:?}");
+
+    // A key that others can read.
+    machines.machine(&lab, "shop");
+    std::fs::set_permissions(lab.path().join("shop.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = turned_away(&lab, "exposed", &config);
+    assert!(error.contains("mode 644") && error.contains("chmod 600"), "{error}");
+
+    // A broker that is not the one whose root is configured.
+    machines.machine(&lab, "shop");
+    let (text, other) = (std::fs::read_to_string(&config).unwrap(), Lab::start());
+    let foreign = text.replace(lab.broker_data().to_str().unwrap(), other.broker_data().to_str().unwrap());
+    std::fs::write(&config, &foreign).unwrap();
+    let error = turned_away(&lab, "other-broker", &config);
+    assert!(error.contains("is not accepted as the broker") && error.contains("`node.bundle`"), "{error}");
+
+    assert_eq!(issued(&mut lab), before);
+    assert_eq!(nodes(&lab), Vec::<String>::new());
+    assert!(!lab.path().join("shop-state/identity").exists());
+    // None of it has spoilt the good one; and a node that was removed does not come back by it.
+    std::fs::write(&config, text).unwrap();
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    sidecar.kill();
+    lab.broker_command(&["nodes", "remove", "shop"]).ok();
+    std::fs::remove_dir_all(lab.path().join("shop-state")).unwrap();
+    let error = turned_away(&lab, "removed", &config);
+    assert!(error.contains("removed"), "{error}");
 }

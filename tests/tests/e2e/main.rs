@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod elsewhere;
 mod federation;
 mod gate;
 mod handshake;

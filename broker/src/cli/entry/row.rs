@@ -24,6 +24,7 @@ pub(super) struct Row {
     federates_with: Vec<String>,
     admin: bool,
     created_at: u64,
+    template: Option<String>,
 }
 
 impl Row {
@@ -46,6 +47,7 @@ impl Row {
             ("admin", if self.admin { "yes" } else { "no" }.to_owned()),
             ("created", time(self.created_at)),
         ];
+        lines.extend(self.template.iter().map(|template| ("made by", format!("template {template}"))));
         lines.extend(self.selectors.iter().map(|selector| ("selector", selector.clone())));
         lines.extend(self.dns_names.iter().map(|name| ("dns name", name.clone())));
         lines.extend(self.federates_with.iter().map(|domain| ("federates with", domain.clone())));
@@ -70,6 +72,7 @@ impl From<v1::Entry> for Row {
             federates_with,
             admin,
             created_at,
+            template,
         } = entry;
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
@@ -87,6 +90,7 @@ impl From<v1::Entry> for Row {
             federates_with,
             admin,
             created_at,
+            template: some(template),
         }
     }
 }

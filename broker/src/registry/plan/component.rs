@@ -58,6 +58,7 @@ impl Registry {
                 lattice: Some(component.target.lattice.clone()),
                 terms: Terms::new(ttl),
                 created_at: now,
+                template: None,
             };
             self.put_serving_entry(entry, present, &mut plan)?;
         }

@@ -11,6 +11,7 @@ use crate::registry::bounds::{self, at_most};
 use crate::registry::command::{Amendment, Change, Holder, NewEntry, Present};
 use crate::registry::record::{Entry, EntryId};
 use crate::registry::refusal::Refusal;
+use crate::registry::template::Template;
 use crate::registry::terms::Terms;
 
 impl Registry {
@@ -21,9 +22,23 @@ impl Registry {
                 (component_id(&self.trust_domain, &target), Some(target.lattice), digest)
             }
             Holder::Workload { spiffe_id, lattice, digest } => (spiffe_id, lattice, digest),
+            Holder::Template { pattern, lattice } => {
+                self.check_terms(&terms)?;
+                let id = self.next_entry_id();
+                return self.plan_template(Template { id, pattern, node, lattice, terms, created_at: now });
+            }
         };
         self.check_terms(&terms)?;
-        let entry = Entry { id: self.next_entry_id(), spiffe_id, node, digest, lattice, terms, created_at: now };
+        let entry = Entry {
+            id: self.next_entry_id(),
+            spiffe_id,
+            node,
+            digest,
+            lattice,
+            terms,
+            created_at: now,
+            template: None,
+        };
         let mut plan = Plan::default();
         match self.alike(&entry) {
             Some(old) if old.says_as(&entry) => plan.entry = Some(old.id.clone()),
@@ -53,6 +68,9 @@ impl Registry {
 
     /// What an operator says of an entry anew. One that says what it said before changes nothing.
     pub(super) fn plan_amendment(&self, amendment: Amendment) -> Result<Plan, Refusal> {
+        if self.template(&amendment.id).is_some() {
+            return Err(Refusal::IsTemplate(amendment.id));
+        }
         let Amendment { id, selectors, ttl, jwt_ttl, hint, dns_names, federates_with, admin } = amendment;
         let entry = self.entries.get(&id).ok_or_else(|| Refusal::NoEntry(id.clone()))?;
         let old = entry.terms.clone();
@@ -75,6 +93,9 @@ impl Registry {
     }
 
     pub(super) fn plan_entry_removal(&self, id: &EntryId) -> Result<Plan, Refusal> {
+        if let Some(template) = self.template(id) {
+            return Ok(self.plan_template_removal(template));
+        }
         let entry = self.entries.get(id).ok_or_else(|| Refusal::NoEntry(id.clone()))?;
         let others: Vec<_> = self.entries_of(&entry.node).filter(|other| other.id != *id).collect();
         let mut changes = self.withdrawn_addresses(&entry.node, |held| {
@@ -90,7 +111,7 @@ impl Registry {
     }
 
     /// The entry that names the same holder: two of them would be one rule written twice.
-    fn alike(&self, entry: &Entry) -> Option<&Arc<Entry>> {
+    pub(super) fn alike(&self, entry: &Entry) -> Option<&Arc<Entry>> {
         self.entries_of(&entry.node).find(|old| {
             old.spiffe_id == entry.spiffe_id
                 && old.digest == entry.digest
@@ -98,7 +119,7 @@ impl Registry {
         })
     }
 
-    fn add_entry(&self, entry: Entry, plan: &mut Plan) -> Result<(), Refusal> {
+    pub(super) fn add_entry(&self, entry: Entry, plan: &mut Plan) -> Result<(), Refusal> {
         self.check_assignable(&entry.spiffe_id)?;
         at_most("entries", self.entries.len().saturating_add(1), bounds::ENTRIES)?;
         plan.entry = Some(entry.id.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{NodeName, Revocation, Revoked, SpiffeId, node_id};
+use portcullis_identity::{NodeName, Revocation, Revoked, node_id};
 
 use super::Plan;
 use crate::registry::Registry;
@@ -31,7 +31,7 @@ impl Registry {
     pub(super) fn plan_revocation(&self, revoke: Revoke, now: SystemTime) -> Result<Plan, Refusal> {
         let (revoked, mut changes) = match revoke {
             Revoke::Certificate(serial) => (vec![Revoked::Certificate(serial)], Vec::new()),
-            Revoke::Entry(id) => (vec![Revoked::Identity(self.identity_of(&id)?)], Vec::new()),
+            Revoke::Entry(id) => (self.identities_behind(&id)?, Vec::new()),
             Revoke::Node(name) => (self.identities_of(&name)?, self.plan_node_removal(&name)?.changes),
         };
         let forgotten: Vec<_> = self.forgotten_revocations(now).collect();
@@ -45,9 +45,13 @@ impl Registry {
         Ok(Plan { changes, ..Plan::default() })
     }
 
-    fn identity_of(&self, id: &EntryId) -> Result<SpiffeId, Refusal> {
+    /// The identity of an entry, or those of every entry that a template made.
+    fn identities_behind(&self, id: &EntryId) -> Result<Vec<Revoked>, Refusal> {
+        if let Some(template) = self.template(id) {
+            return Ok(self.made_from(template).map(|entry| Revoked::Identity(entry.spiffe_id.clone())).collect());
+        }
         let entry = self.entry(id).ok_or_else(|| Refusal::NoEntry(id.clone()))?;
-        Ok(entry.spiffe_id.clone())
+        Ok(vec![Revoked::Identity(entry.spiffe_id.clone())])
     }
 
     /// The node's own identity, and those of its entries.

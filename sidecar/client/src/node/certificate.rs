@@ -9,11 +9,13 @@ use portcullis_identity::{
     anonymous_client_config, broker_id, key_request, node_name,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Code;
 use tracing::{info, warn};
 
-use super::cache::{Cache, CachedSvid, Identities};
-use super::{JoinError, NodeConfig, StartError, identity, state};
+use super::cache::{Access, Cache, CachedSvid, Identities};
+use super::{JoinError, Node, NodeConfig, StartError, identity, state};
 use crate::clock;
 
 /// How long a joining node looks for a broker that does not answer yet.
@@ -36,20 +38,49 @@ pub struct JoinCertificate {
     pub key: PrivateKeyDer<'static>,
 }
 
-/// The identities of the cache while they are good, else new ones. An expired identity is not redeemed: the certificate proves more.
-pub(super) async fn resume_or_join(
+impl Node {
+    /// As [`Node::start`], for a node that has no join token but a certificate of an authority that the broker accepts for joining.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub async fn start_with_certificate(
+        mut config: NodeConfig,
+        certificate: &JoinCertificate,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let cache = Arc::new(Cache::open(&config.state_dir, Access::Own, config.seal_key.take())?);
+        let identities = resume_or_join(&cache, &config, certificate).await?;
+        Self::serve(config.kind, (cache, identities), tasks, stop)
+    }
+}
+
+/// The identities of the cache while they are good, else new ones.
+///
+/// For an expired identity the certificate is tried first: it proves more. Where it does not do, because roots followed one another and the
+/// configured bundle is that of long ago, the expired one is left to the session, which redeems it below what the broker said last.
+async fn resume_or_join(
     cache: &Cache,
     config: &NodeConfig,
     certificate: &JoinCertificate,
 ) -> Result<Identities, StartError> {
-    if let Some(identities) = cache.identities()? {
+    let broker = config.broker.clone().unwrap_or_else(|| certificate.broker.clone());
+    let mut cached = cache.identities()?;
+    if let Some(identities) = &mut cached {
+        identities.broker.clone_from(&broker);
         let own = identities.svids.iter().find(|svid| svid.entry.is_empty());
         if own.is_some_and(|own| own.svid.not_after() > clock::now()) {
-            return Ok(identities);
+            return cached.ok_or(StartError::NoToken);
         }
     }
-    let broker = config.broker.clone().unwrap_or_else(|| certificate.broker.clone());
-    let identities = join(certificate, broker).await?;
+    let identities = match (join(certificate, broker).await, cached) {
+        (Ok(identities), _) => identities,
+        (Err(error), Some(cached)) => {
+            warn!(%error, "the certificate is of no use: going on with the identity of an earlier join");
+            return Ok(cached);
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
     cache.store_identities(&identities)?;
     info!(trust_domain = %certificate.bundle.trust_domain(), "joined by certificate");
     Ok(identities)
@@ -89,7 +120,7 @@ async fn attempt(certificate: &JoinCertificate, broker: &str, key: &PrivateKey) 
     let (channel, exported) =
         connect_node_exporting(broker, &config, CHANNEL_BINDING_LABEL).await.map_err(|error| match error {
             ConnectError::Unreachable { .. } => JoinError::Unreachable(error.to_string()),
-            ConnectError::NotTheBroker { .. } => JoinError::NotTheBroker(error.to_string()),
+            ConnectError::NotTheBroker { .. } => JoinError::OtherBroker(error.to_string()),
         })?;
     let possession = Possession {
         channel: exported.into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_identity::{
     PrivateKey, RenewalSchedule, SpiffeId, Svid, SvidSlot, TrustBundles, TrustSource, key_request,
 };
@@ -32,10 +32,12 @@ pub struct Identity {
     due: Notify,
     /// The entry is gone.
     forgotten: CancellationToken,
+    /// Why it may not be used any more although it is not expired: who gave it took it back.
+    lost: ArcSwapOption<String>,
 }
 
 impl Identity {
-    pub(super) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>, trust: TrustBundles) -> Arc<Self> {
+    pub(crate) fn new(entry: String, digest: String, svid: impl Into<Arc<Svid>>, trust: TrustBundles) -> Arc<Self> {
         Arc::new(Self {
             entry,
             digest,
@@ -44,6 +46,7 @@ impl Identity {
             renewals: watch::Sender::new(0),
             due: Notify::new(),
             forgotten: CancellationToken::new(),
+            lost: ArcSwapOption::empty(),
         })
     }
 
@@ -59,7 +62,7 @@ impl Identity {
         Arc::clone(&self.trust)
     }
 
-    pub(super) fn see(&self, trust: TrustBundles) {
+    pub(crate) fn see(&self, trust: TrustBundles) {
         self.trust.store(Arc::new(trust));
     }
 
@@ -81,6 +84,17 @@ impl Identity {
         self.renewals.subscribe()
     }
 
+    /// Why it may not be used, where it may not: who gave it took it back before its time.
+    #[must_use]
+    pub fn lost(&self) -> Option<Arc<String>> {
+        self.lost.load_full()
+    }
+
+    /// Lets it be used no more, or again.
+    pub(crate) fn set_lost(&self, why: Option<String>) {
+        self.lost.store(why.map(Arc::new));
+    }
+
     pub(super) fn entry(&self) -> &str {
         &self.entry
     }
@@ -100,7 +114,7 @@ impl Identity {
     }
 
     /// Puts an SVID in force that did not come by renewal.
-    pub(super) fn replace(&self, svid: Arc<Svid>) {
+    pub(crate) fn replace(&self, svid: Arc<Svid>) {
         self.slot.store(svid);
         self.renewals.send_modify(|count| *count += 1);
     }

@@ -27,6 +27,9 @@ pub enum JoinError {
     /// Who answers is not the broker that made the token.
     #[error("cannot join: {0} (hint: the token may be another broker's)")]
     NotTheBroker(String),
+    /// Who answers is below none of the configured authorities.
+    #[error("cannot join: {0} (hint: `node.bundle` must hold this broker's root, `bundle.pem` of its data folder)")]
+    OtherBroker(String),
     /// The broker refuses the token.
     #[error("the broker refuses the join token: {0}")]
     Refused(String),

@@ -9,7 +9,7 @@ use portcullis_identity::{PeerRule, PeerVerifier, TrustBundles, broker_id, clien
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use tracing::{debug, error, info, warn};
 
 use super::audit::AuditHead;
@@ -27,8 +27,12 @@ const UPLINK_QUEUE: usize = 64;
 /// Signing requests that may wait for an answer.
 const MAX_PENDING: usize = 256;
 
-/// The wait after the broker said that this node may not come back: only an operator changes that.
-const REFUSED_PAUSE: Duration = Duration::from_secs(15);
+/// The first wait after the broker said that this node may not come in: only an operator changes that, so that it doubles.
+const REFUSED_FLOOR: Duration = Duration::from_secs(1);
+/// The longest.
+const REFUSED_CEILING: Duration = Duration::from_secs(30);
+/// Within which nodes connect anew that heard at the same moment that an authority is gone.
+const RECONNECT_SPREAD: Duration = Duration::from_millis(300);
 
 /// Who waits for an answer.
 enum Pending {
@@ -57,11 +61,13 @@ impl Pending {
 enum End {
     /// The node stops.
     Stopped,
-    /// The node's own certificate was renewed, or an authority that may have vouched for the broker is gone: connect anew.
+    /// The node's own certificate was renewed: connect anew.
     Renewed,
+    /// An authority that may have vouched for the broker is gone: connect anew, as every other node does now.
+    Withdrawn,
     /// The stream broke, or the broker said something unbelievable.
     Lost(String),
-    /// The node's certificate expired, and the broker does not take it for a new one.
+    /// The broker says that this node is none: it was removed, or its certificate expired and is not taken for a new one.
     Refused(String),
 }
 
@@ -72,17 +78,25 @@ pub(super) async fn keep_connected(
     stop: CancellationToken,
 ) {
     let mut wait = RETRY_FLOOR;
+    let mut refusals = 0_u32;
     loop {
         let end = tokio::select! {
             end = session(&shared, &mut requests, &mut wait) => end,
             () = stop.cancelled() => End::Stopped,
         };
         *lock(&shared.client) = None;
-        match end {
+        if !matches!(end, End::Refused(_)) {
+            refusals = 0;
+        }
+        let pause = match end {
             End::Stopped => return,
             End::Renewed => {
                 debug!("connecting anew");
                 continue;
+            }
+            End::Withdrawn => {
+                debug!("connecting anew");
+                RECONNECT_SPREAD.mul_f64(clock::jitter())
             }
             End::Lost(cause) => {
                 if *shared.connectivity.borrow() == Connectivity::Connected {
@@ -92,19 +106,36 @@ pub(super) async fn keep_connected(
                     debug!(cause, "the broker cannot be reached");
                 }
                 shared.connectivity.send_replace(Connectivity::Disconnected(cause));
+                let pause = jittered(wait, clock::jitter());
+                wait = (wait * 2).min(RETRY_CEILING);
+                pause
             }
             End::Refused(cause) => {
-                error!(cause, "the broker does not let this node back in");
+                if *shared.connectivity.borrow() == Connectivity::Connected {
+                    shared.confirm(clock::now());
+                }
+                let pause = jittered(refused_wait(refusals), clock::jitter());
+                refusals = refusals.saturating_add(1);
+                error!(cause, again_in_ms = pause.as_millis(), "the broker does not let this node back in");
                 shared.connectivity.send_replace(Connectivity::Disconnected(cause));
-                wait = REFUSED_PAUSE;
+                pause
             }
-        }
+        };
         tokio::select! {
-            () = tokio::time::sleep(wait.mul_f64(0.5 + clock::jitter() / 2.0)) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        wait = if wait == REFUSED_PAUSE { RETRY_FLOOR } else { (wait * 2).min(RETRY_CEILING) };
     }
+}
+
+/// Between half of `wait` and all of it.
+fn jittered(wait: Duration, jitter: f64) -> Duration {
+    wait.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// How long to wait after so many refusals in a row before this one.
+fn refused_wait(refusals: u32) -> Duration {
+    REFUSED_FLOOR.saturating_mul(1_u32.checked_shl(refusals).unwrap_or(u32::MAX)).min(REFUSED_CEILING)
 }
 
 async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: &mut Duration) -> End {
@@ -120,7 +151,7 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
     let trusted = shared.trust.load_full();
     let (mut stream, mut uplink) = match open(shared).await {
         Ok(opened) => opened,
-        Err(cause) => return End::Lost(cause),
+        Err(end) => return end,
     };
     loop {
         let step = tokio::select! {
@@ -136,7 +167,7 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
             return End::Lost(cause);
         }
         if lost_authority(shared, &trusted) {
-            return End::Renewed;
+            return End::Withdrawn;
         }
     }
 }
@@ -150,19 +181,23 @@ fn lost_authority(shared: &Shared, before: &TrustBundles) -> bool {
     before.authorities().iter().any(|authority| !now.authorities().contains(authority))
 }
 
-async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), String> {
+async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), End> {
     let verifier = PeerVerifier::new(Arc::clone(&shared.trust), PeerRule::Exactly(broker_id(&shared.trust_domain)));
-    let config = client_config(verifier, Arc::clone(shared.own.slot())).map_err(|error| error.to_string())?;
-    let channel = portcullis_api::connect_node(&shared.broker, &config).await.map_err(|error| error.to_string())?;
+    let lost = |error: &dyn std::fmt::Display| End::Lost(error.to_string());
+    let config = client_config(verifier, Arc::clone(shared.own.slot())).map_err(|error| lost(&error))?;
+    let channel = portcullis_api::connect_node(&shared.broker, &config).await.map_err(|error| lost(&error))?;
     let mut client =
         v1::node_client::NodeClient::new(channel).max_decoding_message_size(portcullis_api::MAX_MESSAGE_BYTES);
     let (messages, queue) = mpsc::channel(UPLINK_QUEUE);
     let uplink = Uplink { messages, pending: HashMap::new(), next: 1 };
-    uplink.send(hello(shared)).await?;
-    let stream = client.watch(ReceiverStream::new(queue)).await.map_err(|status| status.message().to_owned())?;
+    uplink.send(hello(shared)).await.map_err(End::Lost)?;
+    let stream = client.watch(ReceiverStream::new(queue)).await.map_err(|status| match status.code() {
+        Code::PermissionDenied => End::Refused(status.message().to_owned()),
+        _ => End::Lost(status.message().to_owned()),
+    })?;
     let announced: Vec<_> = lock(&shared.announced).keys().cloned().collect();
     for target in announced {
-        uplink.announce(shared, &target).await?;
+        uplink.announce(shared, &target).await.map_err(End::Lost)?;
     }
     *lock(&shared.client) = Some(client);
     Ok((stream.into_inner(), uplink))
@@ -312,5 +347,19 @@ fn warn_of_skew(broker_seconds: u64) {
     let here = super::seconds(clock::now());
     if broker_seconds != 0 && here.abs_diff(broker_seconds) > TOLERATED_SECONDS {
         warn!(seconds = here.abs_diff(broker_seconds), "this machine's clock differs from the broker's");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_asks_less_and_less_often() {
+        let seconds: Vec<_> = (0..7).map(|refusals| refused_wait(refusals).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(refused_wait(u32::MAX), REFUSED_CEILING);
+        let pauses = [0.0, 0.5, 1.0].map(|jitter| jittered(REFUSED_CEILING, jitter).as_secs_f64());
+        assert_eq!(pauses, [15.0, 22.5, 30.0]);
     }
 }

@@ -110,6 +110,22 @@ fn cached_state(cache: &Cache, bundles: Vec<v1::Bundle>) -> Result<(NodeState, u
     Ok((state, confirmed))
 }
 
+/// Over which time the replacements of many SVIDs are spread that are due at the same moment.
+#[derive(Clone, Copy, Debug)]
+struct Spread(Duration);
+
+impl Spread {
+    /// What is tainted is trusted still.
+    const TAINTED: Self = Self(Duration::from_secs(5));
+    /// What is revoked is refused by everybody.
+    const REFUSED: Self = Self(Duration::from_millis(200));
+
+    /// When the one is due that drew `jitter`, a number in `0..1`.
+    fn drawn(self, jitter: f64) -> Duration {
+        self.0.mul_f64(jitter)
+    }
+}
+
 impl Shared {
     pub(super) async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
         let (reply, answer) = oneshot::channel();
@@ -221,7 +237,7 @@ impl Shared {
         loop {
             let spread = self.replacement_spread(svid, &state.borrow_and_update());
             if let Some(spread) = spread {
-                tokio::time::sleep(spread.mul_f64(clock::jitter())).await;
+                tokio::time::sleep(spread.drawn(clock::jitter())).await;
                 return;
             }
             if state.changed().await.is_err() {
@@ -232,11 +248,7 @@ impl Shared {
     }
 
     /// Within which time `svid` is to be replaced, if it is: nodes that hear of it at the same moment do not ask at the same moment.
-    fn replacement_spread(&self, svid: &Svid, state: &NodeState) -> Option<Duration> {
-        /// What is tainted is trusted still.
-        const TAINTED: Duration = Duration::from_secs(5);
-        /// What is revoked is refused by everybody.
-        const REFUSED: Duration = Duration::from_millis(200);
+    fn replacement_spread(&self, svid: &Svid, state: &NodeState) -> Option<Spread> {
         let trust = self.trust.load();
         let intermediates = svid.chain().iter().skip(1);
         let revoked = trust.revocations().of_leaf(svid.leaf())
@@ -244,11 +256,11 @@ impl Shared {
                 .filter_map(|der| Authority::parse(der, svid.id().trust_domain()).ok())
                 .any(|authority| trust.revocations().of_serial(authority.serial()));
         if revoked {
-            return Some(REFUSED);
+            return Some(Spread::REFUSED);
         }
         match SigningPath::of(svid, &trust, clock::now()) {
-            Ok(path) => path.goes_through(state.withdrawal.tainted(&self.trust_domain)).then_some(TAINTED),
-            Err(refused) => matches!(refused.reason(), RefusalReason::UnknownIssuer { .. }).then_some(REFUSED),
+            Ok(path) => path.goes_through(state.withdrawal.tainted(&self.trust_domain)).then_some(Spread::TAINTED),
+            Err(refused) => matches!(refused.reason(), RefusalReason::UnknownIssuer { .. }).then_some(Spread::REFUSED),
         }
     }
 
@@ -307,5 +319,23 @@ impl Shared {
 
     pub(super) fn confirm(&self, now: SystemTime) {
         self.confirmed.store(seconds(now), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_thousand_svids_of_a_tainted_authority_are_not_asked_for_at_one_moment() {
+        const SVIDS: usize = 5000;
+        let mut windows = [0_usize; 50];
+        for _ in 0..SVIDS {
+            let at = Spread::TAINTED.drawn(clock::jitter());
+            assert!(at < Duration::from_secs(5));
+            windows[usize::try_from(at.as_millis()).unwrap() / 100] += 1;
+        }
+        // A hundred in each tenth of a second, and by chance never the double of it.
+        assert!(windows.iter().all(|asked| (30..200).contains(asked)), "{windows:?}");
     }
 }

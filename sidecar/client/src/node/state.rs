@@ -2,6 +2,7 @@
 
 mod bundle;
 mod entry;
+mod template;
 mod withdrawal;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use portcullis_value::WitSource;
 
 pub(crate) use self::bundle::parse_bundle;
 pub use self::entry::{ComponentDigest, Entry};
+pub use self::template::Template;
 
 pub use withdrawal::Withdrawal;
 
@@ -87,6 +89,8 @@ pub struct NodeState {
     pub jwt_bundles: BTreeMap<TrustDomain, JwtBundle>,
     /// Entries by their id.
     pub entries: BTreeMap<String, Entry>,
+    /// What makes entries of attested workloads, by id.
+    pub templates: BTreeMap<String, Template>,
     /// Virtual components that can be called.
     pub components: BTreeMap<Target, PeerRecord>,
     /// Virtual components that this node serves.
@@ -125,7 +129,8 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations } = message;
+        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations, templates } =
+            message;
         let version = parse_version(version)?;
         if version < known {
             return Err(InvalidState::Older { offered: version, known });
@@ -133,6 +138,7 @@ impl NodeState {
         let mut state = Self { version, ..Self::default() };
         state.withdrawal.note_revocations(revocations)?;
         state.upsert(bundles, entries, components, served)?;
+        template::note(&mut state.templates, templates);
         Ok(state)
     }
 
@@ -152,6 +158,8 @@ impl NodeState {
             served_removed,
             revocations,
             bundles_removed,
+            templates,
+            templates_removed,
         } = change;
         let version = parse_version(version)?;
         if version <= self.version {
@@ -170,6 +178,10 @@ impl NodeState {
         for id in entries_removed {
             state.entries.remove(&id);
         }
+        for id in templates_removed {
+            state.templates.remove(&id);
+        }
+        template::note(&mut state.templates, templates);
         for target in components_removed {
             state.components.remove(&parse_target(Some(target))?);
         }
@@ -191,6 +203,7 @@ impl NodeState {
             served: self.served.values().map(ServedComponent::to_message).collect(),
             now_seconds: 0,
             revocations: self.withdrawal.revocation_messages(),
+            templates: self.templates.values().map(Template::to_message).collect(),
         }
     }
 

@@ -93,6 +93,12 @@ impl Route {
 
 /// A live connection. Past its refresh time it is still used while a younger one is made beside it.
 pub(super) async fn link(inner: &Arc<Inner>, route: &Arc<Route>) -> Result<Arc<Link>, CallError> {
+    if let Some(why) = inner.identity.lost() {
+        return Err(CallError::Unreachable {
+            peer: route.peer.clone(),
+            cause: format!("no identity to call with: {why}"),
+        });
+    }
     if let Some(link) = usable(inner, route) {
         let renewal = *inner.identity.renewals().borrow();
         let stale = link.renewal != renewal || **link.refresh_at.load() <= clock::now();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use portcullis_client::node::read_seal_key;
+use portcullis_client::{WorkloadSocket, node::read_seal_key};
 use portcullis_identity::{ComponentId, JoinToken, Lattice, SealKeyPlace, Target};
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +55,9 @@ pub(super) struct Run {
     /// The broker, where it is not that of the token any more.
     #[arg(long, value_name = "HOST:PORT")]
     broker: Option<String>,
+    /// Takes the component's identity from this Workload API instead of from the broker.
+    #[arg(long, value_name = "unix:PATH")]
+    workload_api: Option<WorkloadSocket>,
     /// The key that seals the keys in the state folder: a file, or credential:NAME for a credential that systemd passes.
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<SealKeyPlace>,
@@ -152,6 +155,7 @@ impl Run {
         limits.import_timeout = self.import_timeout.or(limits.import_timeout);
         limits.memory_bytes = self.memory_bytes.or(limits.memory_bytes);
         let token = self.join_token_file.or(file.join_token_file).map(|path| join_token(&path)).transpose()?.flatten();
+        let certificate = file.certificate.map(|files| files.read().map_err(|error| error.to_string())).transpose()?;
         let seal_key = self.seal_key_file.or(file.seal_key_file);
         let seal_key = seal_key.map(|place| read_seal_key(&place, credentials)).transpose();
         let component = match (self.lattice.or(file.lattice), self.id.or(file.id)) {
@@ -170,7 +174,9 @@ impl Run {
                     .or(file.state)
                     .ok_or("where is the node's state? name its folder with --state")?,
                 join_token: token,
+                certificate,
                 broker: self.broker.or(file.broker),
+                workload_api: self.workload_api.or(file.workload_api),
                 seal_key: seal_key.map_err(|error| error.to_string())?,
                 component,
                 imports,

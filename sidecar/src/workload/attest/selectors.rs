@@ -17,6 +17,15 @@ impl Selectors {
     pub fn meet(&self, demanded: &BTreeSet<String>) -> bool {
         !demanded.is_empty() && demanded.is_subset(&self.0)
     }
+
+    /// Whether `demanded` is known, be it nothing.
+    pub(crate) fn include(&self, demanded: &BTreeSet<String>) -> bool {
+        demanded.is_subset(&self.0)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.iter().map(String::as_str)
+    }
 }
 
 impl fmt::Display for Selectors {

@@ -84,6 +84,7 @@ impl Entry {
             federates_with,
             admin,
             created_at,
+            template: _,
         } = message;
         let digest = match (component_digest.is_empty(), danger_any_digest) {
             (false, _) => ComponentDigest::Exactly(component_digest),
@@ -143,6 +144,7 @@ impl Entry {
             federates_with: self.federates_with.iter().map(ToString::to_string).collect(),
             admin: self.admin,
             created_at: self.created_at,
+            template: String::new(),
         }
     }
 
