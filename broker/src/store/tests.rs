@@ -113,6 +113,7 @@ fn what_was_committed_is_there_after_a_restart() {
     for command in [
         Command::RemovePolicies("a.cedar".to_owned()),
         Command::RemoveComponent("prod/billing".parse().unwrap()),
+        Command::RemoveComponent("prod/abroad".parse().unwrap()),
         Command::RemoveNode("sidecar".parse().unwrap()),
     ] {
         execute(&store, &mut restored, command);
