@@ -104,9 +104,8 @@ impl WorkloadSource {
         let stopping = stop.clone();
         let first = stopping.run_until_cancelled(first(socket, &expected)).await;
         let (source, updates, Given { svid, bundles }) = first.ok_or(SourceError::Stopped)??;
-        let taken = Self {
-            identity: Identity::new(String::new(), String::new(), svid, node.trust_in(bundles.clone())),
-        };
+        let taken =
+            Self { identity: Identity::new(String::new(), String::new(), svid, node.trust_in(bundles.clone())) };
         info!(%socket, id = %expected, "the identity comes from a workload API");
         let following = taken.clone().follow((source, updates), expected, node.clone(), bundles);
         tasks.spawn(stop.run_until_cancelled_owned(following));
