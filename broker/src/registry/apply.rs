@@ -30,6 +30,7 @@ impl Registry {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of change")]
     fn apply_one(&mut self, change: &Change, altered: &mut BTreeSet<Target>) {
         match change {
             Change::Component(component) => {

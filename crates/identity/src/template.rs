@@ -158,7 +158,7 @@ impl IdTemplate {
     /// When a value is not a segment as it stands.
     pub fn fill_from<'s>(
         &self,
-        selectors: impl Iterator<Item = &'s str> + Clone,
+        selectors: &(impl Iterator<Item = &'s str> + Clone),
     ) -> Result<Option<(SpiffeId, Vec<String>)>, UnfitValue> {
         let value = |attribute: Attribute| selectors.clone().find_map(|selector| attribute.value_in(selector));
         let Some(values) = self.attributes().map(value).collect::<Option<Vec<_>>>() else { return Ok(None) };
@@ -301,10 +301,10 @@ mod tests {
     fn values_come_from_the_selectors_of_their_name() {
         let unit = template(UNIT);
         let known = ["unix:gid:7", "unix:uid:999", "systemd:id:redis.service"];
-        let (id, values) = unit.fill_from(known.into_iter()).unwrap().unwrap();
+        let (id, values) = unit.fill_from(&known.into_iter()).unwrap().unwrap();
         assert_eq!((id.path(), values), ("/svc/999/redis.service", vec!["999".to_owned(), "redis.service".to_owned()]));
-        assert_eq!(unit.fill_from(["unix:uid:999", "systemd:idx:y"].into_iter()).unwrap(), None);
-        assert!(unit.fill_from(["unix:uid:9", "systemd:id:../../admin"].into_iter()).is_err());
+        assert_eq!(unit.fill_from(&["unix:uid:999", "systemd:idx:y"].into_iter()).unwrap(), None);
+        assert!(unit.fill_from(&["unix:uid:9", "systemd:id:../../admin"].into_iter()).is_err());
     }
 
     proptest! {

@@ -114,7 +114,7 @@ impl Snapshot {
     /// values do not fit into an ID comes as an error, with its name.
     pub(crate) fn fillings(&self, selectors: &Selectors) -> Vec<Result<Filling, (&str, UnfitValue)>> {
         let met = self.templates.iter().filter(|template| selectors.include(&template.selectors));
-        let filled = met.filter_map(|template| match template.pattern.fill_from(selectors.iter()) {
+        let filled = met.filter_map(|template| match template.pattern.fill_from(&selectors.iter()) {
             Ok(None) => None,
             Ok(Some((spiffe_id, _))) if self.entry_for(&spiffe_id, selectors).is_some() => None,
             Ok(Some((spiffe_id, values))) => Some(Ok(Filling { template: template.id.clone(), values, spiffe_id })),

@@ -16,9 +16,9 @@ impl Node {
         let mut client = client.ok_or(SignError::Offline)?;
         let asked = client.fill(v1::FillRequest { template, values });
         let reply = tokio::time::timeout(SIGN_DEADLINE, asked).await.map_err(|_| SignError::Offline)?;
-        reply.map(drop).map_err(|status| match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled => SignError::Offline,
-            _ => SignError::Refused(status.message().to_owned()),
+        reply.map(drop).map_err(|status| {
+            let unheard = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+            if unheard { SignError::Offline } else { SignError::Refused(status.message().to_owned()) }
         })
     }
 }

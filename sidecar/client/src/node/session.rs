@@ -191,9 +191,9 @@ async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), En
     let (messages, queue) = mpsc::channel(UPLINK_QUEUE);
     let uplink = Uplink { messages, pending: HashMap::new(), next: 1 };
     uplink.send(hello(shared)).await.map_err(End::Lost)?;
-    let stream = client.watch(ReceiverStream::new(queue)).await.map_err(|status| match status.code() {
-        Code::PermissionDenied => End::Refused(status.message().to_owned()),
-        _ => End::Lost(status.message().to_owned()),
+    let stream = client.watch(ReceiverStream::new(queue)).await.map_err(|status| {
+        let end = if status.code() == Code::PermissionDenied { End::Refused } else { End::Lost };
+        end(status.message().to_owned())
     })?;
     let announced: Vec<_> = lock(&shared.announced).keys().cloned().collect();
     for target in announced {
