@@ -389,7 +389,7 @@ async fn an_endpoint_s_latest_bundle_proves_it_the_next_time() {
         assert!(refresh(&lab).await.unwrap().changed);
         change(&partner, &new, Step::Activate, false).await.unwrap();
         change(&partner, &old, Step::Taint, false).await.unwrap();
-        change(&partner, &old, Step::Revoke, false).await.unwrap();
+        change(&partner, &old, Step::Revoke, true).await.unwrap();
         if round == 1 {
             // A restart in between forgets nothing of it.
             lab = Lab::start_in(lab.stop().await, "acme.test", |_| {}).await;
