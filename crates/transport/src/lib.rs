@@ -9,6 +9,7 @@ mod frame;
 mod header;
 mod leb;
 mod limit;
+pub mod nats;
 pub mod quic;
 mod refusal;
 

@@ -1,0 +1,265 @@
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use async_nats::{Message, Subject, Subscriber, message::OutboundMessage};
+use bytes::Bytes;
+use tokio_stream::Stream as _;
+
+use super::{
+    called::CalledName,
+    failure::CallFailed,
+    headers::{Headers, HeadersTooLarge},
+    inbox::NoRandomness,
+    incoming::Incoming,
+    limits::Deadlines,
+    link::Link,
+    outgoing::Outgoing,
+    path::Path,
+    router::Role,
+    shared::Shared,
+    status::NatsRefusal,
+    subject::{CallerToken, InvalidSubject, ReplySubject, VirtualAddress},
+    verbatim,
+};
+use crate::refusal::Refusal;
+
+/// Takes the calls to one virtual component, shared with its other replicas by a queue group. Nothing that one request
+/// holds ends it.
+#[derive(Debug)]
+pub struct Acceptor {
+    pub(super) shared: Arc<Shared>,
+    subscriber: Subscriber,
+    sid: u64,
+    address: VirtualAddress,
+}
+
+/// The server did not confirm a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The connection is lost.
+    #[error("connection to the nats server is lost")]
+    Disconnected,
+    /// The server said nothing in time.
+    #[error("nats server did not confirm the subscription to `{subject}` in time")]
+    NotConfirmed {
+        /// What was subscribed.
+        subject: String,
+    },
+    /// No random bytes.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// What arrives at an acceptor.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A call, to accept or to refuse.
+    Call(IncomingCall),
+    /// Something that is no call. It was refused where it said whom to tell.
+    Rejected {
+        /// Its subject, for a log: visible ASCII.
+        subject: String,
+        /// What is wrong with it.
+        why: Rejected,
+    },
+}
+
+/// Why a request is no call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// It does not say where the handshake is to go.
+    #[error("request has no reply subject, or a malformed one")]
+    NoReply,
+    /// Its subject names no caller or no function.
+    #[error(transparent)]
+    Subject(#[from] InvalidSubject),
+    /// Its headers exceed their limits.
+    #[error(transparent)]
+    Headers(#[from] HeadersTooLarge),
+    /// It carries a status, as only answers do.
+    #[error("request carries a status")]
+    Status,
+}
+
+impl Rejected {
+    const fn refusal(&self) -> Refusal {
+        match self {
+            Self::NoReply | Self::Subject(_) | Self::Status => Refusal::MalformedHeader,
+            Self::Headers(_) => Refusal::TooLarge,
+        }
+    }
+}
+
+impl Link {
+    /// Subscribes to the calls of a virtual component, and waits until the server has confirmed that it heard of it. Whether
+    /// it permits the subscription shows in its log alone.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]
+    pub async fn accept_calls(&self, address: VirtualAddress) -> Result<Acceptor, SubscribeError> {
+        let shared = &self.shared;
+        if !shared.is_connected() {
+            return Err(SubscribeError::Disconnected);
+        }
+        let subject = address.subscription();
+        let mut subscriptions = shared.subscriptions.lock().await;
+        let subscribed = shared.client().queue_subscribe(subject.clone(), address.queue_group()).await;
+        let subscriber = subscribed.map_err(|_| SubscribeError::Disconnected)?;
+        *subscriptions += 1;
+        let sid = *subscriptions;
+        drop(subscriptions);
+        shared.acceptors.fetch_add(1, Ordering::AcqRel);
+        let acceptor = Acceptor { shared: Arc::clone(shared), subscriber, sid, address };
+        if shared.settled().await? { Ok(acceptor) } else { Err(SubscribeError::NotConfirmed { subject }) }
+    }
+}
+
+impl Acceptor {
+    /// The next arrival; `None` when the connection has ended, or the acceptor retired and everything was taken. Cancel
+    /// safe. Take each at once: what waits here waits for all.
+    pub async fn next(&mut self) -> Option<Arrival> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+        let message = Pin::new(&mut self.subscriber).poll_next(cx);
+        message.map(|message| message.map(|message| self.read(message)))
+    }
+
+    /// Takes no further calls: the server ends the subscription, and what it had sent before can still be taken with
+    /// [`next`](Self::next), which then ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`], when the server does not confirm: what it sent may then be lost.
+    pub async fn retire(&mut self) -> Result<(), SubscribeError> {
+        let retired = self.retirement().await;
+        // Now that nothing is on the way, async-nats may forget it, too.
+        self.subscriber.unsubscribe().await.map_err(|_| SubscribeError::Disconnected)?;
+        retired
+    }
+
+    /// Ends the subscription on the server, and waits until what it had sent is here.
+    pub(super) fn retirement(&self) -> impl Future<Output = Result<(), SubscribeError>> + Send + use<> {
+        let (shared, sid, subject) = (Arc::clone(&self.shared), self.sid, self.address.subscription());
+        async move {
+            shared.unsubscribe(sid).await.map_err(|_| SubscribeError::Disconnected)?;
+            if shared.settled().await? { Ok(()) } else { Err(SubscribeError::NotConfirmed { subject }) }
+        }
+    }
+
+    fn read(&self, message: Message) -> Arrival {
+        let subject = message.subject.clone();
+        let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str()));
+        match self.parse(message, reply.clone()) {
+            Ok(call) => Arrival::Call(call),
+            Err(why) => {
+                if let Some(reply) = reply {
+                    let refusal = NatsRefusal::new(why.refusal(), &why.to_string());
+                    let _ = self.shared.try_publish(verbatim::status(&reply, &refusal));
+                }
+                Arrival::Rejected { subject: subject.as_str().escape_default().to_string(), why }
+            }
+        }
+    }
+
+    fn parse(&self, message: Message, reply: Option<ReplySubject>) -> Result<IncomingCall, Rejected> {
+        let Message { subject, payload, headers, status, .. } = message;
+        let reply = reply.ok_or(Rejected::NoReply)?;
+        if status.is_some() {
+            return Err(Rejected::Status);
+        }
+        let (caller, name) = self.address.parse_request(subject.as_str())?;
+        let headers = Headers::read(headers, &self.shared.limits)?;
+        let open = Open { shared: Arc::clone(&self.shared), reply, payload };
+        Ok(IncomingCall { caller, name, headers, open: Some(open) })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.shared.acceptors.fetch_sub(1, Ordering::AcqRel);
+        self.shared.idle.notify_waiters();
+    }
+}
+
+/// A call that waits for its handshake. One that is dropped is refused as `internal`.
+#[derive(Debug)]
+pub struct IncomingCall {
+    /// Who calls, as the server let it publish.
+    pub caller: CallerToken,
+    /// What is called.
+    pub name: CalledName,
+    /// What came with the request. They prove nothing.
+    pub headers: Headers,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    reply: ReplySubject,
+    /// The first plain parameters.
+    payload: Bytes,
+}
+
+impl IncomingCall {
+    /// How many bytes of parameters came with the request.
+    pub fn first_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.payload.len())
+    }
+
+    /// Shakes hands: from here on the parameters arrive. `deadlines.then` holds from now.
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`]; the caller was told then.
+    pub async fn accept(mut self, deadlines: Deadlines) -> Result<(Incoming, Outgoing), CallFailed> {
+        // It is there until one of these methods, which consume the call, takes it.
+        let Some(Open { shared, reply, payload }) = self.open.take() else {
+            return Err(CallFailed::GivenUp);
+        };
+        let base = Subject::from(format!("{}.results", reply.as_str()));
+        let live = match shared.register(Role::Callee, base.clone(), deadlines) {
+            Ok(live) => Arc::new(live),
+            Err(failed) => {
+                refuse(&shared, &reply, Refusal::TooMany, "the callee has too many calls under way");
+                return Err(failed);
+            }
+        };
+        if !payload.is_empty() {
+            live.buffer.push(Path::root(), &payload, shared.clock.now());
+        }
+        let rest = Subject::from(shared.subject(live.key));
+        let handshake = OutboundMessage {
+            subject: Subject::from(reply.as_str()),
+            reply: Some(rest),
+            payload: Bytes::new(),
+            headers: None,
+        };
+        live.publish(handshake).await?;
+        Ok((Incoming::new(Arc::clone(&live)), Outgoing::new(live, base)))
+    }
+
+    /// Tells the caller at once that the call is refused, and why. False when that cannot be sent at the moment.
+    pub fn refuse(mut self, refusal: Refusal, reason: &str) -> bool {
+        self.open.take().is_some_and(|open| refuse(&open.shared, &open.reply, refusal, reason))
+    }
+}
+
+impl Drop for IncomingCall {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            refuse(&open.shared, &open.reply, Refusal::Internal, "the callee dropped the call");
+        }
+    }
+}
+
+fn refuse(shared: &Shared, reply: &ReplySubject, refusal: Refusal, reason: &str) -> bool {
+    shared.try_publish(verbatim::status(reply, &NatsRefusal::new(refusal, reason)))
+}

@@ -1,0 +1,125 @@
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+use async_nats::{Message, Subject};
+use tokio::sync::oneshot;
+
+use super::{
+    buffer::CallBuffer,
+    clock::Moment,
+    failure::{CallFailed, Malformed},
+    headers::ended_by,
+    inbox::Key,
+    path::Path,
+    status::NatsRefusal,
+    subject::ReplySubject,
+};
+
+/// Which end of a call this is, and so what may arrive for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Caller,
+    Callee,
+}
+
+impl Role {
+    /// What stands behind the key in the subjects of values.
+    const fn values(self) -> &'static str {
+        match self {
+            Self::Caller => ".results",
+            Self::Callee => ".params",
+        }
+    }
+}
+
+/// What a key stands for.
+#[derive(Debug)]
+pub(super) enum Route {
+    Call(CallRoute),
+    /// A caller gave its call up before the handshake: who comes with one is told.
+    Cancelled {
+        until: Moment,
+    },
+    /// A message of our own, which comes back when the server has done all that was asked before.
+    Echo(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+pub(super) struct CallRoute {
+    pub(super) buffer: Arc<CallBuffer>,
+    pub(super) role: Role,
+    /// Where its first message was sent: what the server names if it does not permit it.
+    pub(super) to: Subject,
+    /// How often the client had connected when the call began.
+    pub(super) connects: u64,
+}
+
+/// Every key that means something. Keys are random, and only we add some: the map needs no hash.
+pub(super) type Routes = HashMap<Key, Route, BuildHasherDefault<KeyHasher>>;
+
+/// Takes the low bits of a key.
+#[derive(Debug, Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        let [low, high] = [key, key >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or_default());
+        self.0 = low ^ high;
+    }
+}
+
+impl CallRoute {
+    /// Takes a message whose subject ends, behind the key, in `rest`.
+    pub(super) fn deliver(&self, rest: &str, message: &Message, now: Moment) {
+        if rest.is_empty() {
+            return self.hand_shake(message, now);
+        }
+        let Some(path) = rest.strip_prefix(self.role.values()) else {
+            return self.buffer.fail(CallFailed::Malformed(Malformed::Subject));
+        };
+        let Ok(path) = Path::parse(path) else {
+            return self.buffer.fail(CallFailed::Malformed(Malformed::Subject));
+        };
+        if !message.payload.is_empty() {
+            return self.buffer.push(path, &message.payload, now);
+        }
+        match ended_by(message) {
+            Some(refusal) => self.buffer.fail(refusal),
+            None => self.buffer.end(path, now),
+        }
+    }
+
+    fn hand_shake(&self, message: &Message, now: Moment) {
+        let refused = message.status.filter(|status| !status.is_success());
+        match (self.role, refused) {
+            (_, Some(status)) => {
+                let description = message.description.as_deref().unwrap_or_default();
+                self.buffer.fail(match (self.role, status.as_u16()) {
+                    // The server itself says nothing else.
+                    (Role::Caller, 503) if description.is_empty() => CallFailed::NoResponder,
+                    (Role::Callee, 503) if description.is_empty() => CallFailed::GivenUp,
+                    (_, status) => CallFailed::Refused(NatsRefusal::read(status, description)),
+                });
+            }
+            (Role::Caller, None) => match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
+                Some(reply) => self.buffer.hand_shaken(reply, now),
+                None => self.buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
+            },
+            // Nobody shakes hands with a callee.
+            (Role::Callee, None) => {}
+        }
+    }
+}

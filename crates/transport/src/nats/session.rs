@@ -1,0 +1,151 @@
+mod acceptor;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    select,
+    sync::{Notify, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    acceptor::SubscribeError,
+    failure::CallFailed,
+    invoke::Call,
+    link::{ConnectError, Link, LinkDriver},
+    settings::NatsSettings,
+    subject::VirtualAddress,
+};
+
+pub use acceptor::SessionAcceptor;
+
+/// The first pause after an attempt to connect that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// A [`Link`] that is replaced: when its owner asks for it, because the identity was renewed; when its server says that it
+/// will stop; and when the client under it has ended.
+///
+/// New calls go to the new link from the moment it is there. Acceptors subscribe on it before they retire from the old
+/// one. The old one ends when its last call has, or at the end of `drain`. Clones are the same session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: NatsSettings,
+    /// How long calls under way may keep a link that was replaced.
+    drain: Duration,
+    link: watch::Sender<Link>,
+    renew: Notify,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Session {
+    /// Connects. What drives the session runs on `tasks` until [`close`](Self::close).
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]
+    pub async fn start(settings: NatsSettings, drain: Duration, tasks: TaskTracker) -> Result<Self, ConnectError> {
+        let (link, driver) = Link::connect(&settings).await?;
+        drop(tasks.spawn(driver.run()));
+        let inner = Inner {
+            settings,
+            drain,
+            link: watch::Sender::new(link),
+            renew: Notify::new(),
+            closing: CancellationToken::new(),
+            tasks: tasks.clone(),
+        };
+        let session = Self { inner: Arc::new(inner) };
+        drop(tasks.spawn(session.clone().keep()));
+        Ok(session)
+    }
+
+    /// The link of this moment. Ask anew for every call.
+    pub fn link(&self) -> Link {
+        self.inner.link.borrow().clone()
+    }
+
+    /// Makes a call over the link of this moment. As [`Link::call`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`]
+    pub async fn call(&self, call: Call<'_>, limit: usize) -> Result<Bytes, CallFailed> {
+        self.link().call(call, limit).await
+    }
+
+    /// Takes the calls to a virtual component, from link to link.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]
+    pub async fn accept_calls(&self, address: VirtualAddress) -> Result<SessionAcceptor, SubscribeError> {
+        let changes = self.inner.link.subscribe();
+        let acceptor = self.link().accept_calls(address.clone()).await?;
+        Ok(SessionAcceptor::new(acceptor, address, changes, self.inner.closing.clone()))
+    }
+
+    /// Connects anew and drains the link of this moment. TLS presents what the identity's slot holds then, and a
+    /// [`Login::Fresh`](super::Login::Fresh) is asked again. Attempts go on until one succeeds; the old link serves
+    /// meanwhile.
+    pub fn renew(&self) {
+        self.inner.renew.notify_one();
+    }
+
+    /// Waits until the session has moved to a link other than `link`.
+    pub async fn moved_from(&self, link: &Link) {
+        let mut links = self.inner.link.subscribe();
+        // The sender lives in this very session.
+        let _ = links.wait_for(|current| !Arc::ptr_eq(&current.shared, &link.shared)).await;
+    }
+
+    /// Ends the session and its link at once. Drain before: see [`SessionAcceptor::retire`] and [`Link::idle`].
+    pub fn close(&self) {
+        self.inner.closing.cancel();
+        self.link().close();
+    }
+
+    async fn keep(self) {
+        loop {
+            let link = self.link();
+            select! {
+                () = self.inner.closing.cancelled() => return,
+                () = self.inner.renew.notified() => {}
+                () = link.leaving() => {}
+            }
+            let (new, driver) = select! {
+                () = self.inner.closing.cancelled() => return,
+                connected = self.connect() => connected,
+            };
+            drop(self.inner.tasks.spawn(driver.run()));
+            self.inner.link.send_replace(new);
+            drop(self.inner.tasks.spawn(drain(link, self.inner.drain)));
+            if self.inner.closing.is_cancelled() {
+                // It was closed between the two.
+                self.link().close();
+            }
+        }
+    }
+
+    async fn connect(&self) -> (Link, LinkDriver) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Ok(connected) = Link::connect(&self.inner.settings).await {
+                return connected;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.inner.settings.limits.reconnect_pause);
+        }
+    }
+}
+
+async fn drain(link: Link, patience: Duration) {
+    link.idle(patience).await;
+    link.close();
+}

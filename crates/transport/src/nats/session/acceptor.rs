@@ -1,0 +1,159 @@
+use std::{
+    fmt,
+    future::{Future, pending, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tokio_stream::{Stream as _, wrappers::WatchStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::nats::{
+    acceptor::{Acceptor, Arrival},
+    link::Link,
+    subject::VirtualAddress,
+};
+
+/// How long both links take calls: until every server of a cluster has heard of the new subscription.
+const OVERLAP: Duration = Duration::from_secs(1);
+/// Before another attempt to subscribe.
+const PAUSE: Duration = Duration::from_millis(200);
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Takes the calls to one virtual component from whichever link the session has, and loses none when it moves.
+pub struct SessionAcceptor {
+    address: VirtualAddress,
+    links: WatchStream<Link>,
+    /// Nothing once it is retiring for good.
+    current: Option<Acceptor>,
+    moving: Option<Boxed<Acceptor>>,
+    old: Vec<Old>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// An acceptor on its way out: it still gives what the server had sent.
+struct Old {
+    acceptor: Acceptor,
+    retirement: Option<Boxed<()>>,
+}
+
+impl fmt::Debug for SessionAcceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionAcceptor").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl SessionAcceptor {
+    pub(super) fn new(
+        acceptor: Acceptor,
+        address: VirtualAddress,
+        links: watch::Receiver<Link>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self {
+            address,
+            links: WatchStream::from_changes(links),
+            current: Some(acceptor),
+            moving: None,
+            old: Vec::new(),
+            closed: Box::pin(closing.cancelled_owned()),
+        }
+    }
+
+    /// The next arrival; `None` when the session is closed, or the acceptor retired and everything was taken. Cancel safe.
+    /// Take each at once: what waits here waits for all.
+    pub async fn next(&mut self) -> Option<Arrival> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Takes no further calls; what was sent before can still be taken with [`next`](Self::next), which then ends.
+    pub fn retire(&mut self) {
+        self.moving = None;
+        self.old.extend(self.current.take().map(|acceptor| Old::new(acceptor, Duration::ZERO)));
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+        if self.current.is_some() {
+            self.poll_move(cx);
+        }
+        let mut at = 0;
+        while let Some(old) = self.old.get_mut(at) {
+            match old.poll_next(cx) {
+                Poll::Ready(Some(arrival)) => return Poll::Ready(Some(arrival)),
+                Poll::Ready(None) => drop(self.old.swap_remove(at)),
+                Poll::Pending => at += 1,
+            }
+        }
+        let Some(current) = &mut self.current else {
+            return if self.old.is_empty() { Poll::Ready(None) } else { Poll::Pending };
+        };
+        // One that has ended waits for the next link.
+        if let Poll::Ready(Some(arrival)) = current.poll_next(cx) {
+            return Poll::Ready(Some(arrival));
+        }
+        self.closed.as_mut().poll(cx).map(|()| None)
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(link)) = Pin::new(&mut self.links).poll_next(cx) {
+            let known = self.current.as_ref().is_some_and(|current| current.is_on(&link));
+            self.moving = (!known).then(|| subscribed(link, self.address.clone()));
+        }
+        let moved = self.moving.as_mut().map_or(Poll::Pending, |moving| moving.as_mut().poll(cx));
+        if let Poll::Ready(acceptor) = moved {
+            self.moving = None;
+            self.old.extend(self.current.replace(acceptor).map(|old| Old::new(old, OVERLAP)));
+        }
+    }
+}
+
+/// Subscribes on a link, however long it takes. One that has ended is followed by another.
+fn subscribed(link: Link, address: VirtualAddress) -> Boxed<Acceptor> {
+    Box::pin(async move {
+        loop {
+            if let Ok(acceptor) = link.accept_calls(address.clone()).await {
+                return acceptor;
+            }
+            if link.shared.closing.is_cancelled() {
+                return pending().await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+}
+
+impl Old {
+    fn new(acceptor: Acceptor, overlap: Duration) -> Self {
+        let retirement = acceptor.retirement();
+        let retirement: Boxed<()> = Box::pin(async move {
+            tokio::time::sleep(overlap).await;
+            // One whose connection is lost gets nothing more anyway.
+            let _ = retirement.await;
+        });
+        Self { acceptor, retirement: Some(retirement) }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+        if let Some(retirement) = &mut self.retirement
+            && retirement.as_mut().poll(cx).is_ready()
+        {
+            self.retirement = None;
+        }
+        match self.acceptor.poll_next(cx) {
+            // Once the server has confirmed, what is not here will not come.
+            Poll::Pending if self.retirement.is_none() => Poll::Ready(None),
+            polled => polled,
+        }
+    }
+}
+
+impl Acceptor {
+    /// Whether this acceptor takes calls of that link.
+    fn is_on(&self, link: &Link) -> bool {
+        Arc::ptr_eq(&self.shared, &link.shared)
+    }
+}
