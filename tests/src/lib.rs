@@ -16,6 +16,7 @@ mod forge;
 mod impostor;
 mod lab;
 mod load;
+pub mod nats;
 mod process;
 mod service;
 mod upstream;

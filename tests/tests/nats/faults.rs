@@ -1,0 +1,158 @@
+//! What goes wrong without anybody's ill will.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject};
+use e2e::{PATIENCE, eventually};
+use portcullis_transport::nats::{
+    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, Overflow, Patience, RequestSubject,
+};
+
+use crate::calls::{INSTANCE, call};
+
+/// Calls until one succeeds.
+async fn answered(link: &Link, subject: &RequestSubject) {
+    let headers = Headers::new();
+    let trying = async {
+        while link.call(call(subject, &headers, b"p"), 100).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, trying).await.expect("serving resumes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serving_resumes_when_the_server_does() {
+    let mut server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    let acceptor = callee.accept_calls(address.clone()).await.unwrap();
+    let silent = fresh_address();
+    let _holds_its_calls = callee.accept_calls(silent.clone()).await.unwrap();
+    tokio::spawn(echo(acceptor));
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    answered(&caller, &subject).await;
+    for _ in 0..2 {
+        let unanswered = request_subject(&silent, "shop", INSTANCE, "echo");
+        let headers = Headers::new();
+        let began = tokio::time::Instant::now();
+        let under_way = caller.call(call(&unanswered, &headers, b"p"), 100);
+        let killing = async {
+            while caller.calls() == 0 {
+                tokio::task::yield_now().await;
+            }
+            server.kill();
+        };
+        let (failed, ()) = tokio::join!(under_way, killing);
+        assert_eq!(failed, Err(CallFailed::Disconnected));
+        assert!(began.elapsed() < Duration::from_secs(4), "not at the deadline: {:?}", began.elapsed());
+        assert_eq!(caller.call(call(&subject, &headers, b"p"), 100).await, Err(CallFailed::Disconnected));
+        server.revive();
+        answered(&caller, &subject).await;
+    }
+    eventually("no call to be left", || (caller.calls() == 0).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_slow_ends_its_own_call() {
+    let server = NatsServer::start();
+    let callee = server.link("_INBOX_callee").await;
+    let mut settings = server.settings("_INBOX_caller");
+    settings.limits = NatsLimits { call_bytes: 1 << 20, ..NatsLimits::default() };
+    let caller = connect(&settings).await;
+    let address = fresh_address();
+    let mut acceptor = callee.accept_calls(address.clone()).await.unwrap();
+    let subject = request_subject(&address, "shop", INSTANCE, "flood");
+    let headers = Headers::new();
+    let serving = async {
+        let (_params, mut results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
+        let part = Bytes::from(vec![b'x'; 64 << 10]);
+        while results.write(part.clone()).await.is_ok() {}
+    };
+    let calling = async {
+        let (params, mut results) = caller.invoke(call(&subject, &headers, b"p")).await.unwrap();
+        params.finish().await.unwrap();
+        // It reads nothing until it is too late.
+        let mut failed = Ok(Bytes::new());
+        while failed.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if caller.calls() == 1 {
+                failed = tokio::time::timeout(Duration::from_millis(1), results.read_root(usize::MAX))
+                    .await
+                    .unwrap_or(Ok(Bytes::new()));
+            }
+        }
+        failed
+    };
+    let writing = tokio::time::timeout(PATIENCE, async { tokio::join!(calling, serving) });
+    let (failed, ()) = writing.await.expect("both ends learn of it");
+    assert_eq!(failed, Err(CallFailed::SlowConsumer(Overflow::CallBytes { limit: 1 << 20 })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_call_delays_no_other() {
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    let stalled = fresh_address();
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let mut acceptor = callee.accept_calls(stalled.clone()).await.unwrap();
+    let headers = Headers::new();
+    let patient =
+        Deadlines { handshake: Duration::from_secs(5), then: Patience::InSilence(Duration::from_secs(30)) };
+    let subject = request_subject(&stalled, "shop", INSTANCE, "echo");
+    // It has sent a megabyte each way that nobody reads.
+    let call_stalled =
+        Call { subject: &subject, headers: &headers, params: Bytes::from(vec![b'x'; 1 << 20]), deadlines: patient };
+    let serving = async {
+        let (params, mut results) = next_call(&mut acceptor).await.accept(patient).await.unwrap();
+        results.write(Bytes::from(vec![b'x'; 1 << 20])).await.unwrap();
+        (params, results)
+    };
+    let (begun, held) = tokio::join!(caller.invoke(call_stalled), serving);
+    let (params, mut results) = begun.unwrap();
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    let mut slowest = Duration::ZERO;
+    for _ in 0..1000 {
+        let began = tokio::time::Instant::now();
+        assert_eq!(caller.call(call(&subject, &headers, b"p"), 100).await.unwrap(), "p");
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    // And it goes on when it is read.
+    let (mut their_params, their_results) = held;
+    params.finish().await.unwrap();
+    their_results.finish().await.unwrap();
+    assert_eq!(their_params.read_root(2 << 20).await.unwrap().len(), 1 << 20);
+    assert_eq!(results.read_root(2 << 20).await.unwrap().len(), 1 << 20);
+}
+
+/// What the last stock release does too; that of wasmCloud's hosts loses one of some thousand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_calls_all_end() {
+    const CALLS: usize = 100_000;
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    let made = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let (caller, subject, made) = (caller.clone(), subject.clone(), Arc::clone(&made));
+            tokio::spawn(async move {
+                let headers = Headers::new();
+                while made.fetch_add(1, Ordering::Relaxed) < CALLS {
+                    assert_eq!(caller.call(call(&subject, &headers, b"sixteen bytes ok"), 100).await.unwrap().len(), 16);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!((caller.calls(), callee.dropped_requests()), (0, 0));
+}

@@ -1,0 +1,8 @@
+//! wRPC over NATS against a real `nats-server`: both ends of ours with each other, each with both releases of the stock
+//! transport, and what goes wrong.
+
+mod calls;
+mod faults;
+mod hostile;
+mod renewal;
+mod stock;
