@@ -1,9 +1,9 @@
 //! Authenticated byte streams that carry wRPC: both ends of a QUIC connection whose peers proved a SPIFFE ID, the
-//! wRPC header and frame format, the codes by which a call or a connection is refused, and a limit on everything a
-//! peer can send.
+//! wRPC header and frame format, both ends of wRPC over NATS, the codes by which a call or a connection is refused, and
+//! a limit on everything a peer can send.
 //!
 //! It does **not** know policies, WIT types, values, the broker, configuration or logs; it never decides whether a
-//! peer may make a call. It starts no task of its own: whoever owns a connection drives it.
+//! peer may make a call. It starts no task of its own, but on a tracker it is given: whoever owns a connection drives it.
 
 mod frame;
 mod header;
