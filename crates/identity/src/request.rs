@@ -76,6 +76,7 @@ pub fn key_request(key: &PrivateKey) -> Result<Vec<u8>, NoRandomness> {
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestedKey {
     spki: Vec<u8>,
+    sha256: [u8; 32],
 }
 
 impl RequestedKey {
@@ -104,7 +105,8 @@ impl RequestedKey {
         if spki != key.raw {
             return Err(InvalidRequest::Malformed);
         }
-        Ok(Self { spki })
+        let sha256 = sha256(&spki);
+        Ok(Self { spki, sha256 })
     }
 
     /// The key's SubjectPublicKeyInfo in DER: what the certificate is made for.
@@ -116,7 +118,7 @@ impl RequestedKey {
     /// The SHA-256 of [`Self::spki_der`].
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
-        sha256(&self.spki)
+        self.sha256
     }
 }
 
