@@ -117,7 +117,7 @@ impl Courier {
         let last = last.map(Version::from);
         let present = *self.broker.ledger.versions().borrow();
         if last.is_some_and(|last| last > present) {
-            tracing::error!(?last, %present, "the node has seen a later version: this store is older than one it was served from");
+            tracing::error!(?last, %present, "ALARM: the node has seen a later version: this store was put back from a backup without `portcullis-broker restore`");
         }
         let software: String = software.chars().filter(|c| !c.is_control()).take(MAX_SOFTWARE).collect();
         tracing::info!(kind = kind.name(), software, "node connected");

@@ -41,7 +41,7 @@ pub use self::foreign::{
     BundleRefusal, Endpoint, EndpointUrl, ForeignDomain, HeldBundle, InvalidUrl, NewDomain, Notice, Profile, Receipt,
 };
 pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
-pub use self::plan::{Plan, PolicyCheck};
+pub use self::plan::{Aftermath, Fate, Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
@@ -87,6 +87,8 @@ struct Marks {
     domains: BTreeMap<TrustDomain, u64>,
     /// For every node: the bundle, the revocations.
     all: u64,
+    /// That some SPIFFE ID serves a component since.
+    serving: u64,
 }
 
 /// A store whose records do not fit together.
@@ -334,6 +336,7 @@ impl Registry {
             self.no_longer_serving(&old, target);
         }
         self.serving.entry(component.spiffe_id.clone()).or_default().insert(target.clone());
+        self.marks.serving = self.version.epoch;
         if let Some(held) = self.held_mut(target) {
             held.component = Arc::clone(component);
             return;

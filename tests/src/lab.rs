@@ -61,6 +61,8 @@ pub struct Lab {
     /// The broker's settings file, where it has one.
     settings: Option<PathBuf>,
     folder: TempDir,
+    /// What daemons that are started from now on have in their environment.
+    pub environment: Vec<(String, String)>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -141,6 +143,13 @@ impl Lab {
 
     /// The same, with further settings for the broker, in TOML.
     pub fn start_with(settings: &str) -> Self {
+        let mut lab = Self::without_broker(settings);
+        lab.start_broker();
+        lab
+    }
+
+    /// A lab whose broker is started later.
+    pub fn without_broker(settings: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -149,9 +158,8 @@ impl Lab {
             std::fs::write(&path, settings).unwrap();
             path
         });
-        let mut lab = Self { runtime, broker: None, control: None, settings, folder, tasks, stop };
-        lab.start_broker();
-        lab
+        let environment = Vec::new();
+        Self { runtime, broker: None, control: None, settings, folder, environment, tasks, stop }
     }
 
     /// Starts the broker, at the address it had before.
@@ -170,7 +178,7 @@ impl Lab {
         if let Some(settings) = &self.settings {
             arguments.extend(["--config".as_ref(), settings.as_os_str()]);
         }
-        let broker = Daemon::start(self.path(), "broker", "portcullis-broker", &arguments);
+        let broker = Daemon::start_in(self.path(), "broker", "portcullis-broker", &arguments, &self.environment);
         self.control = Some(broker.ready["control"].as_str().unwrap().parse().unwrap());
         self.broker = Some(broker);
     }
@@ -315,7 +323,7 @@ impl Lab {
 
     pub fn start_sidecar(&self, id: &str, config: &Path) -> Daemon {
         let arguments: [&OsStr; 3] = ["run".as_ref(), "--config".as_ref(), config.as_ref()];
-        Daemon::start(self.path(), id, "portcullis-sidecar", &arguments)
+        Daemon::start_in(self.path(), id, "portcullis-sidecar", &arguments, &self.environment)
     }
 
     /// A joined caller with the identity `spiffe://test.example/component/demo/NAME`.

@@ -25,7 +25,7 @@ pub use component::{Component, guest};
 pub use forge::{Certificate, Flaw, Forge};
 pub use impostor::Impostor;
 pub use lab::{Caller, ITEMS, Lab, PIPE_WIT, PIPES, SidecarSetup, WIT};
-pub use process::{Daemon, Memory, Ran, binary, memory, run};
+pub use process::{Daemon, Memory, Ran, binary, cpu_seconds, memory, run, run_in};
 pub use service::{Behaviour, LegacyService, Seen};
 pub use upstream::ScriptedUpstream;
 

@@ -6,6 +6,8 @@ use super::refusal::Refusal;
 pub(super) const COMPONENTS: usize = 10_000;
 /// Registration entries.
 pub(super) const ENTRIES: usize = 100_000;
+/// Entries made by one command.
+pub(super) const ENTRIES_AT_ONCE: usize = 1000;
 /// Join tokens, spent and expired ones of the last day included.
 pub(super) const TOKENS: usize = 100_000;
 /// Authorities of one kind, old ones included: each is in every node's bundle.

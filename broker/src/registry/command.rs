@@ -27,6 +27,8 @@ pub enum Command {
     RemoveComponent(Target),
     /// Lets a node ask for an SVID.
     CreateEntry(Box<NewEntry>),
+    /// Lets nodes ask for many: all of them or none.
+    CreateEntries(Vec<NewEntry>),
     /// Alters the terms of one.
     AmendEntry(Box<Amendment>),
     /// Takes that back.
@@ -71,6 +73,7 @@ impl Command {
             Self::RegisterComponent(_) => "register component",
             Self::RemoveComponent(_) => "remove component",
             Self::CreateEntry(_) => "create entry",
+            Self::CreateEntries(_) => "create entries",
             Self::AmendEntry(_) => "amend entry",
             Self::RemoveEntry(_) => "remove entry",
             Self::CreateToken(_) => "create token",

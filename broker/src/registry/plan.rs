@@ -5,6 +5,7 @@ mod component;
 mod entry;
 mod node;
 mod policy;
+mod restoration;
 mod revocation;
 
 use std::sync::Arc;
@@ -19,14 +20,17 @@ use super::record::{Component, EntryId, Version};
 use super::refusal::Refusal;
 
 pub use self::policy::PolicyCheck;
+pub use self::restoration::{Aftermath, Fate};
 
 /// A change that may be made.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The records to put and to remove, in this order. None: everything is as asked for already.
     pub changes: Vec<Change>,
-    /// The entry that the command made or found.
-    pub entry: Option<EntryId>,
+    /// The entries that the command made or found, in the order in which it named them.
+    pub entries: Vec<EntryId>,
+    /// Epochs beyond the first that names of new entries use up.
+    pub further_epochs: u64,
     /// The schema, where the change makes a new one.
     pub schema: Option<Arc<Schema>>,
 }
@@ -47,7 +51,8 @@ impl Registry {
         match command {
             Command::RegisterComponent(registration) => self.plan_registration(*registration, now),
             Command::RemoveComponent(target) => self.plan_component_removal(&target),
-            Command::CreateEntry(entry) => self.plan_entry(*entry, now),
+            Command::CreateEntry(entry) => self.plan_entries(vec![*entry], now),
+            Command::CreateEntries(entries) => self.plan_entries(entries, now),
             Command::AmendEntry(amendment) => self.plan_amendment(*amendment),
             Command::RemoveEntry(id) => self.plan_entry_removal(&id),
             Command::CreateToken(token) => self.plan_token(token, now),
@@ -68,7 +73,7 @@ impl Registry {
         }
     }
 
-    /// The version that the next change will have.
+    /// The version that the next change will have, or the first of those that it will use up.
     pub(super) fn next_version(&self) -> Version {
         self.version.next()
     }

@@ -1,5 +1,6 @@
 mod entry;
 mod node;
+mod restoration;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,7 +78,7 @@ fn execute(registry: &mut Registry, command: Command) -> Result<Plan, Refusal> {
 fn execute_at(registry: &mut Registry, command: Command, now: SystemTime) -> Result<Plan, Refusal> {
     let plan = registry.plan(command, now)?;
     if !plan.changes.is_empty() {
-        let version = registry.version().next();
+        let version = registry.version().next().skip(plan.further_epochs);
         registry.apply(&plan.changes, version, plan.schema.clone());
     }
     Ok(plan)
@@ -100,7 +101,7 @@ fn a_component_is_registered_under_its_default_id_with_an_entry_for_its_node() {
     assert_eq!(interfaces, ["acme:billing/invoices@1.0.0", "acme:billing/admin@1.0.0"]);
     let entries: Vec<_> = registry.entries().collect();
     assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].id.as_str(), "e1-1");
+    assert_eq!(entries[0].id.to_string(), "e1-1");
     assert_eq!(entries[0].spiffe_id, component.spiffe_id);
     assert_eq!(entries[0].lattice, Some(parse("prod")));
 }

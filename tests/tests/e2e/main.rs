@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod faults;
 mod gate;
 mod handshake;
 mod hostile;
