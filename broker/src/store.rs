@@ -25,7 +25,7 @@ const META: &str = "meta";
 /// layout 1 would hand out their identities without asking for the selectors, so it must not open it. Older layouts are read as they are.
 const LAYOUT: u32 = 2;
 /// Bytes. The registry is in memory anyway; redb's own default of 1 GiB would hold it twice.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 /// Why the store is not opened.
 #[derive(Debug, thiserror::Error)]

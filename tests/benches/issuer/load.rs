@@ -12,7 +12,7 @@ use crate::raw;
 use crate::report::{Report, Row};
 
 /// Requests of one node that are under way.
-const UNDER_WAY: usize = 4;
+const UNDER_WAY: usize = 16;
 /// JWT-SVIDs in one request.
 const BATCH: usize = 32;
 

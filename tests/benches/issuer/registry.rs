@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use e2e::Lab;
+use e2e::{Lab, WIT};
 use portcullis_api::v1;
 
 use crate::nodes::NODES;
@@ -14,9 +14,9 @@ use crate::report::Report;
 const BATCH: usize = 1000;
 /// Entries of one node.
 const OF_A_NODE: usize = 100;
-/// Policies, in files of ten.
+/// Policies, ten for each of a hundred components.
 const POLICIES: usize = 1000;
-const IN_A_FILE: usize = 10;
+const OF_A_COMPONENT: usize = 10;
 
 /// Registers what is missing; returns the entries of the nodes that will ask, by node.
 pub fn fill(lab: &Lab, options: &Options, report: &mut Report) -> Vec<Vec<String>> {
@@ -46,20 +46,31 @@ fn entry(node: usize, number: usize) -> v1::CreateEntryRequest {
     }
 }
 
-/// Policies of callers that never call.
+/// Policies of other components, a file for each.
 fn put_policies(lab: &Lab, count: usize) {
-    let files = (0..count / IN_A_FILE).map(|file| {
+    let files = (0..count / OF_A_COMPONENT).map(|component| {
+        register(lab, component);
         let mut text = String::new();
-        for number in file * IN_A_FILE..(file + 1) * IN_A_FILE {
+        for number in 0..OF_A_COMPONENT {
             writeln!(
                 text,
-                "@id(\"other-{number}\") permit (principal == Workload::\"spiffe://test.example/service/other-{number}\", action, resource) when {{ context.transport == \"quic\" }};"
+                "@id(\"other-{component}-{number}\") permit (principal == Workload::\"spiffe://test.example/service/caller-{number}\", action, resource == VirtualComponent::\"demo/other-{component}\") when {{ context.transport == \"quic\" }};"
             )
             .unwrap();
         }
-        v1::PolicyFile { name: format!("other-{file}.cedar"), text }
+        v1::PolicyFile { name: format!("other-{component}.cedar"), text }
     });
     let request = v1::PutPoliciesRequest { files: files.collect() };
     let reply = lab.operator(async |mut operator| operator.put_policies(request).await).unwrap();
     assert_eq!(reply.problems, [], "the policies are wrong");
+}
+
+fn register(lab: &Lab, number: usize) {
+    let request = v1::RegisterComponentRequest {
+        target: Some(v1::Target { lattice: "demo".to_owned(), id: format!("other-{number}") }),
+        wit: vec![v1::WitFile { path: "shop.wit".to_owned(), text: WIT.to_owned() }],
+        upstream: v1::Upstream::Typed.into(),
+        ..v1::RegisterComponentRequest::default()
+    };
+    lab.operator(async |mut operator| operator.register_component(request).await).unwrap();
 }

@@ -193,11 +193,15 @@ impl Clock {
     }
 }
 
-/// A broker and a sidecar on a machine whose clock can be set; SVIDs live for half an hour.
+/// A broker and a sidecar on a machine whose clock can be set; SVIDs live for half an hour, and the authority is two hours old.
 fn on_a_clock() -> (Lab, Clock, Daemon, LegacyService) {
     let mut lab = Lab::without_broker("node_ttl = \"30m\"\nsvid_ttl = \"30m\"\n");
     let clock = Clock::new(lab.path());
     lab.environment.clone_from(&clock.environment);
+    clock.step(-7200);
+    lab.start_broker();
+    lab.broker().kill();
+    clock.step(0);
     lab.start_broker();
     lab.allow_all();
     let service = counting();
@@ -375,7 +379,10 @@ fn a_store_from_an_old_backup_is_served_as_a_new_incarnation_and_nobody_is_locke
 
     // Since the backup: one joins, one leaves, one identity is revoked, a policy and an entry are made.
     let late = lab.caller("late");
-    lab.policy("late.cedar", "@id(\"late\") forbid (principal, action, resource) when { false };");
+    lab.policy(
+        "late.cedar",
+        "@id(\"late\") permit (principal == Workload::\"spiffe://test.example/late\", action, resource);",
+    );
     lab.broker_command(&["revoke", "node", "leaver"]).ok();
     let revoked =
         recorded(&lab.broker_data(), "changed", "name").into_iter().filter(|name| name.contains("/leaver")).count();
