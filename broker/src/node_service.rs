@@ -19,8 +19,8 @@ use crate::registry::{Command, Redemption, Refusal, TokenRefusal};
 use crate::throttle::Admission;
 use crate::wire;
 
-/// Messages that wait for the network; a courier waits with the next.
-const QUEUE: usize = 4;
+/// Messages that wait for the network; a courier waits with the next. Signatures are small, and cheaper to send by the dozen.
+const QUEUE: usize = 16;
 
 /// Serves nodes.
 #[derive(Debug)]

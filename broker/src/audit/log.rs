@@ -20,7 +20,7 @@ const MAX_SHARED: usize = 1024;
 /// The least time between two syncs: a record waits that much longer at worst.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The same, after a sync that many shared. One costs as much as some signatures; who issues thousands in a second does not notice the wait.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(8);
 /// So many are many.
 const MANY: usize = 8;
 /// Refusals that are told one by one; a stranger can cause as many as it likes, and the disk is not its own.

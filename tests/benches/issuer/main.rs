@@ -8,7 +8,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | r | in this process, one thread: a CSR parsed, its signature verified, a leaf signed by `rcgen`; and an ES256 signature alone |
+//! | r | in this process, a thread for each processor: a CSR parsed, its signature verified, a leaf signed by `rcgen`; and an ES256 signature alone |
 //! | s | X.509-SVIDs over nodes' open streams |
 //! | u | X.509-SVIDs by single calls |
 //! | j | JWT-SVIDs by single calls |
