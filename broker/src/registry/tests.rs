@@ -111,7 +111,7 @@ fn the_same_registration_again_changes_nothing_and_a_different_one_is_refused() 
     let mut registry = with([register("prod/billing", Some("sidecar"))]);
     let again = execute(&mut registry, register("prod/billing", Some("sidecar"))).unwrap();
     assert!(again.changes.is_empty());
-    assert_eq!(again.entry, Some(parse("e1-1")));
+    assert_eq!(again.entries, [parse("e1-1")]);
     assert_eq!(registry.version().epoch, 1);
     let splice = Registration { upstream: Upstream::Splice, ..registration("prod/billing", None) };
     let refused = execute(&mut registry, Command::RegisterComponent(Box::new(splice.clone())));
@@ -166,7 +166,7 @@ fn ids_of_the_control_plane_and_of_others_are_never_assigned() {
 fn an_entry_is_made_once_and_its_id_never_comes_back() {
     let mut registry = with([component_entry("host", "prod/checkout")]);
     let again = execute(&mut registry, component_entry("host", "prod/checkout")).unwrap();
-    assert_eq!((again.changes.len(), again.entry), (0, Some(parse("e1-1"))));
+    assert_eq!((again.changes.len(), again.entries), (0, vec![parse("e1-1")]));
     let longer = NewEntry {
         node: parse("host"),
         holder: Holder::Component { target: parse("prod/checkout"), digest: Digest::DangerAny },
@@ -176,7 +176,7 @@ fn an_entry_is_made_once_and_its_id_never_comes_back() {
     assert!(matches!(refused, Err(Refusal::EntryExists { .. })));
     execute(&mut registry, Command::RemoveEntry(parse("e1-1"))).unwrap();
     let anew = execute(&mut registry, component_entry("host", "prod/checkout")).unwrap();
-    assert_eq!(anew.entry, Some(parse("e1-3")));
+    assert_eq!(anew.entries, [parse("e1-3")]);
 }
 
 #[test]
