@@ -41,3 +41,4 @@ cargo test --release --workspace --no-fail-fast -- "$@"
 
 echo "== benchmarks: a smoke run, so that they keep working"
 cargo bench --workspace --bench quic -- --quick
+cargo bench --workspace --bench issuer -- --quick

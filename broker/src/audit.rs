@@ -20,6 +20,7 @@ mod log;
 mod tail;
 mod verify;
 
+pub(crate) use self::chain::hex;
 pub use self::chain::{Broken, Head};
 pub use self::event::{Actor, Event};
 pub use self::file::OpenError;

@@ -32,7 +32,8 @@ use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
 use crate::presence::Presence;
 use crate::published::{serve_bundle, serve_oidc};
-use crate::registry::{Refusal, Registry};
+use crate::registry::{Refusal, Registry, Version};
+use crate::restore::surely_stored;
 use crate::seal_key::{self, SealKeyError};
 use crate::signing::Signing;
 use crate::store::{CommitError, OpenError, Store};
@@ -57,6 +58,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long the store has to close then.
 const CLOSE: Duration = Duration::from_secs(1);
+/// How often the broker's own certificate is held against the clock, at the least: clocks are set, and machines sleep.
+const LOOK: Duration = Duration::from_secs(5);
 /// The wait after a renewal that failed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,6 +84,16 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store was put back from a backup.
+    #[error(
+        "the store is at version {store}, but the audit log tells of {log}: it is from a backup; make it a new incarnation with `portcullis-broker restore`"
+    )]
+    RolledBack {
+        /// Its version.
+        store: Version,
+        /// What it was once.
+        log: Version,
+    },
     /// The store cannot be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -169,6 +182,7 @@ impl Daemon {
             config.seal_key.as_ref().map(|place| seal_key::read(place, config.credentials.as_deref())).transpose()?;
         let keys = KeyFolder::open(&folder.authority(), seal, &config.trust_domain)?;
         let (store, mut registry) = Store::open(&folder.store(), &config.trust_domain)?;
+        check_age(&folder, &registry)?;
         let mut audit = open_audit(&folder, &registry)?;
         let (now, lifetimes) = (clock::now(), config.lifetimes());
         let journal = Journal { audit: &mut audit, store: &store, registry: &mut registry };
@@ -280,6 +294,14 @@ impl Daemon {
     }
 }
 
+/// A store that was put back silently would undo revocations and removals, and every node would refuse it.
+fn check_age(folder: &DataFolder, registry: &Registry) -> Result<(), StartError> {
+    match surely_stored(&folder.audit()) {
+        Some(log) if log > registry.version() => Err(StartError::RolledBack { store: registry.version(), log }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Opens the audit log; nothing is served without it.
 fn open_audit(folder: &DataFolder, registry: &Registry) -> Result<Unserved, StartError> {
     let version = registry.version().to_string();
@@ -334,10 +356,18 @@ async fn keep_own_svid_fresh(broker: Arc<Broker>) {
     const NO_JITTER: f64 = 0.5;
     loop {
         // It came just now; its notBefore is backdated, by more than half of the shortest lifetimes.
-        let (now, held) = (clock::now(), broker.own.load());
-        let wait = RenewalSchedule::new(now, held.not_after(), NO_JITTER).wait(now);
-        if !sleep_unless_stopped(&broker, wait.max(RENEWAL_PAUSE)).await {
-            return;
+        let (since, held) = (clock::now(), broker.own.load());
+        let schedule = RenewalSchedule::new(since, held.not_after(), NO_JITTER);
+        loop {
+            let wait = schedule.wait(clock::now()).clamp(RENEWAL_PAUSE, LOOK);
+            if !sleep_unless_stopped(&broker, wait).await {
+                return;
+            }
+            // A clock that was set, ahead or back, must not leave the broker with a certificate that nobody accepts.
+            let now = clock::now();
+            if schedule.wait(now).is_zero() || now < since {
+                break;
+            }
         }
         // Another authority may have brought another one meanwhile.
         if Arc::ptr_eq(&held, &broker.own.load()) {

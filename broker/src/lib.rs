@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod dns_name;
 pub mod registry;
+pub mod restore;
 pub mod seal_key;
 pub mod store;
 pub mod ttl;

@@ -43,7 +43,7 @@ impl OperatorService {
     /// The entry that a command made, found or altered.
     fn entry_of(&self, outcome: &Outcome) -> Option<v1::Entry> {
         self.read(|registry| {
-            let id = outcome.entry.as_ref()?;
+            let id = outcome.entries.first()?;
             let template = || registry.template(id).map(|template| wire::template::entry_message(template));
             registry.entry(id).map(|entry| wire::entry_message(entry)).or_else(template)
         })
@@ -142,7 +142,7 @@ impl v1::operator_server::Operator for OperatorService {
         let outcome = self.execute(by, Command::RegisterComponent(Box::new(registration))).await?;
         Ok(Response::new(v1::RegisterComponentReply {
             record: self.read(|registry| registry.peer_record(&target).map(|record| wire::record_message(record))),
-            entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default(),
+            entry: outcome.entries.first().map(ToString::to_string).unwrap_or_default(),
             version: Some(outcome.version.into()),
         }))
     }
@@ -175,6 +175,19 @@ impl v1::operator_server::Operator for OperatorService {
         let outcome = self.execute(by, Command::CreateEntry(Box::new(entry))).await?;
         let entry = self.entry_of(&outcome);
         Ok(Response::new(v1::CreateEntryReply { entry, version: Some(outcome.version.into()) }))
+    }
+
+    async fn create_entries(
+        &self,
+        request: Request<v1::CreateEntriesRequest>,
+    ) -> Result<Response<v1::CreateEntriesReply>, Status> {
+        let by = operator(&request);
+        let default_ttl = self.0.ttls.entry;
+        let entries = request.into_inner().entries.into_iter().map(|entry| wire::new_entry(entry, default_ttl));
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(&error))?;
+        let outcome = self.execute(by, Command::CreateEntries(entries)).await?;
+        let ids = outcome.entries.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::CreateEntriesReply { ids, version: Some(outcome.version.into()) }))
     }
 
     async fn update_entry(

@@ -29,7 +29,7 @@ pub use forge::{Certificate, Flaw, Forge};
 pub use impostor::Impostor;
 pub use lab::{Caller, ITEMS, Lab, PIPE_WIT, PIPES, SidecarSetup, WIT};
 pub use load::Load;
-pub use process::{Daemon, Memory, Ran, binary, memory, run};
+pub use process::{Daemon, Memory, Ran, binary, cpu_seconds, memory, run, run_in};
 pub use service::{Behaviour, LegacyService, Seen};
 pub use upstream::ScriptedUpstream;
 

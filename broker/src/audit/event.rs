@@ -27,6 +27,20 @@ pub enum Event {
         /// The registry's version.
         version: String,
     },
+    /// The store was put back from a backup; what came after that is lost, but for what the records of this version do again.
+    Restored {
+        /// At whose word.
+        by: Actor,
+        /// The version from now on.
+        version: String,
+        /// The version that the backup had.
+        backup: String,
+        /// The last version before this record; missing where the log told of none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
+        /// How many changes by operators are lost.
+        lost: usize,
+    },
     /// The broker went down in order.
     Stopped,
     /// A crash left half a record at the log's end. It was taken out and kept beside the log.
@@ -230,6 +244,9 @@ impl Event {
             | Self::Started { software: one, version: two }
             | Self::HeadKey { kid: one, public_key: two }
             | Self::NotStored { version: one, reason: two } => (vec![one, two], Vec::new()),
+            Self::Restored { by, version, backup, log, lost: _ } => {
+                (by.texts().chain([version, backup]).chain(log).collect(), Vec::new())
+            }
             Self::X509Issued { node, entry, spiffe_id, serial, not_after: _, key_sha256 } => {
                 ([node, serial, key_sha256].into_iter().chain(entry).collect(), vec![spiffe_id])
             }

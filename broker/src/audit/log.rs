@@ -17,8 +17,12 @@ use crate::throttle::{Admission, Rate, Throttle};
 const QUEUE: usize = 4096;
 /// Callers whose records share one sync, at most.
 const MAX_SHARED: usize = 1024;
-/// The least time between two syncs: a record waits that much longer at worst, and a busy broker syncs a thousand times a second at most.
+/// The least time between two syncs: a record waits that much longer at worst.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The same, after a sync that many shared. One costs as much as some signatures; who issues thousands in a second does not notice the wait.
+const BUSY_PAUSE: Duration = Duration::from_millis(8);
+/// So many are many.
+const MANY: usize = 8;
 /// Refusals that are told one by one; a stranger can cause as many as it likes, and the disk is not its own.
 const REFUSALS: Rate = Rate { burst: 512, every: Duration::from_millis(100) };
 
@@ -209,13 +213,14 @@ fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Send
             Err(_) => {}
         }
         broken = result.is_err();
+        let pause = if shared.len() < MANY { PAUSE } else { BUSY_PAUSE };
         for item in shared.drain(..) {
             if let Some(done) = item.done {
                 // Who asked may be gone; the record stays.
                 let _ = done.send(result.clone());
             }
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 
