@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod audit;
 mod callee;
 mod component;
 mod forge;
@@ -23,6 +24,7 @@ pub mod wire;
 
 pub use admin::get;
 pub use agent::{Agent, open_files, own_uid};
+pub use audit::audit_events;
 pub use callee::{Answer, FakeCallee, Visits};
 pub use component::{Component, guest};
 pub use forge::{Certificate, Flaw, Forge};

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use e2e::wire::{self, Ended, raw_call, raw_connect};
-use e2e::{Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, Ran, SidecarSetup, eventually, run, run_in};
+use e2e::{
+    Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, Ran, SidecarSetup, audit_events, eventually, run,
+    run_in,
+};
 use portcullis_api::v1;
 use portcullis_client::CallError;
 use portcullis_client::node::{Connectivity, Node, PeerRecord, SignError, WantedJwt};
@@ -30,21 +33,9 @@ fn answers(lab: &Lab, caller: &Caller, record: &PeerRecord) -> bool {
     lab.call(caller, record, "count", b"").is_ok_and(|answer| answer == b"\x03"[..])
 }
 
-/// Every event of the audit log in a broker's data folder.
-fn events(data: &Path) -> Vec<Value> {
-    let mut files: Vec<_> = std::fs::read_dir(data.join("audit"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-        .collect();
-    files.sort();
-    let texts: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    texts.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].clone()).collect()
-}
-
 /// One field of all events of a kind.
 fn recorded(data: &Path, what: &str, field: &str) -> BTreeSet<String> {
-    let events = events(data).into_iter().filter(|event| event["what"] == what);
+    let events = audit_events(data).into_iter().filter(|event| event["what"] == what);
     events.map(|event| event[field].as_str().unwrap().to_owned()).collect()
 }
 
@@ -443,7 +434,8 @@ fn a_store_from_an_old_backup_is_served_as_a_new_incarnation_and_nobody_is_locke
     assert!(matches!(error, CallError::Unreachable { .. } | CallError::Lost { .. }), "{error}");
     // The log goes on, and tells.
     audit_verify(&lab, &["--against", seen.to_str().unwrap()]).ok();
-    let told: Vec<_> = events(&lab.broker_data()).into_iter().filter(|event| event["what"] == "restored").collect();
+    let told: Vec<_> =
+        audit_events(&lab.broker_data()).into_iter().filter(|event| event["what"] == "restored").collect();
     assert_eq!(told[0]["by"]["operator"]["uid"], rustix::process::getuid().as_raw());
     let shown = lab.broker_command(&["trust-domain", "list", "--json"]).ok();
     println!("{}", shown.out);
@@ -473,7 +465,7 @@ fn a_backup_without_its_audit_log_is_told_from_the_real_one_by_every_node() {
         early
             .node
             .audit_head()
-            .filter(|head| head.records > u64::try_from(events(&lab.broker_data()).len()).unwrap() - 4)
+            .filter(|head| head.records > u64::try_from(audit_events(&lab.broker_data()).len()).unwrap() - 4)
     });
     let seen = lab.path().join("seen.json");
     let head = serde_json::json!({
