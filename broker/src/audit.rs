@@ -18,6 +18,7 @@ mod file;
 mod folder;
 mod log;
 mod tail;
+mod tally;
 mod verify;
 
 pub(crate) use self::chain::hex;

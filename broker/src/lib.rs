@@ -32,6 +32,8 @@ mod listener;
 mod node_service;
 mod operator_service;
 mod operator_socket;
+mod own_svid;
+mod pages;
 mod presence;
 mod published;
 mod rejoin;

@@ -228,6 +228,30 @@ pub enum Actor {
 }
 
 impl Event {
+    /// The kind, as `what` says it in the log.
+    pub(super) const fn what(&self) -> &'static str {
+        match self {
+            Self::Begun { .. } => "begun",
+            Self::Started { .. } => "started",
+            Self::Restored { .. } => "restored",
+            Self::Stopped => "stopped",
+            Self::Repaired { .. } => "repaired",
+            Self::HeadKey { .. } => "head-key",
+            Self::X509Issued { .. } => "x509-issued",
+            Self::JwtIssued { .. } => "jwt-issued",
+            Self::X509Minted { .. } => "x509-minted",
+            Self::JwtMinted { .. } => "jwt-minted",
+            Self::IssueRefused { .. } => "issue-refused",
+            Self::Changed { .. } => "changed",
+            Self::NotStored { .. } => "not-stored",
+            Self::ChangeRefused { .. } => "change-refused",
+            Self::BundleFetched { .. } => "bundle-fetched",
+            Self::BundleRefused { .. } => "bundle-refused",
+            Self::AuthorityChanged { .. } => "authority-changed",
+            Self::Unlisted { .. } => "unlisted",
+        }
+    }
+
     /// The event with every text in it cut to a bounded length.
     pub(super) fn bounded(mut self) -> Self {
         let (texts, names) = self.texts();
@@ -299,6 +323,28 @@ fn cut(text: &mut String, limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_counted_under_the_name_it_has_in_the_log() {
+        let text = || "t".to_owned();
+        let events = [
+            Event::Stopped,
+            Event::Unlisted { refusals: 1 },
+            Event::Begun { trust_domain: text(), version: text() },
+            Event::HeadKey { kid: text(), public_key: text() },
+            Event::IssueRefused { node: text(), entry: text(), reason: text() },
+            Event::X509Minted {
+                by: Actor::Broker,
+                spiffe_id: text(),
+                serial: text(),
+                not_after: 1,
+                key_sha256: text(),
+            },
+        ];
+        for event in events {
+            assert_eq!(serde_json::to_value(&event).unwrap()["what"], event.what());
+        }
+    }
 
     #[test]
     fn a_stranger_s_text_is_cut() {

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::chain::{Head, Hex};
 use super::event::Event;
 use super::file::{Found, LogFile, OpenError};
+use super::tally::Tally;
 use crate::clock;
 use crate::throttle::{Admission, Rate, Throttle};
 
@@ -43,6 +44,7 @@ pub struct AuditLog {
     queue: mpsc::Sender<Item>,
     head: watch::Receiver<Head>,
     refusals: Arc<Mutex<Refusals>>,
+    tally: Arc<Tally>,
 }
 
 /// The log before anything is served: whoever holds it is the only one who writes, and waits for the disk itself.
@@ -136,6 +138,11 @@ impl AuditLog {
         }
     }
 
+    /// The log in numbers.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// After the last record that is on disk, and every growth.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
@@ -166,9 +173,11 @@ impl Unserved {
         let (queue, items) = mpsc::channel(QUEUE);
         let (grown, head) = watch::channel(file.head());
         // A thread of its own: it waits for the disk.
-        tracker.spawn_blocking(move || write(file, items, &grown));
+        let tally = Arc::<Tally>::default();
+        let counts = Arc::clone(&tally);
+        tracker.spawn_blocking(move || write(file, items, &grown, &counts));
         let refusals = Refusals { throttle: Throttle::new(REFUSALS, 1), unlisted: 0 };
-        AuditLog { queue, head, refusals: Arc::new(Mutex::new(refusals)) }
+        AuditLog { queue, head, refusals: Arc::new(Mutex::new(refusals)), tally }
     }
 }
 
@@ -189,7 +198,7 @@ impl Item {
 }
 
 /// Writes what comes until every handle is gone.
-fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Sender<Head>) {
+fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Sender<Head>, tally: &Tally) {
     let mut shared = Vec::new();
     let mut broken = false;
     while let Some(first) = items.blocking_recv() {
@@ -203,6 +212,7 @@ fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Send
         match &result {
             Ok(()) => {
                 grown.send_replace(file.head());
+                shared.iter().flat_map(|item| &item.events).for_each(|event| tally.written(event));
                 if broken {
                     tracing::info!("the audit log can be written again");
                 }
@@ -213,6 +223,7 @@ fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Send
             Err(_) => {}
         }
         broken = result.is_err();
+        tally.set_broken(broken);
         let pause = if shared.len() < MANY { PAUSE } else { BUSY_PAUSE };
         for item in shared.drain(..) {
             if let Some(done) = item.done {

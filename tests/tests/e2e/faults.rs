@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use e2e::wire::{self, Ended, raw_call, raw_connect};
 use e2e::{
-    Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, Ran, SidecarSetup, audit_events, eventually, run,
+    Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, Ran, SidecarSetup, audit_events, eventually, get, run,
     run_in,
 };
 use portcullis_api::v1;
@@ -150,11 +150,15 @@ fn a_full_disk_stops_issuance_and_with_room_it_goes_on() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     lab.broker().logged(&["ALARM", "nothing is issued and nothing changes"]);
     assert!(lab.broker().is_running());
+    let pages = lab.broker_data().join("admin.sock");
+    let (code, why) = get(&pages, "/ready").unwrap();
+    assert!(code == 503 && why.contains("audit log cannot be written"), "{code} {why}");
 
     limit_files(lab.broker(), None);
     assert_eq!(lab.block_on(tokens(&node, &id)).unwrap().len(), 8);
     lab.operator(async |mut operator| operator.create_entry(request).await).unwrap();
     lab.broker().logged(&["the audit log can be written again"]);
+    assert_eq!(get(&pages, "/ready").unwrap().0, 200);
     audit_verify(&lab, &[]).ok();
     assert_eq!(recorded(&lab.broker_data(), "jwt-issued", "jti").len(), issued + 8, "what was refused was not issued");
 }
