@@ -43,3 +43,4 @@ cargo test --release --workspace --no-fail-fast -- "$@"
 echo "== benchmarks: a smoke run, so that they keep working"
 cargo bench --workspace --bench quic -- --quick
 cargo bench --workspace --bench nats -- --quick
+cargo bench --workspace --bench issuer -- --quick

@@ -18,8 +18,10 @@ mod file;
 mod folder;
 mod log;
 mod tail;
+mod tally;
 mod verify;
 
+pub(crate) use self::chain::hex;
 pub use self::chain::{Broken, Head};
 pub use self::event::{Actor, Event};
 pub use self::file::OpenError;

@@ -20,7 +20,7 @@ use portcullis_identity::{
     Audience, JwtAuthority, JwtId, JwtKey, JwtSvid, KeyId, NoRandomness, PrivateKey, RequestedKey, SpiffeId, Svid,
     TrustDomain, UnsignedJwt, broker_id, key_request,
 };
-use rcgen::{SerialNumber, SubjectPublicKeyInfo};
+use rcgen::SerialNumber;
 use rustls::pki_types::CertificateDer;
 
 pub use self::ca_file::CaFileError;
@@ -180,10 +180,9 @@ impl Authority {
         if validity.not_after <= now {
             return Err(IssueError::Expired);
         }
-        let spki = SubjectPublicKeyInfo::from_der(key.spki_der())?;
         let params = profile::leaf(subject, validity)?;
         let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
-        let leaf = params.signed_by(&spki, &signing.issuer)?;
+        let leaf = params.signed_by(key.spki(), &signing.issuer)?;
         let chain = std::iter::once(leaf.der().clone()).chain(signing.chain.iter().cloned()).collect();
         Ok(Issued { chain, not_after: validity.not_after, serial })
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Complaints;
-use crate::audit::{AuditLog, Event};
+use crate::audit::{AuditLog, Event, hex};
 use crate::authority::{Authority, IssueError, Issued};
 use crate::beacon::Beacon;
 use crate::clock;
@@ -106,7 +106,6 @@ pub(crate) fn x509_issued(
     key: &RequestedKey,
     issued: &Issued,
 ) -> Event {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Event::X509Issued {
         node: node.to_string(),
         entry: entry.map(ToString::to_string),

@@ -12,6 +12,7 @@ mod mint;
 mod node;
 mod operator;
 mod policy;
+mod restore;
 mod revoke;
 mod run;
 mod screen;
@@ -93,6 +94,8 @@ enum Command {
     /// Show what the broker did, and check that nobody altered the record of it
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Make a store that was put back from a backup one that nodes believe
+    Restore(restore::Restore),
     /// Show the broker's state in numbers
     Status(status::Status),
     /// Make the key that seals the CA keys on disk
@@ -144,6 +147,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::Jwt(command) => command.execute(socket, screen).await,
         Command::TrustDomain(command) => command.execute(socket, screen).await,
         Command::Audit(command) => command.execute(screen).await,
+        Command::Restore(command) => command.execute(screen),
         Command::Status(command) => command.execute(socket, screen).await,
         Command::SealKey(command) => command.execute(screen),
         Command::Completion(command) => command.execute(screen),

@@ -21,9 +21,9 @@ pub fn from_unix_seconds(seconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// Returns once the wall clock shows `time`. Looks again every minute, because a clock can be set and a machine can sleep.
+/// Returns once the wall clock shows `time`. Looks again every half minute, because a clock can be set and a machine can sleep.
 pub async fn reached(time: SystemTime) {
-    const LOOK_AGAIN: Duration = Duration::from_secs(60);
+    const LOOK_AGAIN: Duration = Duration::from_secs(30);
     while let Ok(left) = time.duration_since(now())
         && !left.is_zero()
     {

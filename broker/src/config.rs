@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portcullis_admin::{AdminAddress, InvalidAddress};
 use portcullis_identity::{SealKeyPlace, TrustDomain, parse_trust_domain};
 use serde::Deserialize;
 
@@ -22,6 +23,8 @@ pub use self::federation::{
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
 /// The operator socket's name in the data folder.
 pub const OPERATOR_SOCKET: &str = "operator.sock";
+/// The admin socket's name in the data folder.
+pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Ten years: a root outlives most machines; it is rotated by command, or by a shorter lifetime.
 const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Tokens live minutes; whoever copies the keys elsewhere has half of this to see the next.
@@ -41,7 +44,9 @@ pub struct Config {
     pub advertise: Option<Address>,
     /// The operator socket.
     pub operator_socket: PathBuf,
-    /// Who may use it, beside root and the broker's own user.
+    /// Where `/live`, `/ready`, `/status` and `/metrics` are served.
+    pub admin: AdminAddress,
+    /// Who may use the operator socket, beside root and the broker's own user.
     pub operator_uids: Vec<u32>,
     /// Lifetime of nodes' and the broker's own SVIDs.
     pub node_ttl: Ttl,
@@ -77,6 +82,8 @@ pub struct Settings {
     /// `operator_socket = "/run/portcullis/operator.sock"`
     #[serde(alias = "operator-socket")]
     pub operator_socket: Option<PathBuf>,
+    /// `admin = "127.0.0.1:9440"`, or `"unix:/run/portcullis/admin.sock"`
+    pub admin: Option<String>,
     /// `operator_uids = [1000]`
     #[serde(alias = "operator-uids")]
     pub operator_uids: Option<Vec<u32>>,
@@ -136,6 +143,7 @@ impl Settings {
             listen: self.listen.or(others.listen),
             advertise: self.advertise.or(others.advertise),
             operator_socket: self.operator_socket.or(others.operator_socket),
+            admin: self.admin.or(others.admin),
             operator_uids: self.operator_uids.or(others.operator_uids),
             node_ttl: self.node_ttl.or(others.node_ttl),
             svid_ttl: self.svid_ttl.or(others.svid_ttl),
@@ -176,6 +184,7 @@ impl Settings {
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
+        let admin = note(&mut problems, "admin", admin(self.admin.as_deref(), &data));
         let (Some(ca_lifetime), Some(jwt_key_lifetime), Some(x509pop)) = (ca_lifetime, jwt_key_lifetime, x509pop)
         else {
             return Err(InvalidConfig(problems));
@@ -183,25 +192,32 @@ impl Settings {
         if problems.len() > broken {
             return Err(InvalidConfig(problems));
         }
-        match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key) {
-            (Some(trust_domain), Some(listen), Some(advertise), Some(node_ttl), Some(svid_ttl), Some(seal_key)) => {
-                Ok(Config {
-                    trust_domain,
-                    data,
-                    listen,
-                    advertise,
-                    operator_socket,
-                    operator_uids,
-                    node_ttl,
-                    svid_ttl,
-                    ca_lifetime,
-                    jwt_key_lifetime,
-                    seal_key,
-                    credentials: self.credentials,
-                    x509pop,
-                    federation,
-                })
-            }
+        match (trust_domain, listen, advertise, node_ttl, svid_ttl, seal_key, admin) {
+            (
+                Some(trust_domain),
+                Some(listen),
+                Some(advertise),
+                Some(node_ttl),
+                Some(svid_ttl),
+                Some(seal_key),
+                Some(admin),
+            ) => Ok(Config {
+                trust_domain,
+                data,
+                listen,
+                advertise,
+                operator_socket,
+                admin,
+                operator_uids,
+                node_ttl,
+                svid_ttl,
+                ca_lifetime,
+                jwt_key_lifetime,
+                seal_key,
+                credentials: self.credentials,
+                x509pop,
+                federation,
+            }),
             _ => Err(InvalidConfig(problems)),
         }
     }
@@ -232,6 +248,13 @@ fn note<T, E: ToString>(problems: &mut Vec<String>, setting: &str, result: Resul
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address and port: write `{DEFAULT_LISTEN}` or `[::]:7440`"))
+}
+
+fn admin(text: Option<&str>, data: &Path) -> Result<AdminAddress, InvalidAddress> {
+    text.map_or_else(
+        || Ok(AdminAddress::Unix(data.join(ADMIN_SOCKET))),
+        |text| AdminAddress::parse(text, Path::new("")),
+    )
 }
 
 fn x509pop(ca: Option<PathBuf>, name: Option<&str>) -> Result<Option<X509Pop>, String> {

@@ -6,7 +6,9 @@
 mod desk;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use portcullis_api::v1::{self, watch_reply, watch_request};
@@ -75,13 +77,23 @@ impl Courier {
         let mut view = self.deliver_state(&mut versions).await?;
         heads.mark_changed();
         let mut waiting = VecDeque::new();
+        // Made once: they take locks that every stream shares.
+        let (stopped, killed, closed) =
+            (self.broker.stop.cancelled(), self.remote.kill.cancelled(), self.outbound.closed());
+        tokio::pin!(stopped, killed, closed);
         loop {
             tokio::select! {
                 changed = versions.changed() => {
                     changed.map_err(|_| shutting_down())?;
                     self.deliver_change(&mut versions, &mut view).await?;
                 }
-                answer = next(&mut waiting) => self.send(answer).await?,
+                answer = next(&mut waiting) => {
+                    self.send(answer).await?;
+                    // Those that shared a sync of the audit log are ready together.
+                    while let Some(answer) = next_ready(&mut waiting) {
+                        self.send(answer).await?;
+                    }
+                }
                 changed = heads.changed() => {
                     changed.map_err(|_| shutting_down())?;
                     let head = heads.borrow_and_update().clone();
@@ -93,9 +105,9 @@ impl Courier {
                     Ok(Some(message)) => waiting.extend(self.receive(message, &mut desk, &attendance).await?),
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                () = self.broker.stop.cancelled() => return Err(shutting_down()),
-                () = self.remote.kill.cancelled() => return Err(removed()),
-                () = self.outbound.closed() => return Ok(()),
+                () = &mut stopped => return Err(shutting_down()),
+                () = &mut killed => return Err(removed()),
+                () = &mut closed => return Ok(()),
             }
         }
     }
@@ -117,7 +129,7 @@ impl Courier {
         let last = last.map(Version::from);
         let present = *self.broker.ledger.versions().borrow();
         if last.is_some_and(|last| last > present) {
-            tracing::error!(?last, %present, "the node has seen a later version: this store is older than one it was served from");
+            tracing::error!(?last, %present, "ALARM: the node has seen a later version: this store was put back from a backup without `portcullis-broker restore`");
         }
         let software: String = software.chars().filter(|c| !c.is_control()).take(MAX_SOFTWARE).collect();
         tracing::info!(kind = kind.name(), software, "node connected");
@@ -209,6 +221,14 @@ async fn next(waiting: &mut VecDeque<Audited>) -> watch_reply::Message {
             message
         }
         None => std::future::pending().await,
+    }
+}
+
+/// The same, where it is audited already.
+fn next_ready(waiting: &mut VecDeque<Audited>) -> Option<watch_reply::Message> {
+    match pin!(next(waiting)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(message) => Some(message),
+        Poll::Pending => None,
     }
 }
 

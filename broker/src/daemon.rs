@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_admin::{Admin, AdminAddress};
 use portcullis_api::MAX_MESSAGE_BYTES;
 use portcullis_api::v1::node_server::NodeServer;
 use portcullis_api::v1::operator_server::OperatorServer;
-use portcullis_identity::{ClientAuth, PeerRule, PeerVerifier, RenewalSchedule, SvidSlot, server_config};
+use portcullis_identity::{ClientAuth, PeerRule, PeerVerifier, SvidSlot, server_config};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +31,12 @@ use crate::listener::{self, Judgement};
 use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
+use crate::own_svid::keep_own_svid_fresh;
+use crate::pages::Pages;
 use crate::presence::Presence;
 use crate::published::{serve_bundle, serve_oidc};
-use crate::registry::{Refusal, Registry};
+use crate::registry::{Refusal, Registry, Version};
+use crate::restore::surely_stored;
 use crate::seal_key::{self, SealKeyError};
 use crate::signing::Signing;
 use crate::store::{CommitError, OpenError, Store};
@@ -57,8 +61,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long the store has to close then.
 const CLOSE: Duration = Duration::from_secs(1);
-/// The wait after a renewal that failed.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,16 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store was put back from a backup.
+    #[error(
+        "the store is at version {store}, but the audit log tells of {log}: it is from a backup; make it a new incarnation with `portcullis-broker restore`"
+    )]
+    RolledBack {
+        /// Its version.
+        store: Version,
+        /// What it was once.
+        log: Version,
+    },
     /// The store cannot be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -110,6 +122,14 @@ pub enum StartError {
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The admin address.
+    #[error("cannot open the admin address `{address}`: {cause}")]
+    Admin {
+        /// Which.
+        address: AdminAddress,
+        /// Why.
+        cause: io::Error,
+    },
     /// The TLS stack.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -135,6 +155,7 @@ impl StartError {
 pub struct Daemon {
     control_address: SocketAddr,
     operator_socket: PathBuf,
+    admin: AdminAddress,
     bundle_endpoint: Option<SocketAddr>,
     oidc: Option<SocketAddr>,
     tracker: TaskTracker,
@@ -169,6 +190,7 @@ impl Daemon {
             config.seal_key.as_ref().map(|place| seal_key::read(place, config.credentials.as_deref())).transpose()?;
         let keys = KeyFolder::open(&folder.authority(), seal, &config.trust_domain)?;
         let (store, mut registry) = Store::open(&folder.store(), &config.trust_domain)?;
+        check_age(&folder, &registry)?;
         let mut audit = open_audit(&folder, &registry)?;
         let (now, lifetimes) = (clock::now(), config.lifetimes());
         let journal = Journal { audit: &mut audit, store: &store, registry: &mut registry };
@@ -209,12 +231,17 @@ impl Daemon {
         tracker.spawn(Arc::clone(&broker).keep_trust());
         tracker.spawn(Refresher::run(Arc::clone(&broker)));
         tracker.spawn(signer.run(Arc::clone(&broker)));
+        let admin =
+            Admin::open(&config.admin).map_err(|cause| StartError::Admin { address: config.admin.clone(), cause })?;
+        let admin_address = admin.address().clone();
+        tracker.spawn(admin.serve(Arc::new(Pages::new(Arc::clone(&broker))), stop.clone()));
         tracker.spawn(keep_own_svid_fresh(broker));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
         Ok(Self {
             control_address,
             operator_socket,
+            admin: admin_address,
             bundle_endpoint,
             oidc,
             tracker,
@@ -235,6 +262,12 @@ impl Daemon {
     #[must_use]
     pub fn operator_socket(&self) -> &Path {
         &self.operator_socket
+    }
+
+    /// Where `/live`, `/ready`, `/status` and `/metrics` are served.
+    #[must_use]
+    pub fn admin(&self) -> &AdminAddress {
+        &self.admin
     }
 
     /// Where the bundle is served to foreign trust domains.
@@ -277,6 +310,14 @@ impl Daemon {
         // A socket that nobody serves only misleads; a leftover is replaced at the next start anyway.
         let _ = std::fs::remove_file(&self.operator_socket);
         tracing::info!("stopped");
+    }
+}
+
+/// A store that was put back silently would undo revocations and removals, and every node would refuse it.
+fn check_age(folder: &DataFolder, registry: &Registry) -> Result<(), StartError> {
+    match surely_stored(&folder.audit()) {
+        Some(log) if log > registry.version() => Err(StartError::RolledBack { store: registry.version(), log }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -327,29 +368,4 @@ fn serve_operators(broker: &Arc<Broker>, config: &Config) -> Result<Serving, Sta
     let service = OperatorServer::new(OperatorService(Arc::clone(broker))).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok(broker.tracker.spawn(server))
-}
-
-async fn keep_own_svid_fresh(broker: Arc<Broker>) {
-    /// Nobody renews at the same time as the one broker, so the exact half-life will do.
-    const NO_JITTER: f64 = 0.5;
-    loop {
-        // It came just now; its notBefore is backdated, by more than half of the shortest lifetimes.
-        let (now, held) = (clock::now(), broker.own.load());
-        let wait = RenewalSchedule::new(now, held.not_after(), NO_JITTER).wait(now);
-        if !sleep_unless_stopped(&broker, wait.max(RENEWAL_PAUSE)).await {
-            return;
-        }
-        // Another authority may have brought another one meanwhile.
-        if Arc::ptr_eq(&held, &broker.own.load()) {
-            broker.renew_own_svid();
-        }
-    }
-}
-
-/// `false` once the broker stops.
-async fn sleep_unless_stopped(broker: &Broker, wait: Duration) -> bool {
-    tokio::select! {
-        () = tokio::time::sleep(wait) => true,
-        () = broker.stop.cancelled() => false,
-    }
 }

@@ -8,10 +8,10 @@ use portcullis_identity::Revoked;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{Actor, AuditLog, Event, Unaudited};
+use crate::audit::{Actor, AuditLog, Event, Unaudited, hex};
 use crate::clock;
 use crate::registry::{
-    AuthorityRecord, Change, Command, EntryId, Plan, Refusal, Registry, Taint, TrustChange, Version,
+    AuthorityRecord, Change, Command, EntryId, Node, Plan, Refusal, Registry, Standing, Taint, TrustChange, Version,
 };
 use crate::store::{CommitError, Store};
 
@@ -23,8 +23,8 @@ const QUEUE: usize = 256;
 pub(crate) struct Outcome {
     /// The registry's version now; that from before where nothing had to change.
     pub version: Version,
-    /// The entry that the command made or found.
-    pub entry: Option<EntryId>,
+    /// The entries that the command made or found.
+    pub entries: Vec<EntryId>,
 }
 
 /// Why a command did nothing.
@@ -113,11 +113,11 @@ impl Writer {
             let (by, command, reason) = (by.clone(), name.to_owned(), refusal.to_string());
             self.audit.note(Event::ChangeRefused { by, command, reason });
         })?;
-        let Plan { changes, entry, schema } = plan;
+        let Plan { changes, entries, further_epochs, schema } = plan;
         if changes.is_empty() {
-            return Ok(Outcome { version: before, entry });
+            return Ok(Outcome { version: before, entries });
         }
-        let version = before.next();
+        let version = before.next().skip(further_epochs);
         // Before the store: a change that is in force is always told of. What the store then refuses is told of too.
         self.audit.record_blocking(events(&changes, version, by))?;
         self.store.commit(&changes, version).inspect_err(|error| {
@@ -129,7 +129,7 @@ impl Writer {
         for change in &changes {
             log(change, version);
         }
-        Ok(Outcome { version, entry })
+        Ok(Outcome { version, entries })
     }
 }
 
@@ -173,7 +173,7 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {
-    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 /// The kind of a record, and its name.
@@ -187,7 +187,7 @@ fn describe(change: &Change) -> (&'static str, String) {
             ("template", format!("{} for {} on {}", template.id, template.pattern, template.node))
         }
         Change::TemplateRemoved(id) => ("template removed", id.to_string()),
-        Change::Node(node) => ("node", node.name.to_string()),
+        Change::Node(node) => (node_kind(node), node.name.to_string()),
         Change::NodeRemoved(node) => ("node removed", node.to_string()),
         Change::Token(token) if token.redeemed_by.is_some() => ("join token redeemed", token.node.to_string()),
         Change::Token(token) => ("join token", token.node.to_string()),
@@ -203,6 +203,16 @@ fn describe(change: &Change) -> (&'static str, String) {
             ("addresses", format!("{target} on {node}: [{}]", addresses.join(", ")))
         }
         Change::Trust(change) => trust_name(change),
+    }
+}
+
+/// What is new about a node: who restores an old store learns from it who is one.
+fn node_kind(node: &Node) -> &'static str {
+    match node.standing {
+        Standing::Good if node.newest == node.since && node.spent.is_empty() => "node joined",
+        Standing::Good => "node",
+        Standing::Quarantined => "node quarantined",
+        Standing::Barred => "node barred",
     }
 }
 

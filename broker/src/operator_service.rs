@@ -3,29 +3,24 @@
 mod answer;
 mod authorities;
 mod mint;
+mod policies;
+mod token;
 mod trust_domain;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_api::v1;
-use portcullis_identity::{JoinSecret, JoinToken, NodeName, Target};
-use portcullis_policy::{PolicyFile, Transport};
+use portcullis_identity::{NodeName, Target};
+use portcullis_policy::Transport;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use self::answer::{failed, invalid, refusal_status};
 use crate::audit::Actor;
 use crate::broker::Broker;
-use crate::clock;
-use crate::ledger::{CommandError, Outcome};
-use crate::registry::{
-    Address, Command, EntryId, Explanation, GrantChange, GrantDirection, NewToken, Question, Refusal, Registry,
-};
-use crate::wire::{self, InvalidMessage};
-
-/// Seconds; ten minutes is enough to carry a token to a node by hand.
-const TOKEN_LIFETIME: u32 = 600;
+use crate::ledger::Outcome;
+use crate::registry::{Command, EntryId, Explanation, GrantChange, GrantDirection, Question, Refusal, Registry};
+use crate::wire;
 
 /// Serves operators.
 #[derive(Debug)]
@@ -43,68 +38,10 @@ impl OperatorService {
     /// The entry that a command made, found or altered.
     fn entry_of(&self, outcome: &Outcome) -> Option<v1::Entry> {
         self.read(|registry| {
-            let id = outcome.entry.as_ref()?;
+            let id = outcome.entries.first()?;
             let template = || registry.template(id).map(|template| wire::template::entry_message(template));
             registry.entry(id).map(|entry| wire::entry_message(entry)).or_else(template)
         })
-    }
-
-    async fn make_token(
-        &self,
-        by: Actor,
-        message: v1::CreateJoinTokenRequest,
-    ) -> Result<v1::CreateJoinTokenReply, Status> {
-        let v1::CreateJoinTokenRequest { node, ttl_seconds, broker_address } = message;
-        let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
-        let broker = if broker_address.is_empty() { self.0.advertised.clone() } else { broker_address };
-        let broker: Address = wire::parse(&broker).map_err(|error| {
-            invalid(&InvalidMessage::new(format!(
-                "{error}; nodes need an address to dial: give one, or start the broker with --advertise"
-            )))
-        })?;
-        let seconds = if ttl_seconds == 0 { TOKEN_LIFETIME } else { ttl_seconds };
-        let lifetime = Duration::from_secs(seconds.into());
-        let expires_at = clock::now().checked_add(lifetime).ok_or_else(|| Status::invalid_argument("too long"))?;
-        let token = JoinToken {
-            trust_domain: self.0.authority.trust_domain().clone(),
-            node: node.clone(),
-            broker: broker.to_string(),
-            root_spki_sha256: self.0.authority.root_spki_sha256(),
-            secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
-            expires_at,
-        };
-        let secret_sha256 = token.secret_sha256();
-        self.execute(by, Command::CreateToken(NewToken { node, lifetime, secret_sha256 })).await?;
-        Ok(v1::CreateJoinTokenReply { token: token.reveal(), expires_at: clock::unix_seconds(expires_at) })
-    }
-
-    async fn check_policies(&self, files: Vec<PolicyFile>) -> Result<(), CommandError> {
-        let check = self.read(Registry::policy_check);
-        // Checking may take as long as there are policies.
-        let checked = self.0.tracker.spawn_blocking(move || check.changes(&files).map(drop)).await;
-        checked.map_err(|_| CommandError::Closed)?.map_err(CommandError::from)
-    }
-
-    fn policies_reply(
-        &self,
-        names: &[String],
-        result: Result<(), CommandError>,
-    ) -> Result<Response<v1::PutPoliciesReply>, Status> {
-        let problems = match result {
-            Ok(()) => Vec::new(),
-            Err(CommandError::Refused(Refusal::Policies(problems))) => problems,
-            Err(error) => return Err(failed(&error)),
-        };
-        let of_these = |registry: &Registry| {
-            let documents = registry.policies().filter(|document| names.contains(&document.name));
-            documents.flat_map(|document| document.set.iter().map(str::to_owned)).collect()
-        };
-        let policy_ids = if problems.is_empty() { self.read(of_these) } else { Vec::new() };
-        Ok(Response::new(v1::PutPoliciesReply {
-            problems: problems.into_iter().map(wire::problem_message).collect(),
-            version: Some(self.read(Registry::version).into()),
-            policy_ids,
-        }))
     }
 
     fn explain(&self, message: v1::ExplainRequest) -> Result<v1::ExplainReply, Status> {
@@ -142,7 +79,7 @@ impl v1::operator_server::Operator for OperatorService {
         let outcome = self.execute(by, Command::RegisterComponent(Box::new(registration))).await?;
         Ok(Response::new(v1::RegisterComponentReply {
             record: self.read(|registry| registry.peer_record(&target).map(|record| wire::record_message(record))),
-            entry: outcome.entry.map(|id| id.to_string()).unwrap_or_default(),
+            entry: outcome.entries.first().map(ToString::to_string).unwrap_or_default(),
             version: Some(outcome.version.into()),
         }))
     }
@@ -175,6 +112,19 @@ impl v1::operator_server::Operator for OperatorService {
         let outcome = self.execute(by, Command::CreateEntry(Box::new(entry))).await?;
         let entry = self.entry_of(&outcome);
         Ok(Response::new(v1::CreateEntryReply { entry, version: Some(outcome.version.into()) }))
+    }
+
+    async fn create_entries(
+        &self,
+        request: Request<v1::CreateEntriesRequest>,
+    ) -> Result<Response<v1::CreateEntriesReply>, Status> {
+        let by = operator(&request);
+        let default_ttl = self.0.ttls.entry;
+        let entries = request.into_inner().entries.into_iter().map(|entry| wire::new_entry(entry, default_ttl));
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(&error))?;
+        let outcome = self.execute(by, Command::CreateEntries(entries)).await?;
+        let ids = outcome.entries.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::CreateEntriesReply { ids, version: Some(outcome.version.into()) }))
     }
 
     async fn update_entry(

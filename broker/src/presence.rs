@@ -59,6 +59,15 @@ pub(crate) struct Connection {
     pub kill: CancellationToken,
 }
 
+/// What a node without a stream was like when its last one ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Departed {
+    /// The newest version in force on it, by its own word.
+    pub applied: Option<Version>,
+    /// The certificate it presented.
+    pub peer: Option<Arc<Peer>>,
+}
+
 /// The open streams. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Presence(Arc<Mutex<Present>>);
@@ -67,6 +76,8 @@ pub(crate) struct Presence(Arc<Mutex<Present>>);
 struct Present {
     next: u64,
     connections: BTreeMap<u64, Connection>,
+    /// One per name, and names have to join.
+    departed: BTreeMap<NodeName, Departed>,
 }
 
 /// A stream's place in the list; leaving the scope leaves the list.
@@ -100,6 +111,12 @@ impl Presence {
     #[must_use]
     pub(crate) fn connections(&self) -> Vec<Connection> {
         self.with(|present| present.connections.values().cloned().collect())
+    }
+
+    /// Every node whose stream ended since the broker started, also those that have another.
+    #[must_use]
+    pub(crate) fn departed(&self) -> BTreeMap<NodeName, Departed> {
+        self.with(|present| present.departed.clone())
     }
 
     /// How many nodes hold at least one stream.
@@ -138,7 +155,13 @@ impl Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.presence.with(|present| present.connections.remove(&self.number));
+        self.presence.with(|present| {
+            if let Some(Connection { node, applied, peer, .. }) = present.connections.remove(&self.number) {
+                let last = present.departed.entry(node).or_default();
+                // A node keeps what it applied.
+                *last = Departed { applied: applied.max(last.applied), peer };
+            }
+        });
     }
 }
 
@@ -172,6 +195,10 @@ mod tests {
         assert_eq!((presence.connections().len(), presence.node_count()), (1, 1));
         drop(two);
         assert_eq!(presence.node_count(), 0);
+        // And remembered, with the newest that it said of itself.
+        drop(presence.attend(connection("a")));
+        let departed = presence.departed();
+        assert_eq!(departed.values().map(|last| last.applied).collect::<Vec<_>>(), [Some(version)]);
     }
 
     #[test]

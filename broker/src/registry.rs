@@ -43,7 +43,7 @@ pub use self::foreign::{
     BundleRefusal, Endpoint, EndpointUrl, ForeignDomain, HeldBundle, InvalidUrl, NewDomain, Notice, Profile, Receipt,
 };
 pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
-pub use self::plan::{Plan, PolicyCheck};
+pub use self::plan::{Aftermath, Fate, Plan, PolicyCheck};
 pub use self::record::{
     Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
     Served, Upstream, Version,
@@ -91,6 +91,8 @@ struct Marks {
     domains: BTreeMap<TrustDomain, u64>,
     /// For every node: the bundle, the revocations.
     all: u64,
+    /// That some SPIFFE ID serves a component since.
+    serving: u64,
 }
 
 impl Registry {

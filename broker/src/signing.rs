@@ -114,8 +114,8 @@ impl Broker {
         let event = x509_issued(&node, entry.as_ref(), &id, &key, &issued);
         drop(turn);
         lock(&self.signing.keys).insert(key.sha256(), holder);
-        let subject = entry.as_ref().map_or("node", EntryId::as_str);
-        tracing::info!(%node, subject, not_after = clock::unix_seconds(issued.not_after), "issued");
+        // The audit log tells of each; this one would say the same again, thousands of times.
+        tracing::debug!(%node, %id, not_after = clock::unix_seconds(issued.not_after), "issued");
         Ok((issued.chain.iter().map(|der| der.to_vec()).collect(), event))
     }
 
@@ -156,7 +156,7 @@ impl Broker {
             results.push(self.jwt_result(&node, wanted, &mut events));
         }
         drop(turn);
-        tracing::info!(%node, wanted = results.len(), signed = events.len(), "issued tokens");
+        tracing::debug!(%node, wanted = results.len(), signed = events.len(), "issued tokens");
         Ok((results, events))
     }
 

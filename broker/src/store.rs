@@ -25,7 +25,7 @@ const META: &str = "meta";
 /// layout 1 would hand out their identities without asking for the selectors, so it must not open it. Older layouts are read as they are.
 const LAYOUT: u32 = 2;
 /// Bytes. The registry is in memory anyway; redb's own default of 1 GiB would hold it twice.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 /// Why the store is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -155,25 +155,23 @@ impl Store {
     fn read(&self, path: &Path) -> Result<Registry, OpenError> {
         let damaged = |cause| OpenError::Damaged { path: path.to_owned(), cause: Box::new(cause) };
         let unrestorable = |cause| OpenError::Unrestorable { path: path.to_owned(), cause };
-        let mut rows = self.rows().map_err(damaged)?;
-        let Some(position) = rows.iter().position(|(key, _)| key == META) else {
+        let Some(meta) = self.meta_row().map_err(damaged)? else {
             return self
                 .begin()
                 .map_err(damaged)
                 .and_then(|()| Registry::empty(self.trust_domain.clone()).map_err(unrestorable));
         };
-        let (_, meta) = rows.swap_remove(position);
         let version = self.check_meta(path, &meta)?;
         let (mut records, mut policies) = (Vec::new(), Vec::new());
-        for (key, value) in rows {
-            match codec::read(&key, &value, &self.trust_domain) {
-                Ok(Stored::Record(record)) => records.push(record),
-                Ok(Stored::Policies(file)) => policies.push(file),
-                Err(problem) => {
-                    return Err(OpenError::Record { path: path.to_owned(), key, problem });
-                }
+        self.each_row(|key, value| {
+            match codec::read(key, value, &self.trust_domain)? {
+                Stored::Record(record) => records.push(record),
+                Stored::Policies(file) => policies.push(file),
             }
-        }
+            Ok(())
+        })
+        .map_err(damaged)?
+        .map_err(|(key, problem)| OpenError::Record { path: path.to_owned(), key, problem })?;
         // Grants and addresses hang on components, so these come first; the order of files is that of their names.
         records.sort_by_key(|record| !matches!(record, Change::Component(_)));
         policies.sort_by(|one: &PolicyFile, other| one.name.cmp(&other.name));
@@ -202,19 +200,30 @@ impl Store {
         Ok(Version { incarnation, epoch })
     }
 
-    fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    fn meta_row(&self) -> Result<Option<Vec<u8>>, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(RECORDS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut rows = Vec::new();
+        match transaction.open_table(RECORDS) {
+            Ok(table) => Ok(table.get(META)?.map(|meta| meta.value().to_vec())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every record one after the other, so that they are not in memory twice. `take` says what is wrong with one; that ends it.
+    fn each_row(
+        &self,
+        mut take: impl FnMut(&str, &[u8]) -> Result<(), String>,
+    ) -> Result<Result<(), (String, String)>, redb::Error> {
+        let table = self.database.begin_read()?.open_table(RECORDS)?;
         for row in table.iter()? {
             let (key, value) = row?;
-            rows.push((key.value().to_owned(), value.value().to_vec()));
+            if key.value() != META
+                && let Err(problem) = take(key.value(), value.value())
+            {
+                return Ok(Err((key.value().to_owned(), problem)));
+            }
         }
-        Ok(rows)
+        Ok(Ok(()))
     }
 }
 

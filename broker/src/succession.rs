@@ -6,12 +6,13 @@
 //! nothing and is published again.
 
 mod establish;
+mod laggards;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_identity::{BACKDATED, Peer, SigningPath};
+use portcullis_identity::BACKDATED;
 use tokio::sync::Mutex;
 
 pub(crate) use self::establish::{EstablishError, Journal, establish};
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::ledger::CommandError;
 use crate::registry::{
     AuthorityId, AuthorityKind, AuthorityRecord, AuthorityRefusal, AuthorityStep, Command, Material, NewAuthority,
-    Registry, Stage, Version,
+    Registry, Stage,
 };
 
 /// How often we look what is due, at the least: clocks are set and machines sleep.
@@ -31,10 +32,6 @@ const LOOK: Duration = Duration::from_secs(3600);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The wait after a step that failed.
 const RETRY: Duration = Duration::from_secs(10);
-/// How long an activation waits for nodes that have not applied the bundle yet.
-const NODE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it looks.
-const NODE_LOOK: Duration = Duration::from_millis(50);
 /// How long after its taint an authority is not revoked: nodes replace certificates within 5 s, and a moment later their connections to those
 /// whose certificates were replaced.
 const REPLACEMENT: Duration = Duration::from_secs(10);
@@ -55,8 +52,8 @@ pub(crate) enum StepError {
     /// The registry or the store.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// Some connected nodes hold nothing else.
-    #[error("these nodes still hold certificates that `{id}` signed, and would need new join tokens: {}; they replace them within seconds once it is tainted; revoke with --force to cut them off", nodes.join(", "))]
+    /// Some nodes hold nothing else, or are away and may.
+    #[error("these nodes still hold certificates that `{id}` signed, and would need new join tokens: {}; those connected replace them within seconds once it is tainted; revoke with --force to cut them off", nodes.join(", "))]
     Held {
         /// Which authority.
         id: AuthorityId,
@@ -71,8 +68,8 @@ pub(crate) enum StepError {
         /// How long ago.
         age: Duration,
     },
-    /// Some connected nodes would refuse what the new authority signs.
-    #[error("these nodes have not applied the bundle with authority `{id}` yet: {}; activate with --force to leave them behind", nodes.join(", "))]
+    /// Some nodes would refuse what the new authority signs, ourselves first of all.
+    #[error("these nodes have not applied the bundle with authority `{id}` yet: {}; activate with --force to leave them behind, those that are away for good", nodes.join(", "))]
     Behind {
         /// Which authority.
         id: AuthorityId,
@@ -151,7 +148,7 @@ impl Broker {
         Ok(id)
     }
 
-    /// Lets the prepared authority sign, once every connected node trusts it. The key of the one before is destroyed: it never signs again.
+    /// Lets the prepared authority sign, once every node with a valid certificate trusts it. The key of the one before is destroyed: it never signs again.
     pub(crate) async fn activate(&self, by: &Actor, id: &AuthorityId, laggards: Laggards) -> Result<(), StepError> {
         let _turn = self.succession.one_at_a_time.lock().await;
         self.put_to_work(by, id, laggards).await
@@ -175,35 +172,6 @@ impl Broker {
         }
         tracing::info!(%id, "authority active");
         Ok(())
-    }
-
-    /// Waits until every connected node has said that it applied the version in which the authority was published.
-    async fn await_nodes(&self, record: &AuthorityRecord) -> Result<(), StepError> {
-        let deadline = tokio::time::sleep(NODE_PATIENCE);
-        tokio::pin!(deadline);
-        loop {
-            let nodes = self.behind(record.published);
-            if nodes.is_empty() {
-                return Ok(());
-            }
-            tokio::select! {
-                () = tokio::time::sleep(NODE_LOOK) => {}
-                () = &mut deadline => return Err(StepError::Behind { id: record.id.clone(), nodes }),
-            }
-        }
-    }
-
-    fn behind(&self, version: Version) -> Vec<String> {
-        let late =
-            |connection: &crate::presence::Connection| connection.applied.is_none_or(|applied| applied < version);
-        let nodes: BTreeSet<_> = self
-            .presence
-            .connections()
-            .into_iter()
-            .filter(|connection| late(connection) && !connection.kill.is_cancelled())
-            .map(|connection| connection.node.to_string())
-            .collect();
-        nodes.into_iter().collect()
     }
 
     /// Has everything replaced that the authority signed; it is trusted meanwhile.
@@ -245,21 +213,6 @@ impl Broker {
         taints.remove(id);
         tracing::warn!(%id, "authority revoked: nothing that it signed is accepted any more");
         Ok(())
-    }
-
-    /// The connected nodes whose own certificate the authority signed.
-    fn holders(&self, id: &AuthorityId) -> Vec<String> {
-        let record = self.ledger.read(|registry| registry.authorities().find(|record| record.id == *id).cloned());
-        let Some(key) = record.map(|record| record.material.public_key_sha256()) else { return Vec::new() };
-        let trust = self.trust.source().load_full();
-        let held =
-            |peer: &Peer| SigningPath::of_peer(peer, &trust, clock::now()).is_ok_and(|path| path.goes_through(&[key]));
-        let connections = self.presence.connections().into_iter();
-        let holders: BTreeSet<_> = connections
-            .filter(|connection| !connection.kill.is_cancelled() && connection.peer.as_deref().is_some_and(held))
-            .map(|connection| connection.node.to_string())
-            .collect();
-        holders.into_iter().collect()
     }
 
     /// Takes a step, durably, and lets signing, our own listener and the published bundle follow.

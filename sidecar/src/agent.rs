@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use portcullis_admin::{Admin, Observed};
 use portcullis_client::node::{Connectivity, Node};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::admin::{Admin, Observed};
 use crate::component::start_node;
 use crate::config::AgentConfig;
 use crate::daemon::RunError;
@@ -62,11 +62,10 @@ pub async fn run(
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
     let local = Local::start(&node, config.workload.as_ref(), &config.files, &tasks, &stop)?;
-    let admin = Admin::open(&config.admin)
-        .await
-        .map_err(|cause| RunError::Admin { address: Admin::name(&config.admin), cause })?;
+    let admin =
+        Admin::open(&config.admin).map_err(|cause| RunError::Admin { address: config.admin.to_string(), cause })?;
     let socket = config.workload.as_ref().map(|workload| workload.socket.clone());
-    let bound = AgentBound { socket, admin: admin.address() };
+    let bound = AgentBound { socket, admin: admin.address().to_string() };
     let source = Arc::new(Source { node: node.clone(), local });
     tasks.spawn(admin.serve(source, stop.clone()));
     tasks.spawn(stop.clone().run_until_cancelled_owned(tell_applied(node.clone())));
@@ -117,7 +116,7 @@ impl Observed for Source {
         )
     }
 
-    fn status(&self) -> serde_json::Result<String> {
+    fn status(&self) -> Result<String, String> {
         let broker_error = match self.node.connectivity().borrow().clone() {
             Connectivity::Connected => None,
             Connectivity::Disconnected(why) => Some(why),
@@ -132,5 +131,6 @@ impl Observed for Source {
             local: self.local.status().unwrap_or_default(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         })
+        .map_err(|error| error.to_string())
     }
 }

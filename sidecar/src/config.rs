@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portcullis_admin::AdminAddress;
 use portcullis_identity::Target;
 
 pub use agent::{AgentConfig, Program};
@@ -171,15 +172,6 @@ impl Default for LimitsSection {
             drain_timeout: Duration::from_secs(20),
         }
     }
-}
-
-/// Where `status`, `/live`, `/ready` and `/metrics` are served. Never anything but this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// Socket of mode 0600.
-    Unix(PathBuf),
-    /// A loopback address.
-    Loopback(SocketAddr),
 }
 
 impl Config {
@@ -355,21 +347,9 @@ fn admin(
     let Some(listen) = listen else {
         return state.map(|state| AdminAddress::Unix(state.join("admin.sock")));
     };
-    if let Some(path) = listen.value.strip_prefix("unix:") {
-        return Some(AdminAddress::Unix(base.join(path)));
-    }
-    match listen.value.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Some(AdminAddress::Loopback(address)),
-        Ok(address) => {
-            let hint = Some("use 127.0.0.1:PORT or unix:PATH: it has no access control of its own".to_owned());
-            reader.mistake(Some(listen.at), format!("`admin.listen` is `{address}`, not a loopback address"), hint);
-            None
-        }
-        Err(error) => {
-            reader.mistake(Some(listen.at), format!("`admin.listen`: {error}"), None);
-            None
-        }
-    }
+    AdminAddress::parse(&listen.value, base)
+        .map_err(|error| reader.mistake(Some(listen.at), format!("`admin.listen`: {error}"), None))
+        .ok()
 }
 
 fn size(

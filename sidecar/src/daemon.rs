@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_admin::Admin;
 use portcullis_client::SourceError;
 use portcullis_client::node::{CertificateFilesError, Identity, SealKeyError, SignError, StartError};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::admin::Admin;
 use crate::component::Component;
 use crate::config::{Config, Mistake};
 use crate::connection::Connections;
@@ -113,9 +113,8 @@ pub async fn run(
     let listener = component.listen(Arc::clone(&verifier)).map(Arc::new)?;
     let quic = listener.local_addr()?;
     let admin = Admin::open(&component.config.admin)
-        .await
-        .map_err(|cause| RunError::Admin { address: Admin::name(&component.config.admin), cause })?;
-    let bound = Bound { quic, admin: admin.address() };
+        .map_err(|cause| RunError::Admin { address: component.config.admin.to_string(), cause })?;
+    let bound = Bound { quic, admin: admin.address().to_string() };
     let calls = TaskTracker::new();
     let end = CancellationToken::new();
     component.load();

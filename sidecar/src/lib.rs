@@ -17,7 +17,6 @@ pub mod scaffold;
 pub mod status;
 pub mod workload;
 
-mod admin;
 mod clock;
 mod component;
 mod connection;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use portcullis_admin::Observed;
 use portcullis_client::node::{AuditHead, Connectivity, Identity, Node};
 use portcullis_identity::Target;
 use portcullis_transport::quic::Listener;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Observed;
 use crate::clock;
 use crate::gate::Gate;
 use crate::local::{Local, LocalStatus};
@@ -86,8 +86,8 @@ impl Observed for Source {
         self.gauges()
     }
 
-    fn status(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&self.reading())
+    fn status(&self) -> Result<String, String> {
+        serde_json::to_string(&self.reading()).map_err(|error| error.to_string())
     }
 }
 

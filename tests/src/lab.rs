@@ -62,6 +62,8 @@ pub struct Lab {
     settings: Option<PathBuf>,
     trust_domain: String,
     folder: TempDir,
+    /// What daemons that are started from now on have in their environment.
+    pub environment: Vec<(String, String)>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -147,6 +149,17 @@ impl Lab {
 
     /// The same for another trust domain.
     pub fn start_as(trust_domain: &str, settings: &str) -> Self {
+        let mut lab = Self::prepared(trust_domain, settings);
+        lab.start_broker();
+        lab
+    }
+
+    /// A lab whose broker is started later.
+    pub fn without_broker(settings: &str) -> Self {
+        Self::prepared("test.example", settings)
+    }
+
+    fn prepared(trust_domain: &str, settings: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -155,10 +168,8 @@ impl Lab {
             std::fs::write(&path, settings).unwrap();
             path
         });
-        let trust_domain = trust_domain.to_owned();
-        let mut lab = Self { runtime, broker: None, control: None, settings, trust_domain, folder, tasks, stop };
-        lab.start_broker();
-        lab
+        let (trust_domain, environment) = (trust_domain.to_owned(), Vec::new());
+        Self { runtime, broker: None, control: None, settings, trust_domain, folder, environment, tasks, stop }
     }
 
     /// What the daemons that start from now on log.
@@ -182,7 +193,7 @@ impl Lab {
         if let Some(settings) = &self.settings {
             arguments.extend(["--config".as_ref(), settings.as_os_str()]);
         }
-        let broker = Daemon::start(self.path(), "broker", "portcullis-broker", &arguments);
+        let broker = Daemon::start_in(self.path(), "broker", "portcullis-broker", &arguments, &self.environment);
         self.control = Some(broker.ready["control"].as_str().unwrap().parse().unwrap());
         self.broker = Some(broker);
     }
@@ -331,7 +342,7 @@ impl Lab {
 
     pub fn start_sidecar(&self, id: &str, config: &Path) -> Daemon {
         let arguments: [&OsStr; 3] = ["run".as_ref(), "--config".as_ref(), config.as_ref()];
-        Daemon::start(self.path(), id, "portcullis-sidecar", &arguments)
+        Daemon::start_in(self.path(), id, "portcullis-sidecar", &arguments, &self.environment)
     }
 
     /// A joined caller with the identity `spiffe://test.example/component/demo/NAME`.

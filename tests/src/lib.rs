@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod audit;
 mod callee;
 mod component;
 mod forge;
@@ -24,13 +25,14 @@ pub mod wire;
 
 pub use admin::get;
 pub use agent::{Agent, open_files, own_uid};
+pub use audit::audit_events;
 pub use callee::{Answer, FakeCallee, Visits};
 pub use component::{Component, guest};
 pub use forge::{Certificate, Flaw, Forge};
 pub use impostor::Impostor;
 pub use lab::{Caller, ITEMS, Lab, PIPE_WIT, PIPES, SidecarSetup, WIT};
 pub use load::Load;
-pub use process::{Daemon, Memory, Ran, binary, memory, run};
+pub use process::{Daemon, Memory, Ran, binary, cpu_seconds, memory, run, run_in};
 pub use service::{Behaviour, LegacyService, Seen};
 pub use upstream::ScriptedUpstream;
 

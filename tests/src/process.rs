@@ -35,13 +35,22 @@ fn log_level(folder: &Path) -> String {
 impl Daemon {
     /// Starts a program with `--ready-file` and waits until it is ready.
     pub fn start(folder: &Path, name: &str, program: &str, arguments: &[&OsStr]) -> Self {
-        let mut daemon = Self::launch(folder, name, program, arguments);
+        Self::start_in(folder, name, program, arguments, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(folder: &Path, name: &str, program: &str, arguments: &[&OsStr], more: &[(String, String)]) -> Self {
+        let mut daemon = Self::launch_in(folder, name, program, arguments, more);
         daemon.wait_ready(folder);
         daemon
     }
 
     /// Starts a program and does not wait.
     pub fn launch(folder: &Path, name: &str, program: &str, arguments: &[&OsStr]) -> Self {
+        Self::launch_in(folder, name, program, arguments, &[])
+    }
+
+    fn launch_in(folder: &Path, name: &str, program: &str, arguments: &[&OsStr], more: &[(String, String)]) -> Self {
         let ready = folder.join(format!("{name}.ready"));
         // A file of an earlier run would be believed.
         let _ = std::fs::remove_file(&ready);
@@ -52,6 +61,7 @@ impl Daemon {
             .arg("--ready-file")
             .arg(&ready)
             .env("PORTCULLIS_LOG", log_level(folder))
+            .envs(more.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -109,6 +119,11 @@ impl Daemon {
         self.child.id()
     }
 
+    /// What it has run so far, user and system, in seconds.
+    pub fn ran(&self) -> f64 {
+        cpu_seconds(self.child.id())
+    }
+
     /// What it takes of the machine's memory.
     pub fn memory(&self) -> Memory {
         memory(&self.child.id().to_string())
@@ -118,6 +133,16 @@ impl Daemon {
     pub fn address(&self, key: &str) -> SocketAddr {
         self.ready[key].as_str().unwrap().parse().unwrap()
     }
+}
+
+/// What the kernel charged a process so far, user and system.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    /// `USER_HZ`, which is 100 on every Linux.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the name, which may hold anything, comes field 3; utime is field 14, stime 15.
+    let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS
 }
 
 /// Resident memory of a process, in bytes.
@@ -172,7 +197,13 @@ impl Ran {
 
 /// Runs a program of this workspace to its end.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
-    let output = Command::new(binary(program)).args(arguments).stdin(Stdio::null()).output().unwrap();
+    run_in(program, arguments, &[])
+}
+
+/// The same, with more in its environment.
+pub fn run_in<S: AsRef<OsStr>>(program: &str, arguments: &[S], more: &[(String, String)]) -> Ran {
+    let more = more.iter().map(|(name, value)| (name, value));
+    let output = Command::new(binary(program)).args(arguments).envs(more).stdin(Stdio::null()).output().unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Members, lowest first; each may depend on those before it alone.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "portcullis-pidfd",
+    "portcullis-admin",
     "portcullis-identity",
     "portcullis-value",
     "portcullis-policy",

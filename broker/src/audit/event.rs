@@ -27,6 +27,20 @@ pub enum Event {
         /// The registry's version.
         version: String,
     },
+    /// The store was put back from a backup; what came after that is lost, but for what the records of this version do again.
+    Restored {
+        /// At whose word.
+        by: Actor,
+        /// The version from now on.
+        version: String,
+        /// The version that the backup had.
+        backup: String,
+        /// The last version before this record; missing where the log told of none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
+        /// How many changes by operators are lost.
+        lost: usize,
+    },
     /// The broker went down in order.
     Stopped,
     /// A crash left half a record at the log's end. It was taken out and kept beside the log.
@@ -214,6 +228,30 @@ pub enum Actor {
 }
 
 impl Event {
+    /// The kind, as `what` says it in the log.
+    pub(super) const fn what(&self) -> &'static str {
+        match self {
+            Self::Begun { .. } => "begun",
+            Self::Started { .. } => "started",
+            Self::Restored { .. } => "restored",
+            Self::Stopped => "stopped",
+            Self::Repaired { .. } => "repaired",
+            Self::HeadKey { .. } => "head-key",
+            Self::X509Issued { .. } => "x509-issued",
+            Self::JwtIssued { .. } => "jwt-issued",
+            Self::X509Minted { .. } => "x509-minted",
+            Self::JwtMinted { .. } => "jwt-minted",
+            Self::IssueRefused { .. } => "issue-refused",
+            Self::Changed { .. } => "changed",
+            Self::NotStored { .. } => "not-stored",
+            Self::ChangeRefused { .. } => "change-refused",
+            Self::BundleFetched { .. } => "bundle-fetched",
+            Self::BundleRefused { .. } => "bundle-refused",
+            Self::AuthorityChanged { .. } => "authority-changed",
+            Self::Unlisted { .. } => "unlisted",
+        }
+    }
+
     /// The event with every text in it cut to a bounded length.
     pub(super) fn bounded(mut self) -> Self {
         let (texts, names) = self.texts();
@@ -230,6 +268,9 @@ impl Event {
             | Self::Started { software: one, version: two }
             | Self::HeadKey { kid: one, public_key: two }
             | Self::NotStored { version: one, reason: two } => (vec![one, two], Vec::new()),
+            Self::Restored { by, version, backup, log, lost: _ } => {
+                (by.texts().chain([version, backup]).chain(log).collect(), Vec::new())
+            }
             Self::X509Issued { node, entry, spiffe_id, serial, not_after: _, key_sha256 } => {
                 ([node, serial, key_sha256].into_iter().chain(entry).collect(), vec![spiffe_id])
             }
@@ -282,6 +323,28 @@ fn cut(text: &mut String, limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_counted_under_the_name_it_has_in_the_log() {
+        let text = || "t".to_owned();
+        let events = [
+            Event::Stopped,
+            Event::Unlisted { refusals: 1 },
+            Event::Begun { trust_domain: text(), version: text() },
+            Event::HeadKey { kid: text(), public_key: text() },
+            Event::IssueRefused { node: text(), entry: text(), reason: text() },
+            Event::X509Minted {
+                by: Actor::Broker,
+                spiffe_id: text(),
+                serial: text(),
+                not_after: 1,
+                key_sha256: text(),
+            },
+        ];
+        for event in events {
+            assert_eq!(serde_json::to_value(&event).unwrap()["what"], event.what());
+        }
+    }
 
     #[test]
     fn a_stranger_s_text_is_cut() {

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::chain::{Head, Hex};
 use super::event::Event;
 use super::file::{Found, LogFile, OpenError};
+use super::tally::Tally;
 use crate::clock;
 use crate::throttle::{Admission, Rate, Throttle};
 
@@ -17,8 +18,12 @@ use crate::throttle::{Admission, Rate, Throttle};
 const QUEUE: usize = 4096;
 /// Callers whose records share one sync, at most.
 const MAX_SHARED: usize = 1024;
-/// The least time between two syncs: a record waits that much longer at worst, and a busy broker syncs a thousand times a second at most.
+/// The least time between two syncs: a record waits that much longer at worst.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The same, after a sync that many shared. One costs as much as some signatures; who issues thousands in a second does not notice the wait.
+const BUSY_PAUSE: Duration = Duration::from_millis(8);
+/// So many are many.
+const MANY: usize = 8;
 /// Refusals that are told one by one; a stranger can cause as many as it likes, and the disk is not its own.
 const REFUSALS: Rate = Rate { burst: 512, every: Duration::from_millis(100) };
 
@@ -39,6 +44,7 @@ pub struct AuditLog {
     queue: mpsc::Sender<Item>,
     head: watch::Receiver<Head>,
     refusals: Arc<Mutex<Refusals>>,
+    tally: Arc<Tally>,
 }
 
 /// The log before anything is served: whoever holds it is the only one who writes, and waits for the disk itself.
@@ -132,6 +138,11 @@ impl AuditLog {
         }
     }
 
+    /// The log in numbers.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// After the last record that is on disk, and every growth.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
@@ -162,9 +173,11 @@ impl Unserved {
         let (queue, items) = mpsc::channel(QUEUE);
         let (grown, head) = watch::channel(file.head());
         // A thread of its own: it waits for the disk.
-        tracker.spawn_blocking(move || write(file, items, &grown));
+        let tally = Arc::<Tally>::default();
+        let counts = Arc::clone(&tally);
+        tracker.spawn_blocking(move || write(file, items, &grown, &counts));
         let refusals = Refusals { throttle: Throttle::new(REFUSALS, 1), unlisted: 0 };
-        AuditLog { queue, head, refusals: Arc::new(Mutex::new(refusals)) }
+        AuditLog { queue, head, refusals: Arc::new(Mutex::new(refusals)), tally }
     }
 }
 
@@ -185,7 +198,7 @@ impl Item {
 }
 
 /// Writes what comes until every handle is gone.
-fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Sender<Head>) {
+fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Sender<Head>, tally: &Tally) {
     let mut shared = Vec::new();
     let mut broken = false;
     while let Some(first) = items.blocking_recv() {
@@ -199,6 +212,7 @@ fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Send
         match &result {
             Ok(()) => {
                 grown.send_replace(file.head());
+                shared.iter().flat_map(|item| &item.events).for_each(|event| tally.written(event));
                 if broken {
                     tracing::info!("the audit log can be written again");
                 }
@@ -209,13 +223,15 @@ fn write(mut file: LogFile, mut items: mpsc::Receiver<Item>, grown: &watch::Send
             Err(_) => {}
         }
         broken = result.is_err();
+        tally.set_broken(broken);
+        let pause = if shared.len() < MANY { PAUSE } else { BUSY_PAUSE };
         for item in shared.drain(..) {
             if let Some(done) = item.done {
                 // Who asked may be gone; the record stays.
                 let _ = done.send(result.clone());
             }
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) enum Ca {
     Show(Show),
     /// Make the next authority and publish it in the bundle; it signs nothing yet
     Prepare(Prepare),
-    /// Let the prepared authority sign, once every connected node trusts it; the key of the one before is destroyed
+    /// Let the prepared authority sign, once every node with a valid certificate trusts it; the key of the one before is destroyed
     Activate(Activate),
     /// Have everything replaced that an authority signed, at once; it is trusted meanwhile
     Taint(Change),
@@ -60,7 +60,7 @@ pub(crate) struct Prepare {
 pub(crate) struct Activate {
     /// The authority
     id: AuthorityId,
-    /// Do not wait for connected nodes that have not applied the bundle with it: they refuse what it signs
+    /// Do not wait for nodes that have not applied the bundle with it, or are away: they refuse what it signs, the broker too
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(crate) struct Change {
 pub(crate) struct Revoke {
     /// The authority
     id: AuthorityId,
-    /// Revoke although connected nodes hold nothing else (they are cut off and need new join tokens) or it was tainted less than ten seconds ago
+    /// Revoke although nodes hold nothing else (they are cut off and need new join tokens) or it was tainted less than ten seconds ago
     #[arg(long)]
     force: bool,
     #[command(flatten)]

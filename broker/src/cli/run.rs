@@ -37,6 +37,9 @@ pub(crate) struct Run {
     /// The operator socket [default: DATA/operator.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Where to serve /live, /ready, /status and /metrics: unix:PATH or a loopback address [default: unix:DATA/admin.sock]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
     /// A user id that may use the operator socket, beside root and the broker's own; may be repeated
     #[arg(long = "operator-uid", value_name = "UID")]
     operator_uids: Vec<u32>,
@@ -44,7 +47,7 @@ pub(crate) struct Run {
     /// credential that systemd passes
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<String>,
-    /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, operator_uids, node_ttl,
+    /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, admin, operator_uids, node_ttl,
     /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name; tables federation, bundle_endpoint, oidc);
     /// the command line wins
     #[arg(long, value_name = "FILE")]
@@ -73,6 +76,7 @@ enum LogFormat {
 struct Ready {
     control: String,
     operator_socket: PathBuf,
+    admin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     bundle_endpoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +121,7 @@ impl Run {
             listen: self.listen,
             advertise: self.advertise,
             operator_socket: self.socket,
+            admin: self.admin,
             operator_uids: if self.operator_uids.is_empty() { None } else { Some(self.operator_uids) },
             node_ttl: None,
             svid_ttl: None,
@@ -141,12 +146,18 @@ impl Run {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Nobody waits for it. Where it is caught, a file that may not grow is an error of the disk, and not the broker's end.
+    _file_size: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::broken(format!("cannot listen to signals: {error}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            _file_size: listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+        })
     }
 
     async fn cancel(mut self, shutdown: CancellationToken) {
@@ -162,6 +173,7 @@ fn write_ready(path: &std::path::Path, daemon: &Daemon) -> Result<(), Failure> {
     let ready = Ready {
         control: daemon.control_address().to_string(),
         operator_socket: daemon.operator_socket().to_owned(),
+        admin: daemon.admin().to_string(),
         bundle_endpoint: daemon.bundle_endpoint().map(|address| address.to_string()),
         oidc: daemon.oidc().map(|address| address.to_string()),
         pid: std::process::id(),

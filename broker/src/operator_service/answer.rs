@@ -167,6 +167,7 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::NoSeed(_)
         | Refusal::Bundle(_)
         | Refusal::IsTemplate(_)
+        | Refusal::TemplateAmongEntries(_)
         | Refusal::Authority(
             AuthorityRefusal::Waiting { .. }
             | AuthorityRefusal::NotPrepared { .. }

@@ -111,6 +111,7 @@ impl Registry {
             self.no_longer_serving(&old, target);
         }
         self.serving.entry(component.spiffe_id.clone()).or_default().insert(target.clone());
+        self.marks.serving = self.version.epoch;
         if let Some(held) = self.held_mut(target) {
             held.component = Arc::clone(component);
             return;

@@ -10,6 +10,8 @@ pub(super) const ENTRIES: usize = 100_000;
 pub(super) const FILLED: usize = 256;
 /// Templates of one node: it tries each of them on every workload.
 pub(super) const TEMPLATES: usize = 64;
+/// Entries made by one command.
+pub(super) const ENTRIES_AT_ONCE: usize = 1000;
 /// Join tokens, spent and expired ones of the last day included.
 pub(super) const TOKENS: usize = 100_000;
 /// Authorities of one kind, old ones included: each is in every node's bundle.

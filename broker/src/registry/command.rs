@@ -30,6 +30,8 @@ pub enum Command {
     RemoveComponent(Target),
     /// Lets a node ask for an SVID.
     CreateEntry(Box<NewEntry>),
+    /// Lets nodes ask for many: all of them or none.
+    CreateEntries(Vec<NewEntry>),
     /// Alters the terms of one.
     AmendEntry(Box<Amendment>),
     /// Takes that back; with a template go the entries that it made.
@@ -76,6 +78,7 @@ impl Command {
             Self::RegisterComponent(_) => "register component",
             Self::RemoveComponent(_) => "remove component",
             Self::CreateEntry(_) => "create entry",
+            Self::CreateEntries(_) => "create entries",
             Self::AmendEntry(_) => "amend entry",
             Self::RemoveEntry(_) => "remove entry",
             Self::Fill(_) => "fill template",

@@ -5,6 +5,7 @@ mod component;
 mod entry;
 mod node;
 mod policy;
+mod restoration;
 mod revocation;
 mod template;
 
@@ -20,14 +21,17 @@ use super::record::{Component, EntryId, Version};
 use super::refusal::Refusal;
 
 pub use self::policy::PolicyCheck;
+pub use self::restoration::{Aftermath, Fate};
 
 /// A change that may be made.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The records to put and to remove, in this order. None: everything is as asked for already.
     pub changes: Vec<Change>,
-    /// The entry that the command made or found.
-    pub entry: Option<EntryId>,
+    /// The entries that the command made or found, in the order in which it named them.
+    pub entries: Vec<EntryId>,
+    /// Epochs beyond the first that names of new entries use up.
+    pub further_epochs: u64,
     /// The schema, where the change makes a new one.
     pub schema: Option<Arc<Schema>>,
 }
@@ -49,6 +53,7 @@ impl Registry {
             Command::RegisterComponent(registration) => self.plan_registration(*registration, now),
             Command::RemoveComponent(target) => self.plan_component_removal(&target),
             Command::CreateEntry(entry) => self.plan_entry(*entry, now),
+            Command::CreateEntries(entries) => self.plan_entries(entries, now),
             Command::AmendEntry(amendment) => self.plan_amendment(*amendment),
             Command::RemoveEntry(id) => self.plan_entry_removal(&id),
             Command::Fill(filling) => self.plan_filling(&filling, now),
@@ -70,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// The version that the next change will have.
+    /// The version that the next change will have, or the first of those that it will use up.
     pub(super) fn next_version(&self) -> Version {
         self.version.next()
     }

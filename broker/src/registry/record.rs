@@ -30,7 +30,13 @@ impl Version {
     /// The version after one more change.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self { incarnation: self.incarnation, epoch: self.epoch.saturating_add(1) }
+        self.skip(1)
+    }
+
+    /// The version so many epochs later.
+    #[must_use]
+    pub const fn skip(self, epochs: u64) -> Self {
+        Self { incarnation: self.incarnation, epoch: self.epoch.saturating_add(epochs) }
     }
 }
 
@@ -96,7 +102,7 @@ impl Component {
 
 /// The name of an entry: `eINCARNATION-EPOCH` of the change that made it, so that none is ever used again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId(String);
+pub struct EntryId(Version);
 
 /// Not the name of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,14 +110,8 @@ pub struct EntryId(String);
 pub struct InvalidEntryId(String);
 
 impl EntryId {
-    pub(super) fn made_at(version: Version) -> Self {
-        Self(format!("e{}-{}", version.incarnation, version.epoch))
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub(super) const fn made_at(version: Version) -> Self {
+        Self(version)
     }
 }
 
@@ -119,19 +119,24 @@ impl FromStr for EntryId {
     type Err = InvalidEntryId;
 
     fn from_str(text: &str) -> Result<Self, InvalidEntryId> {
-        let number =
-            |text: &str| text.len() <= 20 && text.parse::<u64>().is_ok_and(|number| number.to_string() == text);
+        // As it is printed, and in no other way.
+        let number = |text: &str| {
+            let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+            text.parse::<u64>().ok().filter(|_| plain)
+        };
         text.strip_prefix('e')
             .and_then(|rest| rest.split_once('-'))
-            .filter(|(incarnation, epoch)| number(incarnation) && number(epoch))
-            .map(|_| Self(text.to_owned()))
+            .and_then(|(incarnation, epoch)| {
+                Some(Self(Version { incarnation: number(incarnation)?, epoch: number(epoch)? }))
+            })
             .ok_or_else(|| InvalidEntryId(text.chars().take(64).collect()))
     }
 }
 
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let Self(Version { incarnation, epoch }) = self;
+        write!(f, "e{incarnation}-{epoch}")
     }
 }
 
@@ -197,6 +202,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether both name the same holder: two such entries would be one rule written twice.
+    #[must_use]
+    pub fn names_as(&self, other: &Self) -> bool {
+        self.spiffe_id == other.spiffe_id
+            && self.digest == other.digest
+            && self.terms.selectors == other.terms.selectors
+    }
+
     /// Whether both say the same, whatever they are called and whenever they were made.
     #[must_use]
     pub fn says_as(&self, other: &Self) -> bool {

@@ -68,6 +68,9 @@ pub enum Refusal {
     /// Templates are not altered: what they made says otherwise already.
     #[error("`{0}` is a template, and templates do not change: create another and remove this one")]
     IsTemplate(EntryId),
+    /// Templates come one by one.
+    #[error("`{0}` is a template: create it by itself, not among entries")]
+    TemplateAmongEntries(IdTemplate),
     /// A template of another trust domain.
     #[error("`{0}` is not in this broker's trust domain: only its own IDs can be issued")]
     ForeignTemplate(IdTemplate),

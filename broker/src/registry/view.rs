@@ -117,7 +117,8 @@ impl Registry {
             || view.domains.iter().any(|domain| later(self.marks.domains.get(domain)))
             || view.lattices.iter().any(|lattice| later(self.marks.lattices.get(lattice)))
             // A component registered for an entry that served none so far lies in a lattice the view does not know of.
-            || view.entries.values().any(|entry| self.serves_unseen(&entry.spiffe_id, view))
+            || self.marks.serving > view.version.epoch
+                && view.entries.values().any(|entry| self.serves_unseen(&entry.spiffe_id, view))
     }
 
     /// Whether `node` serves `target`.

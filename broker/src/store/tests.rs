@@ -294,7 +294,6 @@ fn a_store_of_the_first_layout_is_opened_and_its_nodes_and_entries_go_on() {
     assert_eq!((node.standing, node.since, node.newest), (Standing::Good, UNIX_EPOCH, UNIX_EPOCH));
     // From the first change on it is of the new layout.
     execute(&store, &mut registry, Command::RemoveEntry("e1-1".parse().unwrap()));
-    let rows = store.rows().unwrap();
-    let (_, meta) = rows.iter().find(|(key, _)| key == META).unwrap();
+    let meta = store.meta_row().unwrap().unwrap();
     assert_eq!(record::Meta::decode(meta.as_slice()).unwrap().layout, LAYOUT);
 }

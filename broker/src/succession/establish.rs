@@ -21,14 +21,7 @@ pub(crate) fn establish(
     lifetimes: Lifetimes,
     now: SystemTime,
 ) -> Result<(), EstablishError> {
-    let known: BTreeSet<_> = journal.registry.authorities().map(|record| record.id.clone()).collect();
-    for new in keys.unpublished(&known)? {
-        match journal.commit(AuthorityStep::Publish(Box::new(new)), now) {
-            Ok(()) => tracing::warn!("an authority whose publication was interrupted is published now"),
-            Err(EstablishError::Refused(refusal)) => tracing::warn!(%refusal, "a CA key is not used"),
-            Err(error) => return Err(error),
-        }
-    }
+    publish_left_over(keys, &mut journal, now)?;
     for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
         let usable = |record: &&Arc<AuthorityRecord>| keys.holds(record) && !record.is_over(now);
         if journal.registry.active(kind).filter(usable).is_some() {
@@ -51,8 +44,22 @@ pub(crate) fn establish(
             journal.commit(AuthorityStep::Activate(next), now)?;
         }
     }
+    // Of a store that was put back both may be new to it, the one that signs and the one that comes next.
+    publish_left_over(keys, &mut journal, now)?;
     for record in journal.registry.authorities().filter(|record| record.stage == Stage::Old) {
         keys.destroy(&record.id)?;
+    }
+    Ok(())
+}
+
+fn publish_left_over(keys: &KeyFolder, journal: &mut Journal<'_>, now: SystemTime) -> Result<(), EstablishError> {
+    let known: BTreeSet<_> = journal.registry.authorities().map(|record| record.id.clone()).collect();
+    for new in keys.unpublished(&known)? {
+        match journal.commit(AuthorityStep::Publish(Box::new(new)), now) {
+            Ok(()) => tracing::warn!("an authority whose publication was interrupted is published now"),
+            Err(EstablishError::Refused(refusal)) => tracing::warn!(%refusal, "a CA key is not used"),
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

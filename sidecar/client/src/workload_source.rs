@@ -33,17 +33,20 @@ pub struct WorkloadSocket(PathBuf);
 
 /// Not the address of such a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not unix:PATH")]
+#[error("`{0}` is not unix:PATH: a Unix socket, without authority, query and fragment")]
 pub struct InvalidSocket(String);
 
 impl FromStr for WorkloadSocket {
     type Err = InvalidSocket;
 
-    /// `unix:PATH`, and `unix://PATH` as clients write it.
+    /// `unix:PATH`, and `unix:///PATH` with the empty authority that clients write (SPIFFE Workload Endpoint §4).
     fn from_str(text: &str) -> Result<Self, InvalidSocket> {
-        let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
-        let path = path.filter(|path| !path.is_empty()).ok_or_else(|| InvalidSocket(text.to_owned()))?;
-        Ok(Self(path.into()))
+        let path = text.strip_prefix("unix:").and_then(|rest| match rest.strip_prefix("//") {
+            Some(path) => path.starts_with('/').then_some(path),
+            None => Some(rest),
+        });
+        let path = path.filter(|path| !path.is_empty() && !path.contains(['?', '#']));
+        Ok(Self(path.ok_or_else(|| InvalidSocket(text.to_owned()))?.into()))
     }
 }
 
@@ -236,4 +239,23 @@ fn svid(context: &X509Context, expected: &SpiffeId) -> Result<Arc<Svid>, String>
     let svid = Svid::new(chain, key).map_err(|error| error.to_string())?;
     // What the certificate says counts, not what the message around it says.
     if svid.id() == expected { Ok(Arc::new(svid)) } else { Err(format!("an svid is for `{}`", svid.id())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_unix_socket_without_authority_query_and_fragment_is_an_address() {
+        for (text, path) in
+            [("unix:///run/a.sock", "/run/a.sock"), ("unix:/run/a.sock", "/run/a.sock"), ("unix:a", "a")]
+        {
+            assert_eq!(text.parse::<WorkloadSocket>().unwrap().0, PathBuf::from(path));
+        }
+        let wrong =
+            ["", "unix:", "unix://", "unix://host/a.sock", "unix:/a?b", "unix:/a#b", "tcp://127.0.0.1:80", "/a.sock"];
+        for text in wrong {
+            assert!(text.parse::<WorkloadSocket>().is_err(), "{text}");
+        }
+    }
 }

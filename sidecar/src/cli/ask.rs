@@ -9,10 +9,9 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use portcullis_admin::AdminAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-
-use crate::config::AdminAddress;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_BODY: usize = 4 << 20;

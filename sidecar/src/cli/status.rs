@@ -1,13 +1,14 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use portcullis_admin::AdminAddress;
 
 use super::{ask, broken, say};
 use crate::agent::AgentStatus;
 use crate::clock;
-use crate::config::{AdminAddress, Program};
+use crate::config::Program;
 use crate::status::Status;
 
 /// Shows how a running sidecar is.
@@ -52,10 +53,7 @@ impl StatusCommand {
                 .map(|program| program.admin().clone())
                 .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         };
-        match admin.strip_prefix("unix:") {
-            Some(path) => Ok(AdminAddress::Unix(path.into())),
-            None => admin.parse().map(AdminAddress::Loopback).map_err(|error| format!("`{admin}`: {error}")),
-        }
+        AdminAddress::parse(admin, Path::new("")).map_err(|error| error.to_string())
     }
 }
 

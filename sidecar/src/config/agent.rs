@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis_admin::AdminAddress;
 use toml::de::DeTable;
 
 use super::reader::{Reader, Section};
-use super::{AdminAddress, Config, Mistake, NodeSection, admin, local, node, read};
+use super::{Config, Mistake, NodeSection, admin, local, node, read};
 use crate::files::FilesConfig;
 use crate::workload::WorkloadConfig;
 

@@ -8,8 +8,8 @@ use portcullis_value::{
     FunctionType, Limits, Value, Wit, WitSource, decode_params, decode_result, encode_params, encode_result,
 };
 
-use crate::load::percentile;
 use crate::options::Options;
+use crate::outcome::percentile;
 use crate::report::{Report, Row};
 
 const WIT: &str = "package test:codec;

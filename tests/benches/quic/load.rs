@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::leg::Leg;
 use crate::options::Options;
+use crate::outcome::percentile;
 use crate::report::{Report, Row};
 use crate::scene::Scene;
 
@@ -91,11 +92,4 @@ fn cpu_us() -> f64 {
     };
     let tasks = std::fs::read_dir("/proc/self/task").expect("this is Linux");
     tasks.filter_map(ran).sum::<f64>() / 1e3
-}
-
-/// The smallest value that is not below the share `at` of all.
-pub fn percentile(values: &mut [f64], at: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let rank = (values.len() as f64 * at).ceil() as usize;
-    values[rank.clamp(1, values.len()) - 1]
 }

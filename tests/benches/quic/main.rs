@@ -40,7 +40,10 @@ mod leg;
 mod load;
 mod memory;
 mod naive;
+#[path = "../support/options.rs"]
 mod options;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod policy;
 mod report;
 mod scene;
@@ -55,7 +58,7 @@ use scene::Scene;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
-    sidecar::build()?;
+    outcome::build()?;
     let mut report = Report::default();
     let mut scene = Scene::set(&options)?;
     memory::measure(&scene, &options, &mut report)?;

@@ -9,8 +9,8 @@ use portcullis_policy::{
     ParamsReadable, PeerView, PolicyFile, PolicySet, Principal, Schema, Transport,
 };
 
-use crate::load::percentile;
 use crate::options::Options;
+use crate::outcome::percentile;
 use crate::report::{Report, Row};
 
 const INVOICES: &str = "acme:billing/invoices@1.0.0";

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::options::Options;
-use crate::sidecar::target;
-use crate::targets::Target;
+use crate::outcome::{self, rounded};
+use crate::targets;
 
 /// One line of the table and of the file.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Report {
             println!("{:<44} {mb:>31.1} MB", format!("idle sidecar's memory, {kind}"));
         }
         println!();
-        for target in Target::all(self) {
+        for target in targets::all(self) {
             println!("{target}");
         }
     }
@@ -71,16 +71,9 @@ impl Report {
     }
 
     /// Writes the rows as JSON.
-    #[expect(clippy::print_stdout, reason = "says where the file is")]
     pub fn write(&self, options: &Options) -> anyhow::Result<()> {
-        let name = if options.quick { "quic-quick.json" } else { "quic.json" };
-        let folder = target().join("portcullis-bench");
-        std::fs::create_dir_all(&folder)?;
-        let path = folder.join(name);
         let rows: Vec<_> = self.rows.iter().map(Row::json).chain(self.memory()).collect();
-        std::fs::write(&path, serde_json::to_vec_pretty(&rows)?)?;
-        println!("\nwritten to {}", path.display());
-        Ok(())
+        outcome::write("quic", &rows, options)
     }
 
     fn memory(&self) -> impl Iterator<Item = Value> {
@@ -114,9 +107,4 @@ impl Row {
 
 fn time(us: f64) -> String {
     if us < 10.0 { format!("{us:.3}") } else { format!("{us:.1}") }
-}
-
-/// To nanoseconds: what is finer is noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
 }

@@ -1,62 +1,18 @@
 //! What was promised, and whether it is kept.
 
-use std::fmt;
-
+use crate::outcome::Target;
 use crate::report::{Report, Row};
 
-/// One promise: a value and what it may be at most or must be at least.
-#[derive(Debug)]
-pub struct Target {
-    what: String,
-    unit: &'static str,
-    value: f64,
-    bound: Bound,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Target {
-    /// Every target for which the run has the figures.
-    pub fn all(report: &Report) -> Vec<Self> {
-        let mut targets = Vec::new();
-        splice(report, &mut targets);
-        http(report, &mut targets);
-        decisions(report, &mut targets);
-        for (kind, mb) in &report.idle_rss_mb {
-            targets.push(Self::at_most(format!("memory of an idle sidecar, {kind}"), "MB", *mb, 15.0));
-        }
-        targets
+/// Every target for which the run has the figures.
+pub fn all(report: &Report) -> Vec<Target> {
+    let mut targets = Vec::new();
+    splice(report, &mut targets);
+    http(report, &mut targets);
+    decisions(report, &mut targets);
+    for (kind, mb) in &report.idle_rss_mb {
+        targets.push(Target::at_most(format!("memory of an idle sidecar, {kind}"), "MB", *mb, 15.0));
     }
-
-    fn at_most(what: impl Into<String>, unit: &'static str, value: f64, most: f64) -> Self {
-        Self { what: what.into(), unit, value, bound: Bound::AtMost(most) }
-    }
-
-    fn at_least(what: impl Into<String>, unit: &'static str, value: f64, least: f64) -> Self {
-        Self { what: what.into(), unit, value, bound: Bound::AtLeast(least) }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (met, words, bound) = match self.bound {
-            Bound::AtMost(most) => (self.value <= most, "at most", most),
-            Bound::AtLeast(least) => (self.value >= least, "at least", least),
-        };
-        let verdict = if met { "met   " } else { "MISSED" };
-        write!(
-            f,
-            "{verdict} {:<58} {:>10.2} {}, {words} {bound:.2} ({:.2})",
-            self.what,
-            self.value,
-            self.unit,
-            self.value / bound
-        )
-    }
+    targets
 }
 
 fn splice(report: &Report, targets: &mut Vec<Target>) {

@@ -19,6 +19,7 @@ mod blackbox;
 mod chain;
 mod clients;
 mod handshake;
+mod issued;
 mod ours;
 mod regressions;
 mod rows;

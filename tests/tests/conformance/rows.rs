@@ -42,6 +42,7 @@ const FOREIGN: &str = "broker/src/registry/foreign/tests.rs";
 const FEDERATION: &str = "broker/tests/broker/federation.rs";
 const SUCCESSION: &str = "broker/tests/broker/authorities.rs";
 const SIGN: &str = "broker/tests/broker/sign.rs";
+const API: &str = "sidecar/src/workload/api.rs";
 const SOCKET: &str = "sidecar/src/workload/tests.rs";
 const SNAPSHOT: &str = "sidecar/src/workload/snapshot.rs";
 const ATTEST: &str = "sidecar/src/workload/attest/tests.rs";
@@ -53,8 +54,10 @@ const TIDY: &str = "tests/tests/tidy.rs";
 const OURS: &str = "tests/tests/conformance/ours.rs";
 const CLIENTS: &str = "tests/tests/conformance/clients.rs";
 const REGRESSIONS: &str = "tests/tests/conformance/regressions.rs";
-
-const CLIENT: Shown = Not("of a client: our nodes take their identities from the broker");
+const SOURCE: &str = "sidecar/client/src/workload_source.rs";
+const ELSEWHERE: &str = "tests/tests/e2e/elsewhere.rs";
+const ON_A_SOCKET: Shown = Test(ELSEWHERE, "both_ends_live_on_svids_from_a_socket_and_no_call_fails_while_they_rotate");
+const LOST_AND_BACK: Shown = Test(ELSEWHERE, "a_lost_identity_closes_the_gate_and_a_lost_socket_does_not");
 const WIT: Shown = Not("WIT-SVIDs are not offered");
 const BUNDLE_MAP: Shown = Not("no bundle map is offered or read");
 const BROKER_ENDPOINT: Shown = Not("no SPIFFE Broker Endpoint is offered");
@@ -352,13 +355,13 @@ pub(crate) const ROWS: &[Row] = &[
     ]),
     row(104, "SHOULD", "Workload Endpoint 3", "a Unix socket", &[Check("nothing_but_the_header_is_asked_of_a_caller")]),
     row(105, "MUST NOT", "Workload Endpoint 3", "no TCP where callers cannot be told", &[Test(OURS, "an_agent_listens_to_no_network")]),
-    row(106, "MUST", "Workload Endpoint 3", "a client sends the security header", &[CLIENT]),
+    row(106, "MUST", "Workload Endpoint 3", "a client sends the security header", &[ON_A_SOCKET]),
     row(107, "MUST", "Workload Endpoint 3, 6", "without it, or with another value: `InvalidArgument`", &[
         Check("every_call_demands_the_security_header_once"), Test(SOCKET, "every_call_demands_the_security_header_once"),
     ]),
     row(108, "MUST NOT", "Workload Endpoint 3.1", "no TLS is demanded", &[Check("nothing_but_the_header_is_asked_of_a_caller")]),
-    row(109, "MUST", "Workload Endpoint 4", "a client is configured, or reads `SPIFFE_ENDPOINT_SOCKET`", &[CLIENT]),
-    row(110, "MUST", "Workload Endpoint 4", "a client knows which addresses are legal", &[CLIENT]),
+    row(109, "MUST", "Workload Endpoint 4", "a client is configured, or reads `SPIFFE_ENDPOINT_SOCKET`", &[Test(ELSEWHERE, "a_host_takes_its_component_s_identity_from_a_socket"), ON_A_SOCKET]),
+    row(110, "MUST", "Workload Endpoint 4", "a client knows which addresses are legal", &[Test(SOURCE, "only_a_unix_socket_without_authority_query_and_fragment_is_an_address")]),
     row(111, "MUST NOT", "Workload Endpoint 5", "nothing is asked of the workload itself", &[Check("nothing_but_the_header_is_asked_of_a_caller")]),
     row(112, "SHOULD", "Workload Endpoint 5", "the kernel says who calls", &[
         Test(ATTEST, "this_process_is_known_by_user_path_and_digest"), Test(ATTEST, "a_program_that_is_run_instead_is_noticed"),
@@ -370,26 +373,27 @@ pub(crate) const ROWS: &[Row] = &[
     row(114, "SHOULD", "Workload Endpoint 6", "no identity: `PermissionDenied`", &[
         Test(SOCKET, "a_stranger_is_denied_everything"), Test(PYTHON, "a_stranger_on_the_socket_gets_no_identity_and_the_log_says_what_it_is"),
     ]),
-    row(115, "SHOULD NOT / MAY", "Workload Endpoint 6", "a client tries again where that makes sense", &[CLIENT]),
+    row(115, "SHOULD NOT / MAY", "Workload Endpoint 6", "a client tries again where that makes sense", &[LOST_AND_BACK]),
     row(116, "MUST NOT", "Workload Endpoint 7", "the standard's services are not extended", &[
         Check("the_service_is_the_standard_s_and_nothing_more"),
     ]),
-    row(117, "MUST / SHOULD", "Workload Endpoint 7", "the Workload API is there (gRPC reflection, a SHOULD, is not)", &[
-        Check("nothing_but_the_header_is_asked_of_a_caller"),
+    row(117, "MUST / SHOULD", "Workload Endpoint 7", "the Workload API is there, and reflection", &[
+        Check("nothing_but_the_header_is_asked_of_a_caller"), Test(SOCKET, "the_api_describes_itself_to_who_sends_the_header"),
     ]),
     row(118, "MUST / MAY", "Workload API 1", "both profiles, X.509 and JWT", &[Check("nothing_but_the_header_is_asked_of_a_caller")]),
     row(119, "MUST NOT", "Workload API 2", "no further calls", &[Check("the_service_is_the_standard_s_and_nothing_more")]),
-    row(120, "SHOULD", "Workload API 4.2", "a client keeps its stream and comes back at once", &[CLIENT]),
+    row(120, "SHOULD", "Workload API 4.2", "a client keeps its stream and comes back at once", &[LOST_AND_BACK]),
     row(121, "MUST", "Workload API 4.3", "every message is the whole set", &[
         Test(OURS, "every_message_is_the_whole_set_and_the_last_loss_ends_the_stream"),
         Test(SOCKET, "a_workload_gets_its_svids_at_once_and_after_every_change"),
     ]),
     row(122, "MUST", "Workload API 4.3", "the first message comes at once", &[Check("the_first_message_comes_at_once")]),
-    row(123, "SHOULD", "Workload API 4.3", "changes are pushed; renewals are spread (pushes to many at a time are not)", &[
+    row(123, "SHOULD", "Workload API 4.3", "changes are pushed; renewals and pushes to many are spread", &[
         Test(OURS, "every_message_is_the_whole_set_and_the_last_loss_ends_the_stream"), Test(RENEWAL, "renewal_lies_around_half_life"),
+        Test(API, "a_change_reaches_few_streams_at_once_and_thousands_over_half_a_second"),
     ]),
-    row(124, "MUST NOT", "Workload API 4.4", "a client keeps nothing that became empty", &[CLIENT]),
-    row(125, "SHOULD", "Workload API 4.4", "what is absent was withdrawn", &[CLIENT]),
+    row(124, "MUST NOT", "Workload API 4.4", "a client keeps nothing that became empty", &[LOST_AND_BACK]),
+    row(125, "SHOULD", "Workload API 4.4", "what is absent was withdrawn", &[LOST_AND_BACK]),
     row(126, "SHOULD", "Workload API 4.5", "mandatory fields are set", &[Check("every_field_of_an_x509_svid_is_set")]),
     row(127, "MUST (effect)", "Workload API 4.6", "a peer is verified with its own domain's bundle; without one it is not believed", &[
         Test(CHAIN, "another_trust_domains_authority_cannot_sign_for_this_one"),
@@ -402,12 +406,12 @@ pub(crate) const ROWS: &[Row] = &[
         Check("hints_are_unique_and_short"), Test(OURS, "every_message_is_the_whole_set_and_the_last_loss_ends_the_stream"),
         Test(SNAPSHOT, "the_oldest_entry_comes_first_and_a_hint_is_the_older_one_s"),
     ]),
-    row(130, "SHOULD", "Workload API 5.2.1, 6.2.1", "of two with one hint a client takes the first", &[CLIENT]),
+    row(130, "SHOULD", "Workload API 5.2.1, 6.2.1", "of two with one hint a client takes the first", &[Not("our clients choose by SPIFFE ID, never by hint")]),
     row(131, "SHOULD", "Workload API 5.2.1", "not entitled, or not any more: `PermissionDenied`", &[
         Test(OURS, "every_message_is_the_whole_set_and_the_last_loss_ends_the_stream"),
         Test(SOCKET, "a_redacted_identity_leaves_and_the_last_one_ends_the_stream"),
     ]),
-    row(132, "SHOULD", "Workload API 5.2.1", "a client stops using what was withdrawn", &[CLIENT]),
+    row(132, "SHOULD", "Workload API 5.2.1", "a client stops using what was withdrawn", &[LOST_AND_BACK]),
     row(133, "MUST", "Workload API 5.2", "X.509 bundles are for X.509-SVIDs alone", &[
         Check("x509_bundles_are_named_by_trust_domain_ids"), Check("jwt_bundles_are_sets_of_token_keys"),
     ]),

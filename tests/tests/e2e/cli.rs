@@ -493,3 +493,43 @@ fn what_new_http_writes_passes_check_and_serves_the_sample() {
     all_in(&wrong.err, &["line 2: "]);
     assert!(!Path::new(nowhere).exists());
 }
+
+#[test]
+fn the_broker_has_pages_for_those_who_watch_it() {
+    let mut lab = Lab::start();
+    let _alice = lab.caller("alice");
+    let pages = lab.broker_data().join("admin.sock");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&pages).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(lab.broker().ready["admin"], format!("unix:{}", pages.display()));
+    assert_eq!(get(&pages, "/live").unwrap(), (200, "live\n".to_owned()));
+    assert_eq!(get(&pages, "/ready").unwrap(), (200, "ready\n".to_owned()));
+    assert_eq!(get(&pages, "/else").unwrap().0, 404);
+    let status: serde_json::Value = serde_json::from_str(&get(&pages, "/status").unwrap().1).unwrap();
+    assert_eq!((&status["trust_domain"], &status["ready"]), (&"test.example".into(), &true.into()), "{status}");
+    let metrics = get(&pages, "/metrics").unwrap().1;
+    all_in(
+        &metrics,
+        &[
+            "portcullis_broker_ready 1\n",
+            "portcullis_broker_nodes_connected 1\n",
+            "portcullis_broker_entries 1\n",
+            "portcullis_broker_events_total{what=\"x509-issued\"} 2\n",
+            "portcullis_broker_root_expires_in_seconds ",
+            "# EOF",
+        ],
+    );
+    // Nobody else's machine looks at them.
+    let data = lab.path().join("other");
+    let run = |admin: &str| {
+        let data = data.to_str().unwrap();
+        e2e::run("portcullis-broker", &["run", "--trust-domain", "a.test", "--data", data, "--admin", admin])
+    };
+    let refused = run("0.0.0.0:9440");
+    assert!(refused.code != 0 && refused.err.contains("not a loopback address"), "{refused:?}");
+    let taken = run(&format!("unix:{}", pages.display()));
+    assert!(taken.code != 0 && taken.err.contains("another process serves it"), "{taken:?}");
+    lab.broker().terminate();
+    lab.broker().wait();
+    assert!(!pages.exists());
+}

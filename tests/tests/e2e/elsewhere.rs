@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::{Behaviour, Component, Daemon, ITEMS, Lab, LegacyService, SidecarSetup, eventually, guest};
+use e2e::{
+    Agent, Behaviour, Component, Daemon, ITEMS, Lab, LegacyService, SidecarSetup, audit_events, eventually, guest,
+};
 use portcullis_api::v1;
 use portcullis_client::peers::{CallLimits, FunctionName};
 use portcullis_client::{CallError, Peers, WorkloadSource};
@@ -174,8 +176,24 @@ fn an_identity_that_is_not_the_registered_one_serves_nothing() {
 }
 
 #[test]
+fn a_socket_of_another_trust_domain_gives_no_identity_here() {
+    let (lab, abroad) = (Lab::start(), Lab::start_as("partner.test", ""));
+    lab.allow_all();
+    let agent = Agent::start(&abroad, "agent");
+    // The same path, and who issues it is somebody else.
+    let theirs = SHOP.replace("test.example", "partner.test");
+    abroad.create(v1::CreateEntryRequest { spiffe_id: theirs.clone(), ..agent.entry("shop") });
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let config = lab.register(&SidecarSetup::http("shop", service.address).with(&from(&agent.socket)));
+    let arguments = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let sidecar = Daemon::launch(lab.path(), "shop", "portcullis-sidecar", &arguments);
+    sidecar.logged(&["waiting for the workload API", &theirs, "of another trust domain", SHOP]);
+    assert!(!lab.path().join("shop.ready").exists());
+}
+
+#[test]
 fn a_host_takes_its_component_s_identity_from_a_socket() {
-    let mut lab = Lab::start();
+    let lab = Lab::start();
     lab.allow_all();
     let (config, socket) = agent(&lab);
     let _agent = lab.start_sidecar("agent", &config);
@@ -189,8 +207,11 @@ fn a_host_takes_its_component_s_identity_from_a_socket() {
     assert_eq!(checkout.call("total", &json!(["acme"]))["ok"]["ok"], 0);
     assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some(id));
     // To the host itself the broker gave nothing but what makes it a node.
-    let log = lab.broker().log();
-    let issued: Vec<_> = log.lines().filter(|line| line.contains("issued") && line.contains("node=checkout")).collect();
-    assert!(issued.iter().all(|line| line.contains("subject=\"node\"")), "{issued:?}");
-    assert!(log.lines().any(|line| line.contains("issued") && line.contains("node=agent")), "{log}");
+    let events = audit_events(&lab.broker_data());
+    let issued_to = |node: &str| {
+        events.iter().filter(|event| event["what"] == "x509-issued" && event["node"] == node).collect::<Vec<_>>()
+    };
+    let (own, agents) = (issued_to("checkout"), issued_to("agent"));
+    assert!(!own.is_empty() && own.iter().all(|event| event["entry"].is_null()), "{own:?}");
+    assert!(agents.iter().any(|event| event["spiffe_id"] == id), "{agents:?}");
 }

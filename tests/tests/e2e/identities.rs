@@ -68,6 +68,30 @@ fn roots_follow_one_another_three_times_under_load_without_a_failed_call() {
 }
 
 #[test]
+fn a_node_that_is_away_with_a_valid_certificate_is_not_left_behind() {
+    let lab = Lab::start();
+    lab.allow_all();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let config = lab.register(&SidecarSetup::http("shop", service.address));
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    sidecar.kill();
+    let old = authorities(&lab, "active").remove(0);
+    let new = lab.broker_command(&["ca", "prepare", "--json"]).ok().json();
+    let new = new["id"].as_str().unwrap();
+    let refused = lab.broker_command(&["ca", "activate", new]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("shop (away)"), "{refused:?}");
+    // It comes back, and learns of the new root from a broker that it can still verify.
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    lab.broker_command(&["ca", "activate", new]).ok();
+    sidecar.kill();
+    lab.broker_command(&["ca", "taint", &old]).ok();
+    let refused = lab.broker_command(&["ca", "revoke", &old]);
+    assert!(refused.code == 3 && refused.err.contains("shop (away)"), "{refused:?}");
+    lab.broker_command(&["ca", "revoke", &old, "--force"]).ok();
+}
+
+#[test]
 fn what_is_revoked_is_refused_and_its_connections_end_at_once() {
     let lab = Lab::start();
     lab.allow_all();

@@ -10,6 +10,7 @@
 
 mod cli;
 mod elsewhere;
+mod faults;
 mod federation;
 mod gate;
 mod handshake;

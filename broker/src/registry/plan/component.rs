@@ -93,7 +93,7 @@ impl Registry {
             changes.extend(of_component.map(|entry| Change::EntryRemoved(entry.id.clone())));
         }
         changes.push(Change::ComponentRemoved(target.clone()));
-        Ok(Plan { changes, entry: None, schema: Some(Arc::new(schema)) })
+        Ok(Plan { changes, schema: Some(Arc::new(schema)), ..Plan::default() })
     }
 
     pub(super) fn plan_grant(&self, change: GrantChange) -> Result<Plan, Refusal> {

@@ -1,9 +1,10 @@
 //! Registration entries: which node may ask for which SPIFFE ID, and on which terms.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_identity::component_id;
+use portcullis_identity::{NodeName, SpiffeId, component_id};
 
 use super::Plan;
 use crate::registry::Registry;
@@ -17,35 +18,53 @@ use crate::registry::terms::Terms;
 impl Registry {
     pub(super) fn plan_entry(&self, new: NewEntry, now: SystemTime) -> Result<Plan, Refusal> {
         let NewEntry { node, holder, terms } = new;
+        let Holder::Template { pattern, lattice } = holder else {
+            return self.plan_entries(vec![NewEntry { node, holder, terms }], now);
+        };
+        self.check_terms(&terms)?;
+        let id = self.next_entry_id();
+        self.plan_template(Template { id, pattern, node, lattice, terms, created_at: now })
+    }
+
+    /// Each new entry is named by an epoch of its own; the change has the last of them.
+    pub(super) fn plan_entries(&self, wanted: Vec<NewEntry>, now: SystemTime) -> Result<Plan, Refusal> {
+        at_most("entries in one request", wanted.len(), bounds::ENTRIES_AT_ONCE)?;
+        let mut plan = Plan::default();
+        let mut made: BTreeMap<(NodeName, SpiffeId), Vec<Arc<Entry>>> = BTreeMap::new();
+        let mut version = self.next_version();
+        for new in wanted {
+            let entry = self.new_entry(new, EntryId::made_at(version), now)?;
+            let same = (entry.node.clone(), entry.spiffe_id.clone());
+            let known = self
+                .alike(&entry)
+                .or_else(|| made.get(&same).into_iter().flatten().find(|other| other.names_as(&entry)));
+            match known {
+                Some(old) if old.says_as(&entry) => plan.entries.push(old.id.clone()),
+                Some(old) => return Err(Refusal::EntryExists { id: old.id.clone() }),
+                None => {
+                    self.add_entry(entry, &mut plan)?;
+                    if let Some(Change::Entry(entry)) = plan.changes.last() {
+                        made.entry(same).or_default().push(Arc::clone(entry));
+                    }
+                    version = version.next();
+                }
+            }
+        }
+        plan.further_epochs = u64::try_from(plan.changes.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        Ok(plan)
+    }
+
+    fn new_entry(&self, new: NewEntry, id: EntryId, now: SystemTime) -> Result<Entry, Refusal> {
+        let NewEntry { node, holder, terms } = new;
         let (spiffe_id, lattice, digest) = match holder {
             Holder::Component { target, digest } => {
                 (component_id(&self.trust_domain, &target), Some(target.lattice), digest)
             }
             Holder::Workload { spiffe_id, lattice, digest } => (spiffe_id, lattice, digest),
-            Holder::Template { pattern, lattice } => {
-                self.check_terms(&terms)?;
-                let id = self.next_entry_id();
-                return self.plan_template(Template { id, pattern, node, lattice, terms, created_at: now });
-            }
+            Holder::Template { pattern, .. } => return Err(Refusal::TemplateAmongEntries(pattern)),
         };
         self.check_terms(&terms)?;
-        let entry = Entry {
-            id: self.next_entry_id(),
-            spiffe_id,
-            node,
-            digest,
-            lattice,
-            terms,
-            created_at: now,
-            template: None,
-        };
-        let mut plan = Plan::default();
-        match self.alike(&entry) {
-            Some(old) if old.says_as(&entry) => plan.entry = Some(old.id.clone()),
-            Some(old) => return Err(Refusal::EntryExists { id: old.id.clone() }),
-            None => self.add_entry(entry, &mut plan)?,
-        }
-        Ok(plan)
+        Ok(Entry { id, spiffe_id, node, digest, lattice, terms, created_at: now, template: None })
     }
 
     /// Adds to `plan` the entry by which a node serves a component.
@@ -55,7 +74,7 @@ impl Registry {
         let Some(old) = self.alike(&entry) else {
             return self.add_entry(entry, plan);
         };
-        plan.entry = Some(old.id.clone());
+        plan.entries.push(old.id.clone());
         let terms = Terms { ttl: entry.terms.ttl, ..old.terms.clone() };
         let altered = Entry { lattice: entry.lattice, terms, ..Entry::clone(old) };
         match present {
@@ -89,7 +108,7 @@ impl Registry {
             return Err(Refusal::EntryExists { id: other.id.clone() });
         }
         let changes = if altered == **entry { Vec::new() } else { vec![Change::Entry(Arc::new(altered))] };
-        Ok(Plan { changes, entry: Some(id), ..Plan::default() })
+        Ok(Plan { changes, entries: vec![id], ..Plan::default() })
     }
 
     pub(super) fn plan_entry_removal(&self, id: &EntryId) -> Result<Plan, Refusal> {
@@ -105,24 +124,21 @@ impl Registry {
         Ok(Plan { changes, ..Plan::default() })
     }
 
-    /// One command makes at most one entry, so the epoch of its change names it.
+    /// The name of the one entry that a command makes.
     pub(super) fn next_entry_id(&self) -> EntryId {
         EntryId::made_at(self.next_version())
     }
 
     /// The entry that names the same holder: two of them would be one rule written twice.
     pub(super) fn alike(&self, entry: &Entry) -> Option<&Arc<Entry>> {
-        self.entries_of(&entry.node).find(|old| {
-            old.spiffe_id == entry.spiffe_id
-                && old.digest == entry.digest
-                && old.terms.selectors == entry.terms.selectors
-        })
+        self.entries_of(&entry.node).find(|old| old.names_as(entry))
     }
 
     pub(super) fn add_entry(&self, entry: Entry, plan: &mut Plan) -> Result<(), Refusal> {
         self.check_assignable(&entry.spiffe_id)?;
-        at_most("entries", self.entries.len().saturating_add(1), bounds::ENTRIES)?;
-        plan.entry = Some(entry.id.clone());
+        let made = plan.changes.iter().filter(|change| matches!(change, Change::Entry(_))).count();
+        at_most("entries", self.entries.len().saturating_add(made).saturating_add(1), bounds::ENTRIES)?;
+        plan.entries.push(entry.id.clone());
         plan.changes.push(Change::Entry(Arc::new(entry)));
         Ok(())
     }

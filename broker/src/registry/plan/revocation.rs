@@ -20,7 +20,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(Ttl::LONGEST.seconds() as u64
 
 /// How long a revocation is remembered. A certificate that expired may prove its node once more, within the time of grace; of an identity
 /// the registry itself knows what is superseded.
-fn memory(revoked: &Revoked) -> Duration {
+pub(super) fn memory(revoked: &Revoked) -> Duration {
     match revoked {
         Revoked::Certificate(_) => LONGEST_LIFE + REJOIN_GRACE,
         Revoked::Identity(_) => LONGEST_LIFE,

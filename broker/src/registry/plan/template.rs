@@ -19,11 +19,11 @@ impl Registry {
             return Err(Refusal::ForeignTemplate(template.pattern));
         }
         if let Some(old) = self.templates_of(&template.node).find(|old| old.says_as(&template)) {
-            return Ok(Plan { entry: Some(old.id.clone()), ..Plan::default() });
+            return Ok(Plan { entries: vec![old.id.clone()], ..Plan::default() });
         }
         at_most("templates", self.templates_of(&template.node).count().saturating_add(1), bounds::TEMPLATES)?;
-        let entry = Some(template.id.clone());
-        Ok(Plan { changes: vec![Change::Template(Arc::new(template))], entry, ..Plan::default() })
+        let entries = vec![template.id.clone()];
+        Ok(Plan { changes: vec![Change::Template(Arc::new(template))], entries, ..Plan::default() })
     }
 
     /// The template, and whatever it made.
@@ -54,7 +54,7 @@ impl Registry {
             template: Some(template.id.clone()),
         };
         if let Some(old) = self.alike(&entry) {
-            return Ok(Plan { entry: Some(old.id.clone()), ..Plan::default() });
+            return Ok(Plan { entries: vec![old.id.clone()], ..Plan::default() });
         }
         at_most("identities of one template", self.made_from(template).count().saturating_add(1), bounds::FILLED)?;
         let mut plan = Plan::default();

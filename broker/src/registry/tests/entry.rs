@@ -38,7 +38,7 @@ fn one_identity_may_be_earned_in_several_ways_and_each_is_written_once() {
     let mut registry = with([attested("n", &["unix:uid:1", "unix:gid:1"]), attested("n", &["unix:uid:2"])]);
     assert_eq!(registry.entries().len(), 2);
     let again = execute(&mut registry, attested("n", &["unix:gid:1", "unix:uid:1"])).unwrap();
-    assert_eq!((again.changes.len(), again.entry), (0, Some(parse("e1-1"))));
+    assert_eq!((again.changes.len(), again.entries), (0, vec![parse("e1-1")]));
     execute(&mut registry, attested("other", &["unix:uid:1", "unix:gid:1"])).unwrap();
     let hinted = Terms { hint: parse("x"), ..terms(&["unix:uid:2"]) };
     let holder =
@@ -77,7 +77,7 @@ fn no_entry_is_altered_into_another() {
     let mut registry = with([attested("n", &["unix:uid:1"]), attested("n", &["unix:uid:2"])]);
     let twin = Amendment { selectors: Some(texts(&["unix:uid:1"]).try_into().unwrap()), ..unchanged("e1-2") };
     let refused = amend(&mut registry, twin);
-    assert!(matches!(refused, Err(Refusal::EntryExists { id }) if id.as_str() == "e1-1"));
+    assert!(matches!(refused, Err(Refusal::EntryExists { id }) if id.to_string() == "e1-1"));
 }
 
 #[test]
@@ -114,4 +114,41 @@ fn registering_a_component_again_leaves_the_terms_of_its_entry_alone() {
     execute(&mut registry, Command::RegisterComponent(Box::new(shorter))).unwrap();
     let terms = &registry.entry(&parse("e1-1")).unwrap().terms;
     assert_eq!((terms.ttl.seconds(), terms.hint.as_str()), (60, "x"));
+}
+
+fn many(entries: &[(&str, &str)]) -> Command {
+    let entry = |(node, spiffe_id): &(&str, &str)| NewEntry {
+        node: parse(node),
+        holder: Holder::Workload { spiffe_id: id(spiffe_id), lattice: None, digest: Digest::NotApplicable },
+        terms: Terms::new(Ttl::DEFAULT),
+    };
+    Command::CreateEntries(entries.iter().map(entry).collect())
+}
+
+#[test]
+fn many_entries_are_one_change_and_each_has_a_name_that_no_later_one_gets() {
+    let mut registry = empty();
+    let plan = execute(
+        &mut registry,
+        many(&[("n", "spiffe://acme.test/a"), ("n", "spiffe://acme.test/b"), ("n", "spiffe://acme.test/a")]),
+    )
+    .unwrap();
+    assert_eq!(plan.entries, ["e1-1", "e1-2", "e1-1"].map(parse));
+    assert_eq!((registry.entries().len(), registry.version().epoch), (2, 2));
+    let plan = execute(&mut registry, many(&[("n", "spiffe://acme.test/b"), ("m", "spiffe://acme.test/b")])).unwrap();
+    assert_eq!(plan.entries, ["e1-2", "e1-3"].map(parse));
+    assert_eq!(registry.version().epoch, 3);
+    let again = execute(&mut registry, many(&[("m", "spiffe://acme.test/b")])).unwrap();
+    assert!(again.changes.is_empty());
+}
+
+#[test]
+fn of_many_entries_all_are_made_or_none() {
+    let mut registry = empty();
+    for wrong in ["spiffe://other.test/x", "spiffe://acme.test/portcullis/broker", "spiffe://acme.test"] {
+        execute(&mut registry, many(&[("n", "spiffe://acme.test/a"), ("n", wrong)])).unwrap_err();
+    }
+    let too_many = vec![("n", "spiffe://acme.test/a"); 1001];
+    assert!(matches!(execute(&mut registry, many(&too_many)), Err(Refusal::TooMany { .. })));
+    assert_eq!((registry.entries().len(), registry.version()), (0, Version::FIRST));
 }

@@ -19,14 +19,14 @@ fn fill(registry: &mut Registry, node: &str, values: &[&str]) -> Result<Plan, Re
 fn a_template_makes_one_entry_for_each_set_of_values_which_demands_them() {
     let mut registry = with([template("n", PATTERN)]);
     assert_eq!(registry.entries().len(), 0);
-    let made = fill(&mut registry, "n", &["999", "redis.service"]).unwrap().entry.unwrap();
+    let made = fill(&mut registry, "n", &["999", "redis.service"]).unwrap().entries.remove(0);
     let entry = registry.entry(&made).unwrap();
     assert_eq!(entry.spiffe_id, id("spiffe://acme.test/svc/999/redis.service"));
     let selectors: Vec<_> = entry.terms.selectors.iter().map(Selector::as_str).collect();
     assert_eq!(selectors, ["systemd:id:redis.service", "unix:gid:27", "unix:uid:999"]);
     assert_eq!(entry.template, Some(parse("e1-1")));
     let again = fill(&mut registry, "n", &["999", "redis.service"]).unwrap();
-    assert_eq!((again.changes.len(), again.entry), (0, Some(made)));
+    assert_eq!((again.changes.len(), again.entries), (0, vec![made]));
     fill(&mut registry, "n", &["999", "nats.service"]).unwrap();
     assert_eq!(registry.view(&parse("n")).entries.len(), 2);
 }
@@ -52,7 +52,7 @@ fn a_template_makes_no_more_identities_than_its_bound() {
     let refused = fill(&mut registry, "n", &["100000", "x"]).unwrap_err().to_string();
     assert!(refused.contains("identities of one template") && refused.contains("256"), "{refused}");
     // What is there already is found still, and what is removed makes room.
-    let first = fill(&mut registry, "n", &["0", "x"]).unwrap().entry.unwrap();
+    let first = fill(&mut registry, "n", &["0", "x"]).unwrap().entries.remove(0);
     execute(&mut registry, Command::RemoveEntry(first)).unwrap();
     fill(&mut registry, "n", &["100000", "x"]).unwrap();
 }

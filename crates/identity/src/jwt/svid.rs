@@ -99,6 +99,11 @@ struct Claims<'a> {
     jti: Option<String>,
 }
 
+/// Bytes of claims as they are most often.
+const TYPICAL_CLAIMS: usize = 512;
+/// Of ES256: r and s.
+const SIGNATURE_BYTES: usize = 64;
+
 impl UnsignedJwt<'_> {
     /// Signs with ES256. The header is exactly `alg`, `kid` and `typ` (JWT-SVID §2).
     ///
@@ -130,17 +135,28 @@ impl UnsignedJwt<'_> {
             iat,
             jti: jti.map(|jti| jti.to_string()),
         };
-        let claims = serde_json::to_vec(&claims).expect("claims have a JSON form");
-        let mut token = Zeroizing::new(format!("{}.{}", key.header(), URL_SAFE_NO_PAD.encode(claims)));
+        let mut json = Vec::with_capacity(TYPICAL_CLAIMS);
+        serde_json::to_writer(&mut json, &claims).expect("claims have a JSON form");
+        // Room for all of it from the start, so that no shorter copy stays behind unwiped.
+        let length = key.header().len() + encoded_length(json.len()) + encoded_length(SIGNATURE_BYTES) + 2;
+        let mut token = Zeroizing::new(String::with_capacity(length));
+        token.push_str(key.header());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(json, &mut token);
         let signature = key.sign(token.as_bytes())?;
-        // One allocation more, so that no shorter copy stays behind unwiped.
-        token = Zeroizing::new(format!("{}.{}", token.as_str(), URL_SAFE_NO_PAD.encode(signature)));
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         if token.len() > MAX_TOKEN_BYTES {
             return Err(JwtNotSigned::TooLarge { bytes: token.len() });
         }
         let expires_at = super::claims::system_time(exp).ok_or(JwtNotSigned::Lifetime)?;
         Ok(JwtSvid { token, id: id.clone(), expires_at })
     }
+}
+
+/// Bytes of `n` bytes in base64url without padding.
+const fn encoded_length(n: usize) -> usize {
+    (n * 4).div_ceil(3)
 }
 
 /// A signed JWT-SVID. Whoever holds the token is its subject: it is never printed, and wiped on drop.

@@ -131,7 +131,8 @@ impl Identity {
             let svid = self.svid();
             let schedule = RenewalSchedule::new(since.max(svid.not_before()), svid.not_after(), clock::jitter());
             tokio::select! {
-                () = clock::sleep_until(schedule.renew_at()) => {}
+                // What was issued by a clock that was ahead is not valid yet, for hours perhaps.
+                () = clock::sleep_until_or_set_back(schedule.renew_at(), since) => {}
                 () = self.due.notified() => {}
                 () = shared.withdrawn(&svid) => {
                     info!(entry = %self.entry, id = %svid.id(), "an svid is withdrawn before its time");

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::audit::AuditHead;
 use super::rejoin::{self, RejoinError};
-use super::state::{NodeState, target_message};
+use super::state::{NodeState, Version, target_message};
 use super::{Connectivity, NodeKind, Request, Shared, SignError, lock};
 use crate::clock;
 
@@ -172,6 +172,13 @@ async fn session(shared: &Shared, requests: &mut mpsc::Receiver<Request>, wait: 
     }
 }
 
+/// A new incarnation is news for people: the broker may have forgotten what it said before.
+fn note_restoration(known: Version, version: Version) {
+    if known.incarnation > 0 && version.incarnation > known.incarnation {
+        warn!(%known, %version, "the broker's store was restored from a backup: what was changed since that backup may be undone");
+    }
+}
+
 /// Whether an authority of the trust domain that was trusted before is trusted no longer.
 fn lost_authority(shared: &Shared, before: &TrustBundles) -> bool {
     let now = shared.trust.load();
@@ -272,7 +279,11 @@ impl Uplink {
         let state = match message.message {
             Some(watch_reply::Message::State(state)) => {
                 warn_of_skew(state.now_seconds);
-                NodeState::from_message(state, known)
+                NodeState::from_message(state, known).map(|mut state| {
+                    note_restoration(known, state.version);
+                    state.keep_revocations(&shared.state.borrow(), clock::now());
+                    state
+                })
             }
             Some(watch_reply::Message::Change(change)) => {
                 let before = Arc::clone(&shared.state.borrow());

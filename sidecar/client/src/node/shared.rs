@@ -128,21 +128,27 @@ impl Spread {
 
 impl Shared {
     pub(super) async fn sign(&self, entry: &str, digest: &str, csr: Vec<u8>) -> Result<Vec<Vec<u8>>, SignError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Sign { entry: entry.to_owned(), digest: digest.to_owned(), csr, reply };
-        self.ask(request, answer).await
+        let (entry, digest) = (entry.to_owned(), digest.to_owned());
+        let request = |reply| Request::Sign { entry: entry.clone(), digest: digest.clone(), csr: csr.clone(), reply };
+        self.ask(request).await
     }
 
     /// Signs at most 64 tokens.
     pub(super) async fn sign_jwts(&self, wanted: Vec<v1::WantedJwt>) -> Result<Vec<v1::JwtResult>, SignError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::SignJwts { wanted, reply }, answer).await
+        self.ask(|reply| Request::SignJwts { wanted: wanted.clone(), reply }).await
     }
 
-    async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<Result<T, SignError>>) -> Result<T, SignError> {
+    /// Asks until there is an answer: a stream that ends, because the node's own certificate was renewed for instance, takes with it what was
+    /// asked on it.
+    async fn ask<T>(&self, request: impl Fn(oneshot::Sender<Result<T, SignError>>) -> Request) -> Result<T, SignError> {
         let asked = async {
-            self.requests.send(request).await.map_err(|_| SignError::Offline)?;
-            answer.await.map_err(|_| SignError::Offline)?
+            loop {
+                let (reply, answer) = oneshot::channel();
+                self.requests.send(request(reply)).await.map_err(|_| SignError::Offline)?;
+                if let Ok(answer) = answer.await {
+                    return answer;
+                }
+            }
         };
         tokio::time::timeout(SIGN_DEADLINE, asked).await.map_err(|_| SignError::Offline)?
     }

@@ -142,6 +142,11 @@ impl NodeState {
         Ok(state)
     }
 
+    /// Keeps what `before` knew to be revoked. A broker forgets no revocation before it is over, but a backup knows only older ones.
+    pub fn keep_revocations(&mut self, before: &Self, now: SystemTime) {
+        self.withdrawal.keep_revocations(&before.withdrawal, now);
+    }
+
     /// The state after a change.
     ///
     /// # Errors

@@ -70,6 +70,13 @@ impl Withdrawal {
         Ok(())
     }
 
+    /// What was revoked stays so until it is over, whatever a broker with a store out of a backup has forgotten.
+    pub(super) fn keep_revocations(&mut self, before: &Self, now: SystemTime) {
+        for (revoked, revocation) in before.revocations.iter().filter(|(_, revocation)| revocation.until > now) {
+            self.revocations.entry(revoked.clone()).or_insert_with(|| revocation.clone());
+        }
+    }
+
     /// Adds to a bundle's message what was noted of it.
     pub(super) fn annotate(&self, mut bundle: v1::Bundle) -> v1::Bundle {
         if let Some(Terms { sequence, refresh_hint_seconds, tainted }) = self.terms.get(&bundle.trust_domain) {

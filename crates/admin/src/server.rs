@@ -1,5 +1,3 @@
-//! The operators' HTTP: `/live`, `/ready`, `/status`, `/metrics`, on loopback or a Unix socket and never anywhere else.
-
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::config::AdminAddress;
+use crate::AdminAddress;
 
 /// For a request's head to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,57 +25,58 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is looked at.
-pub(crate) trait Observed: Send + Sync + 'static {
+pub trait Observed: Send + Sync + 'static {
     /// Why it does not serve, where it does not.
     fn not_ready(&self) -> Option<String>;
     /// The text of `/metrics`.
     fn metrics(&self) -> String;
-    /// The JSON of `/status`.
-    fn status(&self) -> serde_json::Result<String>;
+    /// The JSON of `/status`, or why there is none.
+    fn status(&self) -> Result<String, String>;
 }
 
 /// An open admin listener.
 #[derive(Debug)]
-pub(crate) enum Admin {
-    Unix(UnixListener, String),
-    Loopback(TcpListener, String),
+pub struct Admin {
+    listener: Listening,
+    address: AdminAddress,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Unix(UnixListener),
+    Loopback(TcpListener),
 }
 
 impl Admin {
-    /// Opens the address; a socket file that nobody serves any more is replaced.
-    pub(crate) async fn open(address: &AdminAddress) -> io::Result<Self> {
+    /// Opens the address; a socket file that nobody serves any more is replaced. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When it is in use, or not ours to take.
+    pub fn open(address: &AdminAddress) -> io::Result<Self> {
         match address {
             AdminAddress::Unix(path) => {
-                remove_stale(path).await?;
+                remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                Ok(Self::Unix(listener, Self::name(address)))
+                Ok(Self { listener: Listening::Unix(listener), address: address.clone() })
             }
-            AdminAddress::Loopback(address) => {
-                let listener = TcpListener::bind(address).await?;
-                let bound = listener.local_addr()?.to_string();
-                Ok(Self::Loopback(listener, bound))
+            AdminAddress::Loopback(wanted) => {
+                let listener = std::net::TcpListener::bind(wanted)?;
+                listener.set_nonblocking(true)?;
+                let address = AdminAddress::Loopback(listener.local_addr()?);
+                Ok(Self { listener: Listening::Loopback(TcpListener::from_std(listener)?), address })
             }
-        }
-    }
-
-    /// The address as the configuration writes it.
-    pub(crate) fn name(address: &AdminAddress) -> String {
-        match address {
-            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-            AdminAddress::Loopback(address) => address.to_string(),
         }
     }
 
     /// The address that was bound.
-    pub(crate) fn address(&self) -> String {
-        match self {
-            Self::Unix(_, name) | Self::Loopback(_, name) => name.clone(),
-        }
+    #[must_use]
+    pub fn address(&self) -> &AdminAddress {
+        &self.address
     }
 
     /// Serves until `stop`.
-    pub(crate) async fn serve(self, source: Arc<dyn Observed>, stop: CancellationToken) {
+    pub async fn serve(self, source: Arc<dyn Observed>, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -95,9 +94,7 @@ impl Admin {
                 }
             }
         }
-        if let Self::Unix(_, name) = &self
-            && let Some(path) = name.strip_prefix("unix:")
-        {
+        if let AdminAddress::Unix(path) = &self.address {
             // Left behind it would only be replaced at the next start.
             let _ = std::fs::remove_file(path);
         }
@@ -106,9 +103,9 @@ impl Admin {
     }
 
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-            Self::Loopback(listener, _) => {
+        match &self.listener {
+            Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            Listening::Loopback(listener) => {
                 listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
             }
         }
@@ -118,11 +115,11 @@ impl Admin {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn remove_stale(path: &Path) -> io::Result<()> {
+fn remove_stale(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    match tokio::net::UnixStream::connect(path).await {
+    match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
         Err(_) => std::fs::remove_file(path),
     }
@@ -157,7 +154,7 @@ fn respond(request: &Request<Incoming>, source: &dyn Observed) -> Response<Full<
         "/metrics" => answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0", source.metrics()),
         "/status" => match source.status() {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
-            Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+            Err(why) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", why),
         },
         _ => answer(StatusCode::NOT_FOUND, "text/plain", "/live /ready /status /metrics\n".to_owned()),
     }
