@@ -325,6 +325,7 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
         wit: wit_messages(&served.component.wit),
         policies: served.policies.iter().map(policy).collect(),
         grants: served.grants.iter().map(ToString::to_string).collect(),
+        nats_callers: Vec::new(),
     }
 }
 

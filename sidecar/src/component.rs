@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::{Config, IdentitySection, LimitsSection, NodeSection};
 use crate::daemon::{RunError, join_token};
 use crate::gate::{Gate, Served};
+use crate::lattice::Lattice;
 use crate::local::Local;
 use crate::meters::Meters;
 use crate::upstream::Upstream;
@@ -62,7 +63,12 @@ impl Component {
         if advertise.is_empty() { vec![quic.to_string()] } else { advertise.clone() }
     }
 
-    pub(crate) fn view(self: &Arc<Self>, quic: SocketAddr, listener: Arc<Listener>) -> crate::status::Source {
+    pub(crate) fn view(
+        self: &Arc<Self>,
+        quic: SocketAddr,
+        listener: Arc<Listener>,
+        lattice: Option<Arc<Lattice>>,
+    ) -> crate::status::Source {
         crate::status::Source {
             target: self.config.component.target.clone(),
             quic,
@@ -72,6 +78,7 @@ impl Component {
             meters: Arc::clone(&self.meters),
             connections: listener,
             local: self.local.clone(),
+            lattice,
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod agent;
 mod local;
+mod nats;
 mod node;
 mod reader;
 
@@ -15,6 +16,7 @@ use portcullis_admin::AdminAddress;
 use portcullis_identity::Target;
 
 pub use agent::{AgentConfig, Program};
+pub use nats::{NatsSection, NatsSecurity};
 pub use node::{IdentitySection, NodeSection};
 pub use reader::Mistake;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub component: ComponentSection,
     /// Where callers reach it.
     pub listen: ListenSection,
+    /// Where it is called over NATS, too.
+    pub nats: Option<NatsSection>,
     /// What stands behind it.
     pub upstream: UpstreamSection,
     /// What callers may take.
@@ -196,6 +200,7 @@ impl Config {
         let identity = identity(root.section("identity", &mut reader), &base, &mut reader);
         let component = component(root.section("component", &mut reader), &base, &mut reader);
         let listen = listen(root.section("listen", &mut reader), &mut reader);
+        let nats = nats::nats(root.section("nats", &mut reader), &base, &mut reader);
         let upstream = upstream(root.section("upstream", &mut reader), &base, &mut reader);
         let limits = limits(root.section("limits", &mut reader), &mut reader);
         let workload = local::workload(root.section("workload_api", &mut reader), &base, &mut reader);
@@ -214,7 +219,19 @@ impl Config {
         let mistakes = reader.into_mistakes();
         match (node, component, listen, upstream, admin) {
             (Some(node), Some(component), Some(listen), Some(upstream), Some(admin)) if mistakes.is_empty() => {
-                Ok(Self { node, identity, component, listen, upstream, limits, workload, files, admin, record_allowed })
+                Ok(Self {
+                    node,
+                    identity,
+                    component,
+                    listen,
+                    nats,
+                    upstream,
+                    limits,
+                    workload,
+                    files,
+                    admin,
+                    record_allowed,
+                })
             }
             _ => Err(mistakes),
         }

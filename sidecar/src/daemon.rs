@@ -19,6 +19,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use crate::component::Component;
 use crate::config::{Config, Mistake};
 use crate::connection::Connections;
+use crate::lattice::{Lattice, LatticeError, LatticeListener};
 use crate::meters::Meters;
 use crate::workload::SocketError;
 
@@ -76,6 +77,9 @@ pub enum RunError {
     /// The socket of the Workload API cannot be made.
     #[error(transparent)]
     Workload(#[from] SocketError),
+    /// The component cannot be called over NATS.
+    #[error(transparent)]
+    Lattice(#[from] LatticeError),
     /// The system says no.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -117,9 +121,11 @@ pub async fn run(
     let bound = Bound { quic, admin: admin.address().to_string() };
     let calls = TaskTracker::new();
     let end = CancellationToken::new();
+    let lattice = component.config.nats.as_ref().map(|_| Arc::<Lattice>::default());
+    let on_lattice = lattice_listener(&component, lattice.as_ref())?;
     component.load();
     tasks.spawn(Arc::clone(&component).keep_current(stop.clone()));
-    tasks.spawn(admin.serve(Arc::new(component.view(quic, Arc::clone(&listener))), stop.clone()));
+    tasks.spawn(admin.serve(Arc::new(component.view(quic, Arc::clone(&listener), lattice)), stop.clone()));
     component.node.announce(component.config.component.target.clone(), component.advertised(quic)).await;
     info!(address = %quic, id = %component.identity.id(), "listening");
     ready(&bound);
@@ -132,12 +138,24 @@ pub async fn run(
         tasks: calls.clone(),
     };
     tasks.spawn(accept(Arc::clone(&listener), connections, tasks.clone(), Arc::clone(&component.meters)));
+    if let Some(on_lattice) = on_lattice {
+        // A call of its own for the drain: it ends when the last call that came this way has.
+        calls.spawn(on_lattice.run(calls.clone(), tasks.clone(), shutdown.clone(), end.clone()));
+    }
     shutdown.cancelled().await;
     drain(&component, &listener, &calls, &end).await;
     stop.cancel();
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+fn lattice_listener(
+    component: &Component,
+    lattice: Option<&Arc<Lattice>>,
+) -> Result<Option<LatticeListener>, LatticeError> {
+    let (Some(section), Some(lattice)) = (&component.config.nats, lattice) else { return Ok(None) };
+    LatticeListener::new(component, section, Arc::clone(lattice)).map(Some)
 }
 
 /// The token in a file; nothing where the file is gone, as it may be once the node has joined.

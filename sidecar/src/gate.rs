@@ -3,6 +3,7 @@
 //! It knows one virtual component, its policies and its upstream. It does not know where connections come from, nor the broker.
 
 mod caller;
+mod nats;
 mod quota;
 mod refused;
 mod served;
@@ -84,14 +85,15 @@ struct Begun {
     rest: Bytes,
 }
 
-/// One call being served.
+/// One call being served, whatever it came over.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     caller: &'a Caller,
     outlook: &'a Outlook,
     function: &'a served::ServedFunction,
-    send: &'a mut SendStream,
-    recv: &'a mut RecvStream,
+    transport: Transport,
+    /// The link under which a host says that its component calls.
+    link_name: Option<&'a str>,
 }
 
 impl Gate {
@@ -189,6 +191,26 @@ impl Gate {
         begun: Begun,
         stream: &mut Stream,
     ) -> Result<(), Refused> {
+        let outlook = self.outlook(caller)?;
+        let Some(function) = outlook.served.function(&header.instance, &header.function) else {
+            return Err(unknown(&outlook, header, Transport::Quic));
+        };
+        let function = Arc::clone(function);
+        let call = Call { caller, outlook: &outlook, function: &function, transport: Transport::Quic, link_name: None };
+        // Boxed: the task that holds this future is moved some times before it first runs, and these two are most of it.
+        let outcome = match &self.upstream {
+            Upstream::Http(http) => Box::pin(typed::call(self, http, call, stream, begun.rest)).await?,
+            Upstream::Splice(splice) => Box::pin(spliced::call(self, splice, call, stream, begun)).await?,
+        };
+        match outcome {
+            Outcome::Answered => function.meter.answered(clock::instant().duration_since(stream.began)),
+            Outcome::GivenUp => debug!(peer = caller.id(), function = function.name, "the caller gave up"),
+        }
+        Ok(())
+    }
+
+    /// What the caller may do now, where calls are served at all.
+    fn outlook(&self, caller: &Caller) -> Result<Arc<Outlook>, Refused> {
         if self.is_draining() {
             return Err(Refused::new(Refusal::Draining, "the sidecar is stopping"));
         }
@@ -196,23 +218,7 @@ impl Gate {
             Refused::new(Refusal::NotReady, "the sidecar cannot decide calls now")
                 .detailed(self.not_ready.load().as_str())
         })?;
-        let outlook = caller.outlook(served);
-        let Some(function) = outlook.served.function(&header.instance, &header.function) else {
-            return Err(unknown(&outlook, header));
-        };
-        let function = Arc::clone(function);
-        let Stream { send, recv, began } = stream;
-        let call = Call { caller, outlook: &outlook, function: &function, send, recv };
-        // Boxed: the task that holds this future is moved some times before it first runs, and these two are most of it.
-        let outcome = match &self.upstream {
-            Upstream::Http(http) => Box::pin(typed::call(self, http, call, begun.rest)).await?,
-            Upstream::Splice(splice) => Box::pin(spliced::call(self, splice, call, begun)).await?,
-        };
-        match outcome {
-            Outcome::Answered => function.meter.answered(clock::instant().duration_since(*began)),
-            Outcome::GivenUp => debug!(peer = caller.id(), function = function.name, "the caller gave up"),
-        }
-        Ok(())
+        Ok(caller.outlook(served))
     }
 
     /// Waits until a change of policy takes back what a call under way was permitted by `decided`.
@@ -270,7 +276,7 @@ impl Gate {
 impl Call<'_> {
     /// Leave to forward, or why not.
     fn permit(&self, gate: &Gate, params: Option<&[(&str, ParamValue<'_>)]>) -> Result<Permit, Refused> {
-        let context = CallContext { transport: Transport::Quic, link_name: None, params };
+        let context = CallContext { transport: self.transport, link_name: self.link_name, params };
         let verdict = self.outlook.view.decide(self.function.action, &context);
         for trial in verdict.dry_run() {
             info!(target: "decision", peer = self.caller.id(), instance = self.function.instance, function = self.function.name, ?trial, "dry run");
@@ -285,7 +291,7 @@ impl Call<'_> {
 
     /// Who may call nothing here is not told which policy decided: it would tell that the name exists.
     fn denied(&self, verdict: &Verdict) -> Refused {
-        if self.outlook.view.may_call_any(Transport::Quic) {
+        if self.outlook.view.may_call_any(self.transport) {
             return Refused::denied(verdict);
         }
         Refused::new(Refusal::Denied, NO_POLICY).detailed(verdict.summary())
@@ -293,11 +299,11 @@ impl Call<'_> {
 }
 
 /// A name that is not served. Who may call nothing here learns nothing about what exists.
-fn unknown(outlook: &Outlook, header: &Header) -> Refused {
-    if !outlook.view.may_call_any(Transport::Quic) {
+fn unknown(outlook: &Outlook, name: &dyn std::fmt::Display, transport: Transport) -> Refused {
+    if !outlook.view.may_call_any(transport) {
         return Refused::new(Refusal::Denied, NO_POLICY);
     }
-    Refused::new(Refusal::UnknownFunction, format!("`{header}` is not served here"))
+    Refused::new(Refusal::UnknownFunction, format!("`{name}` is not served here"))
 }
 
 /// The one log line of a refusal: a decision record for denials, a warning where the service is at fault.

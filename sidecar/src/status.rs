@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::gate::Gate;
+use crate::lattice::{Lattice, LatticeStatus};
 use crate::local::{Local, LocalStatus};
 use crate::meters::Meters;
 
@@ -46,6 +47,9 @@ pub struct Status {
     pub state_age_seconds: u64,
     /// Where callers are served.
     pub quic: SocketAddr,
+    /// How it stands on its lattice, where it is called over NATS.
+    #[serde(default)]
+    pub nats: Option<LatticeStatus>,
     /// Connections of callers.
     pub connections: usize,
     /// Calls under way.
@@ -75,6 +79,7 @@ pub(crate) struct Source {
     pub(crate) meters: Arc<Meters>,
     pub(crate) connections: Arc<Listener>,
     pub(crate) local: Local,
+    pub(crate) lattice: Option<Arc<Lattice>>,
 }
 
 impl Observed for Source {
@@ -116,6 +121,7 @@ impl Source {
             version: self.node.state().borrow().version.to_string(),
             state_age_seconds: self.node.state_age().as_secs(),
             quic: self.quic,
+            nats: self.lattice.as_ref().map(|lattice| lattice.status()),
             connections: self.connections.connections(),
             calls_underway: self.gate.quota.calls(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),

@@ -82,6 +82,19 @@ fn lines(rows: &[(&str, String)]) -> String {
     rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect::<Vec<_>>().join("\n")
 }
 
+fn listening(status: &Status) -> String {
+    let quic = format!("{} (quic)", status.quic);
+    match &status.nats {
+        None => quic,
+        Some(nats) if nats.connected => format!("{quic}, lattice `{}` (nats)", lattice_of(&status.component)),
+        Some(_) => format!("{quic}, lattice `{}` (nats: not connected)", lattice_of(&status.component)),
+    }
+}
+
+fn lattice_of(component: &str) -> &str {
+    component.split_once('/').map_or(component, |(lattice, _)| lattice)
+}
+
 fn table(status: &Status) -> String {
     let ready = match (&status.not_ready, status.draining) {
         (_, true) => "no: draining".to_owned(),
@@ -104,7 +117,7 @@ fn table(status: &Status) -> String {
         ("node", format!("{} ({})", status.node_id, left(status.node_not_after))),
         ("broker", broker),
         ("policies", format!("version {}, confirmed {} s ago", status.version, status.state_age_seconds)),
-        ("listening", format!("{} (quic)", status.quic)),
+        ("listening", listening(status)),
         ("callers", format!("{} connections, {} calls under way", status.connections, status.calls_underway)),
         ("refused", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") }),
         ("audit log", audit.unwrap_or_else(|| "not heard of yet".to_owned())),

@@ -40,7 +40,20 @@ impl Caller {
         }
     }
 
-    /// The SPIFFE ID proved in the handshake.
+    /// A component that a host names: of the host's class, for which host it is on NATS does not say.
+    pub(crate) fn hosted(component: &str, quota: &Quota) -> Self {
+        // No SPIFFE ID looks like this one.
+        let text = format!("host:{component}");
+        Self {
+            principal: Principal::hosted(component, None),
+            outlook: ArcSwapOption::empty(),
+            underway: quota.peer(&text),
+            refusals: Refusals::default(),
+            id: text,
+        }
+    }
+
+    /// The SPIFFE ID proved in the handshake or by the subject; `host:ID` for a component that a host names.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }

@@ -1,9 +1,10 @@
 //! The virtual component at one version: its functions, its policies, its routes. Replaced as a whole when the broker says something new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use portcullis_client::node::{ServedComponent, UpstreamKind, Version};
+use portcullis_identity::SpiffeId;
 use portcullis_policy::{ActionIndex, ComponentFacts, Engine, Slice};
 use portcullis_value::{FunctionKind, FunctionType, Wit};
 
@@ -58,6 +59,8 @@ pub(crate) struct Served {
     /// Only where the upstream is HTTP.
     pub(crate) mapping: Option<Mapping>,
     functions: HashMap<String, HashMap<String, Arc<ServedFunction>>>,
+    /// Who calls over NATS, by the name in the subject.
+    nats_callers: BTreeMap<String, SpiffeId>,
 }
 
 impl Served {
@@ -105,7 +108,11 @@ impl Served {
                 functions.entry(interface.name.clone()).or_default().insert(function.name.clone(), Arc::new(served));
             }
         }
-        Ok(Self { version, engine, mapping, functions })
+        Ok(Self { version, engine, mapping, functions, nats_callers: component.nats_callers.clone() })
+    }
+
+    pub(crate) fn nats_caller(&self, name: &str) -> Option<&SpiffeId> {
+        self.nats_callers.get(name)
     }
 
     pub(crate) fn function(&self, instance: &str, function: &str) -> Option<&Arc<ServedFunction>> {

@@ -4,10 +4,16 @@ use std::pin::pin;
 
 use portcullis_transport::{FrameLimits, Refusal};
 
-use super::{Begun, Call, Gate, Outcome, Refused};
+use super::{Begun, Call, Gate, Outcome, Refused, Stream};
 use crate::upstream::{Ended, Patience, Progress, Splice, Spliced};
 
-pub(super) async fn call(gate: &Gate, splice: &Splice, call: Call<'_>, begun: Begun) -> Result<Outcome, Refused> {
+pub(super) async fn call(
+    gate: &Gate,
+    splice: &Splice,
+    call: Call<'_>,
+    stream: &mut Stream,
+    begun: Begun,
+) -> Result<Outcome, Refused> {
     let permit = call.permit(gate, None)?;
     let function = call.function;
     let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
@@ -23,7 +29,8 @@ pub(super) async fn call(gate: &Gate, splice: &Splice, call: Call<'_>, begun: Be
             (Patience::InSilence(splice.idle_timeout), frames)
         }
     };
-    let Call { caller, outlook, send, recv, .. } = call;
+    let Stream { send, recv, .. } = stream;
+    let Call { caller, outlook, .. } = call;
     let progress = Progress::new();
     let spliced = Spliced { send: &mut *send, recv, header: begun.raw, rest: begun.rest, limits, progress: &progress };
     let ended = {

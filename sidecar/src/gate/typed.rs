@@ -1,13 +1,14 @@
 //! A call of values: decoded by its WIT type, decided, carried out over HTTP, answered.
 
 use bytes::Bytes;
-use portcullis_policy::readable_params;
-use portcullis_transport::quic::{self, CallUnread, RecvStream, StreamFailed, next_chunk};
+use portcullis_policy::{Permit, readable_params};
+use portcullis_transport::quic::{self, CallUnread, RecvStream, SendStream, StreamFailed, next_chunk};
 use portcullis_transport::{FrameError, FrameLimits, Refusal, RootFrames};
 use portcullis_value::{DecodeError, FunctionType, Limits, Value};
 
 use super::quota::Share;
-use super::{Call, Gate, Outcome, Refused};
+use super::served::ServedFunction;
+use super::{Call, Gate, Outcome, Refused, Stream};
 use crate::http::{HttpCall, HttpFailure};
 use crate::upstream::Http;
 
@@ -44,10 +45,17 @@ impl From<StreamFailed> for Stop {
     }
 }
 
-pub(super) async fn call(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result<Outcome, Refused> {
+pub(super) async fn call(
+    gate: &Gate,
+    http: &Http,
+    call: Call<'_>,
+    stream: &mut Stream,
+    rest: Bytes,
+) -> Result<Outcome, Refused> {
     let deadline = gate.limits.call_timeout;
-    let stopped = call.send.stopped();
-    let answering = tokio::time::timeout(deadline, answer(gate, http, call, rest));
+    let Stream { send, recv, .. } = stream;
+    let stopped = send.stopped();
+    let answering = tokio::time::timeout(deadline, answer(gate, http, call, send, recv, rest));
     let result = tokio::select! {
         biased;
         result = answering => result,
@@ -57,41 +65,74 @@ pub(super) async fn call(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) 
         Ok(Ok(())) => Ok(Outcome::Answered),
         Ok(Err(Stop::GivenUp)) => Ok(Outcome::GivenUp),
         Ok(Err(Stop::Refused(refused))) => Err(refused),
-        Err(_) => {
-            let reason = format!("the call took longer than {} ms", deadline.as_millis());
-            Err(Refused::new(Refusal::DeadlineExceeded, reason))
-        }
+        Err(_) => Err(too_long(gate)),
     }
 }
 
-async fn answer(gate: &Gate, http: &Http, call: Call<'_>, rest: Bytes) -> Result<(), Stop> {
+pub(super) fn too_long(gate: &Gate) -> Refused {
+    let reason = format!("the call took longer than {} ms", gate.limits.call_timeout.as_millis());
+    Refused::new(Refusal::DeadlineExceeded, reason)
+}
+
+async fn answer(
+    gate: &Gate,
+    http: &Http,
+    call: Call<'_>,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    rest: Bytes,
+) -> Result<(), Stop> {
     let function = call.function;
     let reads_params = call.outlook.view.reads_params(function.action);
     // What needs no parameters is decided before the first of them is believed.
     let early = if reads_params { None } else { Some(call.permit(gate, None)?) };
-    let Some(ty) = &function.ty else {
-        let reason = "the function has streams or resources, which this service's sidecar does not carry";
-        return Err(Refused::new(Refusal::UnknownFunction, reason).into());
-    };
+    let ty = plain(function)?;
     let _underway = gate.quota.admit(&call.caller.underway, &function.underway)?;
-    let (values, _held) = params(gate, call.recv, rest, ty).await?;
+    let (values, _held) = params(gate, recv, rest, ty).await?;
     let permit = match early {
         Some(permit) => permit,
         None => call.permit(gate, Some(&readable_params(ty, &values)))?,
     };
-    let served = &call.outlook.served;
-    let route = served
+    let payload = exchange(http, &call, permit, ty, &values).await?;
+    quic::write_root_frame(send, payload.into()).await?;
+    Ok(())
+}
+
+/// The type of a function of values.
+pub(super) fn plain(function: &ServedFunction) -> Result<&FunctionType, Refused> {
+    function.ty.as_ref().ok_or_else(|| {
+        let reason = "the function has streams or resources, which this service's sidecar does not carry";
+        Refused::new(Refusal::UnknownFunction, reason)
+    })
+}
+
+/// Asks the service, and encodes its answer.
+pub(super) async fn exchange(
+    http: &Http,
+    call: &Call<'_>,
+    permit: Permit,
+    ty: &FunctionType,
+    values: &[Value],
+) -> Result<Vec<u8>, Refused> {
+    let Call { caller, outlook, function, .. } = call;
+    let route = outlook
+        .served
         .mapping
         .as_ref()
         .and_then(|mapping| mapping.route(&function.instance, &function.name))
         .ok_or_else(|| Refused::new(Refusal::UnknownFunction, "the function has no route"))?;
-    let request = HttpCall { route, caller: Some(call.caller.id()), trace: None, args: &values, deadline: None };
+    let request = HttpCall { route, caller: Some(caller.id()), trace: None, args: values, deadline: None };
     let result = http.client.call(permit, request).await.map_err(|failure| failed(&failure))?;
     let mut payload = Vec::with_capacity(256);
     portcullis_value::encode_result(ty, result.as_ref(), &mut payload)
         .map_err(|error| Refused::new(Refusal::Internal, "the answer cannot be encoded").detailed(error.to_string()))?;
-    quic::write_root_frame(call.send, payload.into()).await?;
-    Ok(())
+    Ok(payload)
+}
+
+/// What a value of this gate's may cost.
+pub(super) fn value_limits(gate: &Gate) -> Limits {
+    let limits = &gate.limits;
+    Limits { bytes: limits.value_bytes, depth: limits.value_depth, items: limits.value_items }
 }
 
 /// Reads until the parameters are whole. The caller's end of stream is not waited for: the values say themselves where they end.
@@ -101,9 +142,8 @@ async fn params(
     rest: Bytes,
     ty: &FunctionType,
 ) -> Result<(Vec<Value>, Vec<Share>), Stop> {
-    let limits = &gate.limits;
-    let value_limits = Limits { bytes: limits.value_bytes, depth: limits.value_depth, items: limits.value_items };
-    let total = u32::try_from(limits.value_bytes).unwrap_or(u32::MAX);
+    let value_limits = value_limits(gate);
+    let total = u32::try_from(gate.limits.value_bytes).unwrap_or(u32::MAX);
     let mut frames = RootFrames::new(FrameLimits { frame: total, total: total.into(), ..FrameLimits::default() });
     let mut held = vec![gate.quota.hold(rest.len())?];
     frames.push(rest)?;
@@ -134,7 +174,7 @@ async fn params(
     }
 }
 
-fn malformed(error: &DecodeError) -> Refused {
+pub(super) fn malformed(error: &DecodeError) -> Refused {
     let refusal = match error {
         DecodeError::TooLarge(_) => Refusal::TooLarge,
         DecodeError::Incomplete { .. } | DecodeError::Malformed { .. } | DecodeError::Trailing { .. } => {

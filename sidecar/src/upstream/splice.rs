@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use portcullis_policy::Permit;
 use portcullis_transport::quic::{RecvStream, SendStream, StreamFailed, next_chunk};
-use portcullis_transport::{FrameError, FrameLimits, FrameScanner, Refusal};
+use portcullis_transport::{
+    FrameError, FrameLimits, FrameScanner, Header, Refusal, RootFrames, encode_root_frame_head,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -92,11 +94,56 @@ impl Splice {
         }
     }
 
+    /// Carries one permitted call of plain values whose parameters are whole, and returns the payload of its results: `None` where the
+    /// service closed without a word.
+    pub(crate) async fn exchange(
+        &self,
+        permit: Permit,
+        header: &Header,
+        params: Bytes,
+        limits: FrameLimits,
+    ) -> Result<Option<Bytes>, Refused> {
+        drop(permit);
+        match &self.address {
+            SpliceAddress::Unix(path) => {
+                let socket = unix::connected(path, self.connect_timeout).await?;
+                let name = || path.display().to_string();
+                let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
+                exchange(stream, header, params, limits).await
+            }
+            SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, header, params, limits).await,
+        }
+    }
+
     async fn tcp(&self, peer: &str) -> Result<TcpStream, Refused> {
         let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(peer)).await;
         let stream = connecting.map_err(|_| slow(peer))?.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         stream.map_err(|error| unavailable(peer, &error))
     }
+}
+
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    header: &Header,
+    params: Bytes,
+    limits: FrameLimits,
+) -> Result<Option<Bytes>, Refused> {
+    let mut head = BytesMut::with_capacity(FIRST_READ);
+    header.encode_into(&mut head);
+    encode_root_frame_head(params.len(), &mut head);
+    let mut request = head.freeze().chain(params);
+    stream.write_all_buf(&mut request).await.map_err(|error| broken(&error))?;
+    stream.shutdown().await.map_err(|error| broken(&error))?;
+    let mut frames = RootFrames::new(limits);
+    let mut buffer = BytesMut::with_capacity(FIRST_READ);
+    while stream.read_buf(&mut buffer).await.map_err(|error| broken(&error))? > 0 {
+        let full = buffer.len() == buffer.capacity();
+        frames.push(buffer.split().freeze()).map_err(|error| nonsense(&error))?;
+        buffer.reserve(if full { READ } else { FIRST_READ / 2 });
+    }
+    let any = frames.frames() > 0;
+    let payload = frames.finish().map_err(|error| nonsense(&error))?;
+    Ok(any.then_some(payload))
 }
 
 fn unavailable(name: &str, error: &io::Error) -> Refused {

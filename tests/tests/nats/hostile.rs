@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject};
-use portcullis_transport::nats::{
-    Arrival, Call, CallFailed, Deadlines, Headers, Malformed, NatsLimits, Rejected,
-};
+use portcullis_transport::nats::{Arrival, Call, CallFailed, Deadlines, Headers, Malformed, NatsLimits, Rejected};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
@@ -117,7 +115,11 @@ async fn nobody_reaches_an_inbox_without_its_key() {
             // Every neighbour of the key, in every way a subject can be bent.
             let (inbox, key) = reply.rsplit_once('.').unwrap();
             assert_eq!(key.len(), 32);
-            for forged in [key.to_uppercase(), format!("{:032x}", u128::from_str_radix(key, 16).unwrap() + 1), key[..31].to_owned()] {
+            for forged in [
+                key.to_uppercase(),
+                format!("{:032x}", u128::from_str_radix(key, 16).unwrap() + 1),
+                key[..31].to_owned(),
+            ] {
                 let forged = if forged == key { "f".repeat(32) } else { forged };
                 stock.publish_with_reply(format!("{inbox}.{forged}"), "stock", Bytes::new()).await.unwrap();
                 stock.publish(format!("{inbox}.{forged}.results"), Bytes::from_static(b"forged")).await.unwrap();

@@ -214,6 +214,11 @@ impl IncomingCall {
         self.open.as_ref().map_or(0, |open| open.payload.len())
     }
 
+    /// The parameters that came with the request: the first of the plain ones, and often all of them.
+    pub fn first(&self) -> &[u8] {
+        self.open.as_ref().map_or(&[], |open| &open.payload)
+    }
+
     /// Shakes hands: from here on the parameters arrive. `deadlines.then` holds from now.
     ///
     /// # Errors

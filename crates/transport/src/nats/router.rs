@@ -114,10 +114,12 @@ impl CallRoute {
                     (_, status) => CallFailed::Refused(NatsRefusal::read(status, description)),
                 });
             }
-            (Role::Caller, None) => match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
-                Some(reply) => self.buffer.hand_shaken(reply, now),
-                None => self.buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
-            },
+            (Role::Caller, None) => {
+                match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
+                    Some(reply) => self.buffer.hand_shaken(reply, now),
+                    None => self.buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
+                }
+            }
             // Nobody shakes hands with a callee.
             (Role::Callee, None) => {}
         }

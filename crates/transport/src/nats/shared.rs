@@ -9,9 +9,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, Event, Message, ServerError, Statistics, Subject,
-    client::traits::Publisher as _,
-    connection::State,
+    Client, Event, Message, ServerError, Statistics, Subject, client::traits::Publisher as _, connection::State,
     message::OutboundMessage,
 };
 use bytes::Bytes;
@@ -319,13 +317,15 @@ impl Shared {
 
     /// The server names the subject it does not let us publish to: the calls that did end now, not at their deadline.
     fn not_permitted(&self, text: &str) {
-        let subject = text.split_once("Permissions Violation for Publish to \"").and_then(|(_, rest)| rest.split_once('"'));
+        let subject =
+            text.split_once("Permissions Violation for Publish to \"").and_then(|(_, rest)| rest.split_once('"'));
         let Some((subject, _)) = subject else {
             return;
         };
         let failed = CallFailed::NotPermitted { subject: subject.to_owned() };
         self.fail(&failed, |call| {
-            let below = |to: &str| subject.strip_prefix(to).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            let below =
+                |to: &str| subject.strip_prefix(to).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
             below(call.to.as_str()) || call.buffer.handshake().is_some_and(|to| below(to.as_str()))
         });
     }

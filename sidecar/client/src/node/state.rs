@@ -76,6 +76,8 @@ pub struct ServedComponent {
     pub policies: Vec<PolicyText>,
     /// SPIFFE IDs granted on it.
     pub grants: Vec<String>,
+    /// Who calls it over NATS, by the name in the subject.
+    pub nats_callers: BTreeMap<String, SpiffeId>,
 }
 
 /// Everything the broker has told this node, at one version.
@@ -282,7 +284,7 @@ impl PeerRecord {
 
 impl ServedComponent {
     fn from_message(message: v1::ServedComponent) -> Result<Self, InvalidState> {
-        let v1::ServedComponent { record, upstream, wit, policies, grants } = message;
+        let v1::ServedComponent { record, upstream, wit, policies, grants, nats_callers } = message;
         let upstream = match v1::Upstream::try_from(upstream) {
             Ok(v1::Upstream::Typed) => UpstreamKind::Typed,
             Ok(v1::Upstream::Splice) => UpstreamKind::Splice,
@@ -294,6 +296,10 @@ impl ServedComponent {
             wit: wit_sources(wit),
             policies: policies.into_iter().map(|v1::Policy { id, text }| PolicyText { id, text }).collect(),
             grants,
+            nats_callers: nats_callers
+                .into_iter()
+                .map(|caller| Ok((caller.name, parse_id("served.nats_callers", &caller.spiffe_id)?)))
+                .collect::<Result<_, InvalidState>>()?,
         })
     }
 
@@ -316,6 +322,11 @@ impl ServedComponent {
                 .map(|policy| v1::Policy { id: policy.id.clone(), text: policy.text.clone() })
                 .collect(),
             grants: self.grants.clone(),
+            nats_callers: self
+                .nats_callers
+                .iter()
+                .map(|(name, id)| v1::NatsCaller { name: name.clone(), spiffe_id: id.to_string() })
+                .collect(),
         }
     }
 }

@@ -1,0 +1,74 @@
+//! `[nats]`: the lattice on which the component is called, too.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_identity::{SpiffeId, parse_spiffe_id};
+use portcullis_transport::nats::NatsServer;
+
+use super::reader::{Reader, Section};
+
+/// `[nats]`.
+#[derive(Clone, Debug)]
+pub struct NatsSection {
+    /// Servers of one cluster, tried in turn.
+    pub servers: Vec<NatsServer>,
+    /// How the connection is secured.
+    pub security: NatsSecurity,
+    /// A credentials file that goes with the certificate, as servers in operator mode want it.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// How the connection to the NATS server is secured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatsSecurity {
+    /// TLS with the component's SVID, to a server that has this SPIFFE ID.
+    Tls {
+        /// Whose certificate the server has to show.
+        server_id: SpiffeId,
+        /// Before the server says anything (`handshake_first` in its configuration).
+        first: bool,
+    },
+    /// Not at all.
+    DangerPlain,
+}
+
+/// Nothing where the table is not there, and after a mistake.
+pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reader<'_>) -> Option<NatsSection> {
+    if !section.is_present() {
+        return None;
+    }
+    let mut servers = Vec::new();
+    for found in section.texts("servers", reader) {
+        match found.value.parse::<NatsServer>() {
+            Ok(server) => servers.push(server),
+            Err(error) => reader.mistake(Some(found.at), format!("`nats.servers`: {error}"), None),
+        }
+    }
+    let server_id = section.text("server_id", reader).and_then(|found| {
+        let parsed = parse_spiffe_id(&found.value);
+        parsed.map_err(|error| reader.mistake(Some(found.at), format!("`nats.server_id`: {error}"), None)).ok()
+    });
+    let first = section.boolean("tls_first", reader);
+    let plain = section.boolean("danger_plain", reader).unwrap_or(false);
+    let credentials_file = section.text("credentials_file", reader).map(|found| base.join(found.value));
+    let at = section.at();
+    section.finish(reader);
+    if servers.is_empty() {
+        let hint = Some("add `servers = [\"nats://HOST:4222\"]`".to_owned());
+        reader.mistake(at.clone(), "`nats` names no server".to_owned(), hint);
+    }
+    let security = match (server_id, plain) {
+        (Some(server_id), false) => NatsSecurity::Tls { server_id, first: first.unwrap_or(false) },
+        (None, true) if first.is_none() => NatsSecurity::DangerPlain,
+        (None, false) => {
+            let hint = Some("add `server_id`, the SPIFFE ID in its certificate; or `danger_plain = true`".to_owned());
+            reader.mistake(at, "`nats` does not say who its servers are".to_owned(), hint);
+            return None;
+        }
+        (_, true) => {
+            reader.mistake(at, "`nats.danger_plain` with TLS settings: keep one".to_owned(), None);
+            return None;
+        }
+    };
+    Some(NatsSection { servers, security, credentials_file })
+}
