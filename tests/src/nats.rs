@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_transport::Header;
 use portcullis_transport::nats::{
-    Acceptor, Arrival, CallerToken, Deadlines, IncomingCall, InboxPrefix, Link, Login, NatsLimits, NatsServer as Address,
-    NatsSettings, NatsTls, RequestSubject, Target, VirtualAddress,
+    Acceptor, Arrival, CallerToken, Deadlines, InboxPrefix, IncomingCall, Link, Login, NatsLimits,
+    NatsServer as Address, NatsSettings, NatsTls, RequestSubject, Target, VirtualAddress,
 };
 
 use crate::eventually;
@@ -124,7 +124,14 @@ fn launch(folder: &Path, config: &str, port: i32) -> Child {
     let folder = folder.display();
     let base = format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{folder}\"\nlog_file: \"{folder}/log\"\n");
     std::fs::write(&file, base + config).unwrap();
-    Command::new(program()).arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    Command::new(program())
+        .arg("-c")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Connects as the settings say, and drives the link on this runtime.

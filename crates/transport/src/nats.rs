@@ -50,4 +50,6 @@ pub use path::{InvalidPath, Path};
 pub use session::{Session, SessionAcceptor};
 pub use settings::{InvalidCredentials, InvalidServer, Login, NatsServer, NatsSettings, NatsTls, TokenSource};
 pub use status::NatsRefusal;
-pub use subject::{CallerToken, InvalidName, InvalidSubject, InvalidToken, RequestSubject, Target, Token, VirtualAddress};
+pub use subject::{
+    CallerToken, InvalidName, InvalidSubject, InvalidToken, RequestSubject, Target, Token, VirtualAddress,
+};

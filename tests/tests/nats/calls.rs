@@ -135,8 +135,9 @@ async fn every_step_of_a_call_has_a_deadline() {
     let (ended, _held) = tokio::join!(caller.call(hasty(), 100), next_call(&mut acceptor));
     assert_eq!(ended, Err(CallFailed::TimedOut(Step::Handshake)));
     // No result.
-    let (ended, _held) =
-        tokio::join!(caller.call(hasty(), 100), async { next_call(&mut acceptor).await.accept(Deadlines::default()).await });
+    let (ended, _held) = tokio::join!(caller.call(hasty(), 100), async {
+        next_call(&mut acceptor).await.accept(Deadlines::default()).await
+    });
     assert_eq!(ended, Err(CallFailed::TimedOut(Step::Whole)));
     // No end of the parameters.
     let serving = async {
@@ -163,7 +164,8 @@ async fn a_caller_that_drops_its_call_is_noticed() {
     assert_eq!(params.path(Path::try_from(vec![3]).unwrap()).next().await, Err(CallFailed::GivenUp));
     assert_eq!(params.read_root(100).await, Err(CallFailed::GivenUp));
     // Before it.
-    let begun = tokio::time::timeout(Duration::from_millis(100), caller.call(call(&subject, &headers, b"p"), 100)).await;
+    let begun =
+        tokio::time::timeout(Duration::from_millis(100), caller.call(call(&subject, &headers, b"p"), 100)).await;
     assert!(begun.is_err());
     let (mut params, _results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
     assert_eq!(params.read_root(100).await, Err(CallFailed::GivenUp));

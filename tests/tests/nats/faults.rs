@@ -101,8 +101,7 @@ async fn a_stalled_call_delays_no_other() {
     tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
     let mut acceptor = callee.accept_calls(stalled.clone()).await.unwrap();
     let headers = Headers::new();
-    let patient =
-        Deadlines { handshake: Duration::from_secs(5), then: Patience::InSilence(Duration::from_secs(30)) };
+    let patient = Deadlines { handshake: Duration::from_secs(5), then: Patience::InSilence(Duration::from_secs(30)) };
     let subject = request_subject(&stalled, "shop", INSTANCE, "echo");
     // It has sent a megabyte each way that nobody reads.
     let call_stalled =
@@ -146,7 +145,10 @@ async fn a_hundred_thousand_calls_all_end() {
             tokio::spawn(async move {
                 let headers = Headers::new();
                 while made.fetch_add(1, Ordering::Relaxed) < CALLS {
-                    assert_eq!(caller.call(call(&subject, &headers, b"sixteen bytes ok"), 100).await.unwrap().len(), 16);
+                    assert_eq!(
+                        caller.call(call(&subject, &headers, b"sixteen bytes ok"), 100).await.unwrap().len(),
+                        16
+                    );
                 }
             })
         })

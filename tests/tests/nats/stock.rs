@@ -60,8 +60,13 @@ macro_rules! conformance {
                 );
                 assert_eq!(values.await.unwrap(), ("grüße".to_owned(), u64::MAX));
                 let large = Bytes::from(vec![b'x'; 3_000_000]);
-                let values =
-                    stock.invoke_values_blocking::<_, (Bytes,), (Bytes,)>(None, INSTANCE, "echo", (large.clone(),), NONE);
+                let values = stock.invoke_values_blocking::<_, (Bytes,), (Bytes,)>(
+                    None,
+                    INSTANCE,
+                    "echo",
+                    (large.clone(),),
+                    NONE,
+                );
                 assert_eq!(values.await.unwrap(), (large,));
             }
 
@@ -190,12 +195,10 @@ macro_rules! conformance {
                 let mut acceptor = server.link("_INBOX_callee").await.accept_calls(address.clone()).await.unwrap();
                 let stock = caller(&server, &address).await;
                 let serving = async {
-                    let (_params, results) =
-                        next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
+                    let (_params, results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
                     results.give_up(Refusal::UpstreamProtocol, "the service closed");
                 };
-                let calling =
-                    stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
+                let calling = stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
                 let (answer, ()) = tokio::join!(calling, serving);
                 let error = format!("{:#}", answer.unwrap_err());
                 assert!(error.contains("incomplete results"), "{error}");
@@ -210,8 +213,7 @@ macro_rules! conformance {
                 let serving = async {
                     next_call(&mut acceptor).await.refuse(Refusal::Denied, "no policy permits it");
                 };
-                let calling =
-                    stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
+                let calling = stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
                 let (answer, ()) = tokio::join!(calling, serving);
                 let error = format!("{:#}", answer.unwrap_err());
                 assert!(error.contains("403") && error.contains("denied: no policy permits it"), "{error}");
@@ -222,8 +224,7 @@ macro_rules! conformance {
                 let server = NatsServer::start();
                 let address = fresh_address();
                 let stock = caller(&server, &address).await;
-                let calling =
-                    stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
+                let calling = stock.invoke_values_blocking::<_, (u8,), (String,)>(None, INSTANCE, "get", (7,), NONE);
                 let error = format!("{:#}", calling.await.unwrap_err());
                 assert!(error.contains("not connected"), "{error}");
                 let ours = server.link("_INBOX_caller").await;

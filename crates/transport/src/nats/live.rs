@@ -53,9 +53,9 @@ impl Live {
                 | CallFailed::TooManyCalls { .. }
                 | CallFailed::NoRandomness(_),
             ) => true,
-            Some(
-                CallFailed::NoResponder | CallFailed::Refused(_) | CallFailed::GivenUp | CallFailed::Disconnected,
-            ) => false,
+            Some(CallFailed::NoResponder | CallFailed::Refused(_) | CallFailed::GivenUp | CallFailed::Disconnected) => {
+                false
+            }
         }
     }
 }

@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_login_is_not_shown() {
-        for login in [Login::Token("secret".into()), Login::Nkey("secret".into()), Login::Credentials("secret".into())] {
+        for login in [Login::Token("secret".into()), Login::Nkey("secret".into()), Login::Credentials("secret".into())]
+        {
             assert!(!format!("{login:?}").contains("secret"));
         }
     }

@@ -56,9 +56,6 @@ mod tests {
             message.subject.as_str(),
             format!("_INBOX.a.b {} {}\r\n{block}", block.len(), block.len() + TAIL.len())
         );
-        assert_eq!(
-            unsubscribe(7, "_INBOX_a.b").subject.as_str(),
-            "_INBOX_a.b 0\r\n\r\nUNSUB 7\r\nPUB _INBOX_a.b"
-        );
+        assert_eq!(unsubscribe(7, "_INBOX_a.b").subject.as_str(), "_INBOX_a.b 0\r\n\r\nUNSUB 7\r\nPUB _INBOX_a.b");
     }
 }

@@ -1,7 +1,4 @@
-use std::{
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use proptest::prelude::*;
 
