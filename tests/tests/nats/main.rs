@@ -5,4 +5,5 @@ mod calls;
 mod faults;
 mod hostile;
 mod renewal;
+mod secure;
 mod stock;

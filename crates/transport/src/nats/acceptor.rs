@@ -1,7 +1,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,7 +20,7 @@ use super::{
     outgoing::Outgoing,
     path::Path,
     router::Role,
-    shared::Shared,
+    shared::{Lease, Shared},
     status::NatsRefusal,
     subject::{CallerToken, InvalidSubject, ReplySubject, VirtualAddress},
     verbatim,
@@ -31,7 +31,7 @@ use crate::refusal::Refusal;
 /// holds ends it.
 #[derive(Debug)]
 pub struct Acceptor {
-    pub(super) shared: Arc<Shared>,
+    lease: Lease,
     subscriber: Subscriber,
     sid: u64,
     address: VirtualAddress,
@@ -113,8 +113,7 @@ impl Link {
         *subscriptions += 1;
         let sid = *subscriptions;
         drop(subscriptions);
-        shared.acceptors.fetch_add(1, Ordering::AcqRel);
-        let acceptor = Acceptor { shared: Arc::clone(shared), subscriber, sid, address };
+        let acceptor = Acceptor { lease: Lease::new(shared), subscriber, sid, address };
         if shared.settled().await? { Ok(acceptor) } else { Err(SubscribeError::NotConfirmed { subject }) }
     }
 }
@@ -144,9 +143,13 @@ impl Acceptor {
         retired
     }
 
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        self.lease.shared()
+    }
+
     /// Ends the subscription on the server, and waits until what it had sent is here.
     pub(super) fn retirement(&self) -> impl Future<Output = Result<(), SubscribeError>> + Send + use<> {
-        let (shared, sid, subject) = (Arc::clone(&self.shared), self.sid, self.address.subscription());
+        let (shared, sid, subject) = (Arc::clone(self.shared()), self.sid, self.address.subscription());
         async move {
             shared.unsubscribe(sid).await.map_err(|_| SubscribeError::Disconnected)?;
             if shared.settled().await? { Ok(()) } else { Err(SubscribeError::NotConfirmed { subject }) }
@@ -161,7 +164,7 @@ impl Acceptor {
             Err(why) => {
                 if let Some(reply) = reply {
                     let refusal = NatsRefusal::new(why.refusal(), &why.to_string());
-                    let _ = self.shared.try_publish(verbatim::status(&reply, &refusal));
+                    let _ = self.shared().try_publish(verbatim::status(&reply, &refusal));
                 }
                 Arrival::Rejected { subject: subject.as_str().escape_default().to_string(), why }
             }
@@ -175,16 +178,9 @@ impl Acceptor {
             return Err(Rejected::Status);
         }
         let (caller, name) = self.address.parse_request(subject.as_str())?;
-        let headers = Headers::read(headers, &self.shared.limits)?;
-        let open = Open { shared: Arc::clone(&self.shared), reply, payload };
+        let headers = Headers::read(headers, &self.shared().limits)?;
+        let open = Open { lease: Lease::new(self.shared()), reply, payload };
         Ok(IncomingCall { caller, name, headers, open: Some(open) })
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        self.shared.acceptors.fetch_sub(1, Ordering::AcqRel);
-        self.shared.idle.notify_waiters();
     }
 }
 
@@ -202,7 +198,7 @@ pub struct IncomingCall {
 
 #[derive(Debug)]
 struct Open {
-    shared: Arc<Shared>,
+    lease: Lease,
     reply: ReplySubject,
     /// The first plain parameters.
     payload: Bytes,
@@ -226,14 +222,15 @@ impl IncomingCall {
     /// [`CallFailed`]; the caller was told then.
     pub async fn accept(mut self, deadlines: Deadlines) -> Result<(Incoming, Outgoing), CallFailed> {
         // It is there until one of these methods, which consume the call, takes it.
-        let Some(Open { shared, reply, payload }) = self.open.take() else {
+        let Some(Open { lease, reply, payload }) = self.open.take() else {
             return Err(CallFailed::GivenUp);
         };
+        let shared = lease.shared();
         let base = Subject::from(format!("{}.results", reply.as_str()));
         let live = match shared.register(Role::Callee, base.clone(), deadlines) {
             Ok(live) => Arc::new(live),
             Err(failed) => {
-                refuse(&shared, &reply, Refusal::TooMany, "the callee has too many calls under way");
+                refuse(shared, &reply, Refusal::TooMany, "the callee has too many calls under way");
                 return Err(failed);
             }
         };
@@ -253,14 +250,14 @@ impl IncomingCall {
 
     /// Tells the caller at once that the call is refused, and why. False when that cannot be sent at the moment.
     pub fn refuse(mut self, refusal: Refusal, reason: &str) -> bool {
-        self.open.take().is_some_and(|open| refuse(&open.shared, &open.reply, refusal, reason))
+        self.open.take().is_some_and(|open| refuse(open.lease.shared(), &open.reply, refusal, reason))
     }
 }
 
 impl Drop for IncomingCall {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
-            refuse(&open.shared, &open.reply, Refusal::Internal, "the callee dropped the call");
+            refuse(open.lease.shared(), &open.reply, Refusal::Internal, "the callee dropped the call");
         }
     }
 }

@@ -81,33 +81,33 @@ impl Hasher for KeyHasher {
     }
 }
 
-impl CallRoute {
+impl Role {
     /// Takes a message whose subject ends, behind the key, in `rest`.
-    pub(super) fn deliver(&self, rest: &str, message: &Message, now: Moment) {
+    pub(super) fn deliver(self, buffer: &CallBuffer, rest: &str, message: &Message, now: Moment) {
         if rest.is_empty() {
-            return self.hand_shake(message, now);
+            return self.hand_shake(buffer, message, now);
         }
-        let Some(path) = rest.strip_prefix(self.role.values()) else {
-            return self.buffer.fail(CallFailed::Malformed(Malformed::Subject));
+        let Some(path) = rest.strip_prefix(self.values()) else {
+            return buffer.fail(CallFailed::Malformed(Malformed::Subject));
         };
         let Ok(path) = Path::parse(path) else {
-            return self.buffer.fail(CallFailed::Malformed(Malformed::Subject));
+            return buffer.fail(CallFailed::Malformed(Malformed::Subject));
         };
         if !message.payload.is_empty() {
-            return self.buffer.push(path, &message.payload, now);
+            return buffer.push(path, &message.payload, now);
         }
         match ended_by(message) {
-            Some(refusal) => self.buffer.fail(refusal),
-            None => self.buffer.end(path, now),
+            Some(refusal) => buffer.fail(refusal),
+            None => buffer.end(path, now),
         }
     }
 
-    fn hand_shake(&self, message: &Message, now: Moment) {
+    fn hand_shake(self, buffer: &CallBuffer, message: &Message, now: Moment) {
         let refused = message.status.filter(|status| !status.is_success());
-        match (self.role, refused) {
+        match (self, refused) {
             (_, Some(status)) => {
                 let description = message.description.as_deref().unwrap_or_default();
-                self.buffer.fail(match (self.role, status.as_u16()) {
+                buffer.fail(match (self, status.as_u16()) {
                     // The server itself says nothing else.
                     (Role::Caller, 503) if description.is_empty() => CallFailed::NoResponder,
                     (Role::Callee, 503) if description.is_empty() => CallFailed::GivenUp,
@@ -116,8 +116,13 @@ impl CallRoute {
             }
             (Role::Caller, None) => {
                 match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
+<<<<<<< HEAD
                     Some(reply) => self.buffer.hand_shaken(reply, now),
                     None => self.buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
+=======
+                    Some(reply) => buffer.hand_shaken(reply, now),
+                    None => buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
+>>>>>>> h-nats
                 }
             }
             // Nobody shakes hands with a callee.

@@ -12,9 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     acceptor::SubscribeError,
     failure::CallFailed,
+    incoming::Incoming,
     invoke::Call,
     link::{ConnectError, Link, LinkDriver},
+    outgoing::Outgoing,
     settings::NatsSettings,
+    shared::Lease,
     subject::VirtualAddress,
 };
 
@@ -66,9 +69,17 @@ impl Session {
         Ok(session)
     }
 
-    /// The link of this moment. Ask anew for every call.
+    /// The link of this moment. A call that is begun on it after the session has moved may fail: see
+    /// [`invoke`](Self::invoke).
     pub fn link(&self) -> Link {
         self.inner.link.borrow().clone()
+    }
+
+    /// The link of this moment, which is not closed before the lease ends.
+    fn lease(&self) -> (Link, Lease) {
+        // Taken while the session cannot move: who drains the link finds the lease.
+        let link = self.inner.link.borrow();
+        (link.clone(), Lease::new(&link.shared))
     }
 
     /// Makes a call over the link of this moment. As [`Link::call`].
@@ -77,7 +88,18 @@ impl Session {
     ///
     /// [`CallFailed`]
     pub async fn call(&self, call: Call<'_>, limit: usize) -> Result<Bytes, CallFailed> {
-        self.link().call(call, limit).await
+        let (link, _lease) = self.lease();
+        link.call(call, limit).await
+    }
+
+    /// Begins a call over the link of this moment. As [`Link::invoke`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`]
+    pub async fn invoke(&self, call: Call<'_>) -> Result<(Outgoing, Incoming), CallFailed> {
+        let (link, _lease) = self.lease();
+        link.invoke(call).await
     }
 
     /// Takes the calls to a virtual component, from link to link.
@@ -87,7 +109,8 @@ impl Session {
     /// [`SubscribeError`]
     pub async fn accept_calls(&self, address: VirtualAddress) -> Result<SessionAcceptor, SubscribeError> {
         let changes = self.inner.link.subscribe();
-        let acceptor = self.link().accept_calls(address.clone()).await?;
+        let (link, _lease) = self.lease();
+        let acceptor = link.accept_calls(address.clone()).await?;
         Ok(SessionAcceptor::new(acceptor, address, changes, self.inner.closing.clone()))
     }
 

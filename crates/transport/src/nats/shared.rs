@@ -46,12 +46,12 @@ pub(super) struct Shared {
     connects: AtomicU64,
     /// Subscriptions made so far. Held while one is made, so that their numbers are known.
     pub(super) subscriptions: tokio::sync::Mutex<u64>,
-    /// Acceptors that still take calls.
-    pub(super) acceptors: AtomicUsize,
+    /// See [`Lease`].
+    leases: AtomicUsize,
     /// Requests that async-nats dropped because nobody took them out in time.
     dropped: AtomicU64,
     /// Wakes who waits for the last call to end.
-    pub(super) idle: Notify,
+    idle: Notify,
     pub(super) closing: CancellationToken,
     ended: AtomicBool,
     leaving: CancellationToken,
@@ -88,7 +88,7 @@ impl Shared {
             random: SystemRandom::new(),
             connects,
             subscriptions: tokio::sync::Mutex::new(0),
-            acceptors: AtomicUsize::new(0),
+            leases: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             idle: Notify::new(),
             closing: CancellationToken::new(),
@@ -190,12 +190,12 @@ impl Shared {
         matches!(sending.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Waits until no call is under way and no acceptor takes calls.
+    /// Waits until no call is under way and nobody is about to begin one.
     pub(super) async fn wait_idle(&self) {
         loop {
             let mut changed = pin!(self.idle.notified());
             changed.as_mut().enable();
-            if self.calls() == 0 && self.acceptors.load(Ordering::Acquire) == 0 {
+            if self.calls() == 0 && self.leases.load(Ordering::Acquire) == 0 {
                 return;
             }
             changed.await;
@@ -232,9 +232,9 @@ impl Shared {
         let mut routes = self.routes();
         match routes.get(&key) {
             Some(Route::Call(call)) => {
-                let call = CallRoute { buffer: Arc::clone(&call.buffer), to: call.to.clone(), ..*call };
+                let (buffer, role) = (Arc::clone(&call.buffer), call.role);
                 drop(routes);
-                call.deliver(rest, message, self.clock.now());
+                role.deliver(&buffer, rest, message, self.clock.now());
             }
             Some(Route::Cancelled { .. }) => {
                 routes.remove(&key);
@@ -254,7 +254,7 @@ impl Shared {
     /// Looks at every deadline.
     pub(super) fn tick(&self) {
         let now = self.clock.tick();
-        self.notice_reconnect();
+        self.notice_loss();
         self.routes().retain(|_, route| match route {
             Route::Call(call) => {
                 call.buffer.expire(now);
@@ -270,6 +270,14 @@ impl Shared {
         let connects = self.statistics.connects.load(Ordering::Relaxed);
         if self.connects.swap(connects, Ordering::Relaxed) != connects {
             self.fail(&CallFailed::Disconnected, |call| call.connects != connects);
+        }
+    }
+
+    /// Without a connection no call goes on: what is sent meanwhile is lost.
+    fn notice_loss(&self) {
+        self.notice_reconnect();
+        if self.client.connection_state() != State::Connected {
+            self.fail(&CallFailed::Disconnected, |_| true);
         }
     }
 
@@ -295,11 +303,8 @@ impl Shared {
 
     fn heard(&self, event: &Event) {
         match event {
-            Event::Disconnected => {
-                let connects = self.statistics.connects.load(Ordering::Relaxed);
-                let again = self.client.connection_state() == State::Connected;
-                self.fail(&CallFailed::Disconnected, |call| !again || call.connects != connects);
-            }
+            // The client may not have noted it itself yet: then the next tick does this.
+            Event::Disconnected => self.notice_loss(),
             Event::SlowConsumer(INBOX_SID) => {
                 self.fail(&CallFailed::SlowConsumer(Overflow::Connection), |_| true);
             }
@@ -328,6 +333,29 @@ impl Shared {
                 |to: &str| subject.strip_prefix(to).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
             below(call.to.as_str()) || call.buffer.handshake().is_some_and(|to| below(to.as_str()))
         });
+    }
+}
+
+/// Keeps a connection that was replaced until its holder is done: an acceptor, a call that nobody has accepted yet, a
+/// caller that has not begun its call yet.
+#[derive(Debug)]
+pub(super) struct Lease(Arc<Shared>);
+
+impl Lease {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.leases.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(shared))
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.leases.fetch_sub(1, Ordering::AcqRel);
+        self.0.idle.notify_waiters();
     }
 }
 

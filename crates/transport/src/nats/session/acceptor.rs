@@ -154,6 +154,6 @@ impl Old {
 impl Acceptor {
     /// Whether this acceptor takes calls of that link.
     fn is_on(&self, link: &Link) -> bool {
-        Arc::ptr_eq(&self.shared, &link.shared)
+        Arc::ptr_eq(self.shared(), &link.shared)
     }
 }
