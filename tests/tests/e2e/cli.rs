@@ -58,7 +58,7 @@ fn check_lists_every_mistake_of_a_configuration_with_file_and_line() {
         (9, "`upstream.http.url` is integer, not a string"),
         (10, "`upstream.http.timeout`"),
         (12, "`limits.calls` is integer, not a number from 1 to"),
-        (14, "`admin.listen` is `10.0.0.1:80`, not a loopback address"),
+        (14, "`admin.listen`: `10.0.0.1:80` is not a loopback address: use 127.0.0.1:PORT or unix:PATH"),
         (15, "`extra` is not known here"),
     ];
     for (line, message) in mistakes {
