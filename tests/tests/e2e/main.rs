@@ -17,5 +17,6 @@ mod handshake;
 mod hostile;
 mod identities;
 mod join;
+mod lattice;
 mod life;
 mod stock;

@@ -116,13 +116,8 @@ impl Role {
             }
             (Role::Caller, None) => {
                 match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
-<<<<<<< HEAD
-                    Some(reply) => self.buffer.hand_shaken(reply, now),
-                    None => self.buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
-=======
                     Some(reply) => buffer.hand_shaken(reply, now),
                     None => buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
->>>>>>> h-nats
                 }
             }
             // Nobody shakes hands with a callee.

@@ -1,0 +1,163 @@
+//! A component on its lattice: a sidecar that is called over NATS, by hosts and by identities, with a real server between them.
+
+use bytes::Bytes;
+use e2e::nats::{NatsServer, request_subject};
+use e2e::{Behaviour, Daemon, ITEMS, Lab, LegacyService, ScriptedUpstream, SidecarSetup, eventually};
+use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsRefusal, VirtualAddress};
+use portcullis_transport::{Refusal, nats};
+use wrpc_transport::InvokeExt as _;
+
+fn on(server: &NatsServer) -> String {
+    format!("[nats]\nservers = [\"{}\"]\ndanger_plain = true\n", server.url())
+}
+
+fn address(id: &str) -> VirtualAddress {
+    VirtualAddress { lattice: "demo".parse().unwrap(), id: id.parse().unwrap() }
+}
+
+fn of(source: &str) -> Headers {
+    let mut headers = Headers::new();
+    headers.append("source-id", source).unwrap();
+    headers.append("link-name", "default").unwrap();
+    headers
+}
+
+/// Lets hosts' component `app` call everything.
+fn allow_app(lab: &Lab) {
+    lab.policy("app", "@id(\"app\") permit(principal == HostedComponent::\"app\", action, resource);");
+}
+
+fn connected(lab: &Lab, id: &str) {
+    eventually("the sidecar to be on its lattice", || (lab.status(id)["nats"]["connected"] == true).then_some(()));
+}
+
+/// What a host gets that calls for `source`, by our own client, which reads refusals.
+async fn call(link: &Link, function: &str, headers: &Headers, params: &[u8]) -> Result<Bytes, CallFailed> {
+    let subject = request_subject(&address("shop"), "host", ITEMS, function);
+    let params = Bytes::copy_from_slice(params);
+    link.call(Call { subject: &subject, headers, params, deadlines: Deadlines::default() }, 1 << 20).await
+}
+
+fn refused(result: Result<Bytes, CallFailed>) -> NatsRefusal {
+    match result {
+        Err(CallFailed::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn scene(server: &NatsServer, answer: &str) -> (Lab, LegacyService, Daemon) {
+    let lab = Lab::start();
+    let service = LegacyService::start(Behaviour::Answer(200, answer.to_owned()));
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&on(server)));
+    connected(&lab, "shop");
+    (lab, service, sidecar)
+}
+
+#[test]
+fn a_hosts_component_is_answered_and_its_refusals_say_why() {
+    let server = NatsServer::start();
+    let (lab, service, sidecar) = scene(&server, "3");
+    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let count = |source: &str| lab.block_on(call(&host, "count", &of(source), b""));
+    // Nobody may call anything yet, and nobody learns what there is.
+    for function in ["count", "no-such-function"] {
+        let denied = refused(lab.block_on(call(&host, function, &of("app"), b"")));
+        assert_eq!((denied.status, denied.refusal), (403, Some(Refusal::Denied)), "{denied}");
+        assert!(denied.reason.contains("no policy permits it"), "{denied}");
+    }
+    allow_app(&lab);
+    eventually("the policy to be in force", || count("app").ok());
+    assert_eq!(count("app").unwrap(), &b"\x03"[..]);
+    assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("host:app"));
+    assert_eq!(refused(count("other")).refusal, Some(Refusal::Denied));
+    let unknown = refused(lab.block_on(call(&host, "no-such-function", &of("app"), b"")));
+    assert_eq!(unknown.refusal, Some(Refusal::UnknownFunction), "{unknown}");
+    // A workload of that name is another principal.
+    lab.policy("alice", "@id(\"alice\") @advice(\"ask the shop\") forbid(principal == HostedComponent::\"app\", action == Action::\"test:shop/items@1.0.0#count\", resource);");
+    let forbidden = eventually("the new policy to be in force", || {
+        count("app").err().map(|error| refused(Err(error)))
+    });
+    assert!(forbidden.reason.contains("ask the shop"), "{forbidden}");
+    sidecar.logged(&["refused", "host:app", "denied"]);
+}
+
+#[test]
+fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
+    let server = NatsServer::start();
+    let (lab, _service, sidecar) = scene(&server, "3");
+    allow_app(&lab);
+    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let count = |headers: &Headers, params: &[u8]| lab.block_on(call(&host, "count", headers, params));
+    eventually("the policy to be in force", || count(&of("app"), b"").ok());
+    // A host that does not say for whom it calls, or says it twice, or in words that are no name.
+    let mut twice = of("app");
+    twice.append("source-id", "app").unwrap();
+    for headers in [Headers::new(), twice, of("two words")] {
+        let refusal = refused(count(&headers, b""));
+        assert_eq!(refusal.refusal, Some(Refusal::MalformedHeader), "{refusal}");
+    }
+    // A name that nobody has.
+    let subject = request_subject(&address("shop"), "mallory", ITEMS, "count");
+    let (headers, params) = (Headers::new(), Bytes::new());
+    let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+    assert_eq!(refused(lab.block_on(host.call(call, 64))).refusal, Some(Refusal::Denied));
+    // More than the parameters, where there are none.
+    let surplus = count(&of("app"), b"\x01").unwrap_err();
+    assert!(matches!(&surplus, CallFailed::Refused(refusal) if refusal.refusal == Some(Refusal::MalformedValue)), "{surplus}");
+    // No reply subject: nobody to tell, but the operator.
+    let stock = lab.block_on(server.stock());
+    let silent = format!("demo.vc.shop.host.wrpc.0.0.1.{ITEMS}.count");
+    lab.block_on(async {
+        stock.publish(silent, Bytes::new()).await.unwrap();
+        stock.flush().await.unwrap();
+    });
+    sidecar.logged(&["request has no reply subject"]);
+    assert_eq!(count(&of("app"), b"").unwrap(), &b"\x03"[..]);
+}
+
+#[test]
+fn a_stock_client_calls_both_kinds_of_upstream() {
+    let server = NatsServer::start();
+    let (lab, _service, _sidecar) = scene(&server, "3");
+    allow_app(&lab);
+    let client = lab.block_on(async {
+        let nats = server.stock().await;
+        wrpc_transport_nats::Client::new(nats, "demo.vc.shop.host", None).await.unwrap()
+    });
+    let none: [[Option<usize>; 0]; 0] = [];
+    let count = || {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("source-id", "app");
+        lab.block_on(client.invoke_values_blocking::<_, (), (u32,)>(Some(headers), ITEMS, "count", (), none))
+    };
+    let answer = eventually("the policy to be in force", || count().ok());
+    assert_eq!(answer, (3,));
+}
+
+#[test]
+fn the_lattice_may_come_late_and_go_away() {
+    let mut server = NatsServer::start();
+    let (lab, _service, mut sidecar) = scene(&server, "3");
+    allow_app(&lab);
+    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let answered = || lab.block_on(call(&host, "count", &of("app"), b"")).ok();
+    eventually("an answer", answered);
+    // Over QUIC it is served meanwhile.
+    server.kill();
+    eventually("the sidecar to miss the server", || (lab.status("shop")["nats"]["connected"] == false).then_some(()));
+    assert_eq!(lab.status("shop")["ready"], true);
+    server.revive();
+    eventually("an answer after the server came back", answered);
+    // A sidecar that starts before the server waits for it.
+    server.kill();
+    sidecar.kill();
+    let config = lab.path().join("shop.toml");
+    let mut sidecar = lab.start_sidecar("shop", &config);
+    sidecar.logged(&["cannot join the lattice"]);
+    server.revive();
+    eventually("an answer of a sidecar that was first", answered);
+    sidecar.terminate();
+    assert!(sidecar.wait().success());
+    let gone = lab.block_on(call(&host, "count", &of("app"), b"")).unwrap_err();
+    assert_eq!(gone, CallFailed::NoResponder);
+}
