@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use e2e::nats::{NatsServer, request_subject};
-use e2e::{Behaviour, Daemon, ITEMS, Lab, LegacyService, ScriptedUpstream, SidecarSetup, eventually};
+use e2e::{Behaviour, Daemon, ITEMS, Lab, LegacyService, SidecarSetup, eventually};
+use portcullis_transport::Refusal;
 use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsRefusal, VirtualAddress};
-use portcullis_transport::{Refusal, nats};
 use wrpc_transport::InvokeExt as _;
 
 fn on(server: &NatsServer) -> String {
@@ -74,9 +74,7 @@ fn a_hosts_component_is_answered_and_its_refusals_say_why() {
     assert_eq!(unknown.refusal, Some(Refusal::UnknownFunction), "{unknown}");
     // A workload of that name is another principal.
     lab.policy("alice", "@id(\"alice\") @advice(\"ask the shop\") forbid(principal == HostedComponent::\"app\", action == Action::\"test:shop/items@1.0.0#count\", resource);");
-    let forbidden = eventually("the new policy to be in force", || {
-        count("app").err().map(|error| refused(Err(error)))
-    });
+    let forbidden = eventually("the new policy to be in force", || count("app").err().map(|error| refused(Err(error))));
     assert!(forbidden.reason.contains("ask the shop"), "{forbidden}");
     sidecar.logged(&["refused", "host:app", "denied"]);
 }
@@ -103,7 +101,10 @@ fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
     assert_eq!(refused(lab.block_on(host.call(call, 64))).refusal, Some(Refusal::Denied));
     // More than the parameters, where there are none.
     let surplus = count(&of("app"), b"\x01").unwrap_err();
-    assert!(matches!(&surplus, CallFailed::Refused(refusal) if refusal.refusal == Some(Refusal::MalformedValue)), "{surplus}");
+    assert!(
+        matches!(&surplus, CallFailed::Refused(refusal) if refusal.refusal == Some(Refusal::MalformedValue)),
+        "{surplus}"
+    );
     // No reply subject: nobody to tell, but the operator.
     let stock = lab.block_on(server.stock());
     let silent = format!("demo.vc.shop.host.wrpc.0.0.1.{ITEMS}.count");
