@@ -16,7 +16,7 @@ use portcullis_admin::AdminAddress;
 use portcullis_identity::Target;
 
 pub use agent::{AgentConfig, Program};
-pub use nats::{NatsSection, NatsSecurity};
+pub use nats::{NatsSection, UnreadCredentials};
 pub use node::{IdentitySection, NodeSection};
 pub use reader::Mistake;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use portcullis_admin::Admin;
 use portcullis_client::SourceError;
+use portcullis_client::lattice::LatticeError;
 use portcullis_client::node::{CertificateFilesError, Identity, SealKeyError, SignError, StartError};
 use portcullis_identity::{InvalidJoinToken, JoinToken, PeerRule, PeerVerifier};
 use portcullis_transport::CloseReason;
@@ -17,9 +18,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::component::Component;
-use crate::config::{Config, Mistake};
+use crate::config::{Config, Mistake, UnreadCredentials};
 use crate::connection::Connections;
-use crate::lattice::{Lattice, LatticeError, LatticeListener};
+use crate::lattice::{Lattice, LatticeListener};
 use crate::meters::Meters;
 use crate::workload::SocketError;
 
@@ -80,6 +81,9 @@ pub enum RunError {
     /// The component cannot be called over NATS.
     #[error(transparent)]
     Lattice(#[from] LatticeError),
+    /// The credentials for NATS.
+    #[error(transparent)]
+    Credentials(#[from] UnreadCredentials),
     /// The system says no.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -153,9 +157,9 @@ pub async fn run(
 fn lattice_listener(
     component: &Component,
     lattice: Option<&Arc<Lattice>>,
-) -> Result<Option<LatticeListener>, LatticeError> {
+) -> Result<Option<LatticeListener>, RunError> {
     let (Some(section), Some(lattice)) = (&component.config.nats, lattice) else { return Ok(None) };
-    LatticeListener::new(component, section, Arc::clone(lattice)).map(Some)
+    Ok(Some(LatticeListener::new(component, &section.settings()?, Arc::clone(lattice))?))
 }
 
 /// The token in a file; nothing where the file is gone, as it may be once the node has joined.

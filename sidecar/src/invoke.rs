@@ -6,16 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_client::lattice::{Callee, LatticeCaller, LatticeError, LatticeSettings, address, lattice_name};
 use portcullis_client::node::{
-    ComponentDigest, DescribeError, Entry, Node, NodeConfig, NodeKind, SignError, StartError,
+    ComponentDigest, DescribeError, Entry, Identity, Node, NodeConfig, NodeKind, SignError, StartError,
 };
 use portcullis_client::peers::{CallLimits, FunctionName};
 use portcullis_client::{CallError, Peers};
 use portcullis_identity::{SealKey, SpiffeId, Target};
+use portcullis_transport::nats::NatsLimits;
 use portcullis_value::json::{Int64, JsonRules};
-use portcullis_value::{FunctionKind, FunctionType, Limits, Wit};
+use portcullis_value::{FunctionKind, FunctionType, Limits, Wit, WitSource};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::lattice::Causes;
 
 /// How long the broker is waited for.
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +41,22 @@ pub struct Invocation {
     pub identity: Option<SpiffeId>,
     /// For the whole call.
     pub deadline: Duration,
+    /// Over what.
+    pub way: Way,
+}
+
+/// Over what a call is made.
+#[derive(Debug)]
+pub enum Way {
+    /// To the callee's sidecar.
+    Quic,
+    /// Over the lattice.
+    Nats {
+        /// Which one.
+        settings: LatticeSettings,
+        /// The WIT of a component on a host, which the broker does not know; nothing for a virtual component.
+        hosted: Option<Vec<WitSource>>,
+    },
 }
 
 /// Why there is no answer.
@@ -66,6 +86,12 @@ pub enum InvokeError {
     /// The call failed or was refused.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The identity cannot call over NATS.
+    #[error(transparent)]
+    Lattice(#[from] LatticeError),
+    /// The lattice cannot be joined.
+    #[error("{0}")]
+    Connect(String),
     /// The answer does not fit the WIT.
     #[error("the answer does not fit the WIT: {0}")]
     Answer(String),
@@ -98,9 +124,17 @@ async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: Cancellation
     let connected = connectivity.wait_for(|state| matches!(state, portcullis_client::node::Connectivity::Connected));
     // Without the broker the describe below says so.
     let _ = tokio::time::timeout(BROKER_PATIENCE, connected).await;
-    let (record, sources) = node.describe(&invocation.target).await?;
+    let (record, sources) = match &invocation.way {
+        Way::Nats { hosted: Some(sources), .. } => (None, sources.clone()),
+        Way::Nats { hosted: None, .. } | Way::Quic => {
+            let (record, sources) = node.describe(&invocation.target).await?;
+            (Some(record), sources)
+        }
+    };
     let wit = Wit::parse(&sources)?;
-    let (instance, function, ty) = function(&wit, &record.interfaces, &invocation.function)?;
+    let all = || wit.interfaces().map(|interface| interface.name.clone()).collect();
+    let interfaces = record.as_ref().map_or_else(all, |record| record.interfaces.clone());
+    let (instance, function, ty) = function(&wit, &interfaces, &invocation.function)?;
     let params = encode(&ty, &invocation.arguments)?;
     let entry = entry(&node, invocation.identity.as_ref())?;
     let digest = match &entry.digest {
@@ -108,10 +142,43 @@ async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: Cancellation
         ComponentDigest::NotAComponent | ComponentDigest::DangerAny => String::new(),
     };
     let identity = node.identity(&entry, &digest).await?;
-    let peers = Peers::new(Arc::clone(&identity), CallLimits::default(), tasks.clone());
     let name = FunctionName { instance: &instance, function: &function };
-    let answer = peers.call(&record, name, params.into(), invocation.deadline).await?;
+    let answer = match (invocation.way, record) {
+        (Way::Quic, Some(record)) => {
+            let peers = Peers::new(Arc::clone(&identity), CallLimits::default(), tasks.clone());
+            peers.call(&record, name, params.into(), invocation.deadline).await?
+        }
+        (Way::Nats { settings, .. }, record) => {
+            let callee = match record {
+                Some(_) => Callee::Virtual(invocation.target),
+                None => Callee::Hosted(invocation.target),
+            };
+            let caller = on_lattice(&settings, &identity, tasks).await?;
+            let answer = caller.call(&callee, name, params.into(), invocation.deadline).await;
+            caller.close();
+            answer?
+        }
+        (Way::Quic, None) => return Err(InvokeError::Function("the callee is not described".to_owned())),
+    };
     decode(&ty, &answer)
+}
+
+async fn on_lattice(
+    settings: &LatticeSettings,
+    identity: &Identity,
+    tasks: &TaskTracker,
+) -> Result<LatticeCaller, InvokeError> {
+    let id = identity.id();
+    let member = lattice_name(&id).ok_or_else(|| {
+        InvokeError::Identity(format!(
+            "`{id}` has no name on a lattice: only /component/… and /virtual/… have (hint: --as)"
+        ))
+    })?;
+    let answer = usize::try_from(CallLimits::default().answer.total).unwrap_or(usize::MAX);
+    let connection = settings.of(identity, &member, NatsLimits::default())?;
+    LatticeCaller::connect(connection, &address(&member)?, answer, tasks)
+        .await
+        .map_err(|error| InvokeError::Connect(Causes(&error).to_string()))
 }
 
 fn entry(node: &Node, wanted: Option<&SpiffeId>) -> Result<Entry, InvokeError> {

@@ -4,29 +4,24 @@
 //! for which of them calls is taken there, and there alone.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use portcullis_client::lattice::{LatticeError, LatticeSettings, address};
 use portcullis_client::node::Identity;
-use portcullis_identity::{PeerRule, PeerVerifier, client_config};
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
-    Arrival, CallerToken, ConnectError, IncomingCall, InvalidInboxPrefix, InvalidToken, Login, NatsLimits,
-    NatsSettings, NatsTls, Session, SessionAcceptor, SubscribeError, VirtualAddress,
+    Arrival, CallerToken, IncomingCall, NatsLimits, NatsSettings, Session, SessionAcceptor, VirtualAddress,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::component::Component;
-use crate::config::{NatsSection, NatsSecurity};
 use crate::gate::{Caller, Gate, Refused};
 
 /// The header in which a host names its component.
 const SOURCE_ID: &str = "source-id";
-/// Before the inboxes of identities.
-const INBOXES: &str = "_I";
 /// Bytes of a component's name that a host says.
 const MAX_SOURCE: usize = 128;
 /// Components of hosts whose verdicts are kept. Of more, all are forgotten: a host that makes names up costs no memory.
@@ -35,33 +30,6 @@ const MAX_HOSTED: usize = 1024;
 const RETRY_FLOOR: Duration = Duration::from_millis(100);
 /// The longest.
 const RETRY_CEILING: Duration = Duration::from_secs(5);
-
-/// Why the component cannot be called over NATS, ever.
-#[derive(Debug, thiserror::Error)]
-pub enum LatticeError {
-    /// Its lattice or id cannot stand in a subject.
-    #[error("`{name}` cannot stand in a NATS subject: {cause}")]
-    Name {
-        /// Which of them.
-        name: String,
-        /// Why.
-        cause: InvalidToken,
-    },
-    /// The two make too long an inbox.
-    #[error(transparent)]
-    Inbox(#[from] InvalidInboxPrefix),
-    /// The credentials file.
-    #[error("cannot read `{}`: {cause}", path.display())]
-    Credentials {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// The TLS stack.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// How the component stands on its lattice.
 #[derive(Debug, Default)]
@@ -110,20 +78,13 @@ pub(crate) struct LatticeListener {
 impl LatticeListener {
     pub(crate) fn new(
         component: &Component,
-        section: &NatsSection,
+        settings: &LatticeSettings,
         lattice: Arc<Lattice>,
     ) -> Result<Self, LatticeError> {
+        let limits = NatsLimits { calls: component.config.limits.calls, ..NatsLimits::default() };
         let target = &component.config.component.target;
-        let token = |name: String| name.parse().map_err(|cause| LatticeError::Name { name, cause });
-        let address = VirtualAddress { lattice: token(target.lattice.to_string())?, id: token(target.id.to_string())? };
-        let settings = NatsSettings {
-            servers: section.servers.clone(),
-            tls: tls(section, &component.identity)?,
-            login: login(section)?,
-            inbox: format!("{INBOXES}.{}.{}", address.lattice, address.id).parse()?,
-            name: component.identity.id().to_string(),
-            limits: NatsLimits { calls: component.config.limits.calls, ..NatsLimits::default() },
-        };
+        let address = address(target)?;
+        let settings = settings.of(&component.identity, target, limits)?;
         Ok(Self {
             settings,
             address,
@@ -200,19 +161,13 @@ impl LatticeListener {
         &self,
         tasks: &TaskTracker,
     ) -> Result<(Session, SessionAcceptor), Box<dyn std::error::Error + Send + Sync>> {
-        let session = Session::start(self.settings.clone(), self.drain, tasks.clone())
-            .await
-            .map_err(|error: ConnectError| Box::new(error))?;
+        let session = Session::start(self.settings.clone(), self.drain, tasks.clone()).await?;
         match session.accept_calls(self.address.clone()).await {
             Ok(acceptor) => {
                 *self.lattice.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
                 Ok((session, acceptor))
             }
-            Err(
-                error @ (SubscribeError::Disconnected
-                | SubscribeError::NotConfirmed { .. }
-                | SubscribeError::NoRandomness(_)),
-            ) => {
+            Err(error) => {
                 session.close();
                 Err(error.into())
             }
@@ -243,7 +198,7 @@ impl LatticeListener {
 }
 
 /// An error and what caused it, on one line.
-struct Causes<'a>(&'a (dyn std::error::Error + 'static));
+pub(crate) struct Causes<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -255,20 +210,6 @@ impl std::fmt::Display for Causes<'_> {
         }
         Ok(())
     }
-}
-
-fn tls(section: &NatsSection, identity: &Identity) -> Result<NatsTls, LatticeError> {
-    let NatsSecurity::Tls { server_id, first } = &section.security else { return Ok(NatsTls::DangerPlain) };
-    let verifier = PeerVerifier::new(identity.trust(), PeerRule::Exactly(server_id.clone()));
-    let config = Arc::new(client_config(verifier, Arc::clone(identity.slot()))?);
-    Ok(if *first { NatsTls::First(config) } else { NatsTls::Upgrade(config) })
-}
-
-fn login(section: &NatsSection) -> Result<Login, LatticeError> {
-    let Some(path) = &section.credentials_file else { return Ok(Login::Certificate) };
-    let text =
-        std::fs::read_to_string(path).map_err(|cause| LatticeError::Credentials { path: path.clone(), cause })?;
-    Ok(Login::Credentials(text.into()))
 }
 
 /// Who calls over NATS: as a connection is for QUIC, these live as long as the component is served.

@@ -1,23 +1,26 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use portcullis_api::read_wit_folder;
+use portcullis_api::v1::WitFile;
 use portcullis_client::CallError;
 use portcullis_client::node::read_seal_key;
 use portcullis_identity::{SealKeyPlace, SpiffeId, Target};
+use portcullis_value::WitSource;
 
 use super::{REFUSED, broken, refused, say};
-use crate::config::Config;
-use crate::invoke::{Invocation, InvokeError, invoke};
+use crate::config::{Config, NatsSection};
+use crate::invoke::{Invocation, InvokeError, Way, invoke};
 
-/// Calls a function of a virtual component and prints its result as JSON.
+/// Calls a function of a component and prints its result as JSON.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The call is made under an identity of the node whose state folder is named.\nExit code 3: the callee's sidecar refused the call.\n\nExample:\n  portcullis-sidecar invoke --state /var/lib/portcullis/billing demo/billing 'acme:billing/invoices@1.0.0#get' '{\"id\":\"42\"}'"
+    after_help = "The call is made under an identity of the node whose state folder is named.\nExit code 3: the callee's sidecar refused the call.\n\nExample:\n  portcullis-sidecar invoke --state /var/lib/portcullis/billing demo/billing 'acme:billing/invoices@1.0.0#get' '{\"id\":\"42\"}'\n  portcullis-sidecar invoke --config billing.toml --over nats --wit wit/ demo/checkout total '[\"acme\"]'   (on a wasmCloud host)"
 )]
 pub(super) struct Invoke {
-    /// The virtual component, LATTICE/ID.
+    /// The virtual component, or with --wit the component on a host: LATTICE/ID.
     target: Target,
     /// INTERFACE#FUNCTION, or the function alone where its name is unique.
     function: String,
@@ -36,9 +39,39 @@ pub(super) struct Invoke {
     /// Which of the node's identities to call with.
     #[arg(long = "as", value_name = "SPIFFE-ID", value_parser = spiffe_id)]
     identity: Option<SpiffeId>,
+    /// Straight to the component's sidecar, or over the lattice that the configuration names under [nats].
+    #[arg(long, value_enum, default_value = "quic")]
+    over: Over,
+    /// The WIT of a component on a host, which the broker does not know.
+    #[arg(long, value_name = "FOLDER")]
+    wit: Option<PathBuf>,
     /// For the whole call.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Over {
+    Quic,
+    Nats,
+}
+
+/// Over what the call goes, or what is missing for it.
+fn way(over: Over, nats: Option<&NatsSection>, wit: Option<&Path>) -> Result<Way, String> {
+    match (over, nats) {
+        (Over::Quic, _) if wit.is_some() => Err("--wit is for components on hosts: add --over nats".to_owned()),
+        (Over::Quic, _) => Ok(Way::Quic),
+        (Over::Nats, None) => Err("--over nats takes the lattice from [nats] of a --config".to_owned()),
+        (Over::Nats, Some(nats)) => {
+            let settings = nats.settings().map_err(|error| error.to_string())?;
+            let hosted = wit.map(|folder| read_wit_folder(folder).map(sources)).transpose();
+            Ok(Way::Nats { settings, hosted: hosted.map_err(|error| error.to_string())? })
+        }
+    }
+}
+
+fn sources(files: Vec<WitFile>) -> Vec<WitSource> {
+    files.into_iter().map(|WitFile { path, text }| WitSource { path, text }).collect()
 }
 
 fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
@@ -47,10 +80,10 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
 
 impl Invoke {
     pub(super) async fn carry_out(self, json: bool, credentials: Option<PathBuf>) -> ExitCode {
-        let (state_dir, seal_key) = match (self.state, self.config) {
-            (Some(state), _) => (state, self.seal_key_file),
+        let (state_dir, seal_key, nats) = match (self.state, self.config) {
+            (Some(state), _) => (state, self.seal_key_file, None),
             (None, Some(config)) => match Config::load(&config) {
-                Ok(config) => (config.node.state, config.node.seal_key),
+                Ok(config) => (config.node.state, config.node.seal_key, config.nats),
                 Err(mistakes) => {
                     return refused(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
                 }
@@ -62,7 +95,12 @@ impl Invoke {
             Ok(seal_key) => seal_key,
             Err(error) => return broken(&error),
         };
+        let way = match way(self.over, nats.as_ref(), self.wit.as_deref()) {
+            Ok(way) => way,
+            Err(error) => return broken(&error),
+        };
         let invocation = Invocation {
+            way,
             state_dir,
             seal_key,
             target: self.target,

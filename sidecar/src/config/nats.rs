@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::{SpiffeId, parse_spiffe_id};
+use portcullis_client::lattice::{LatticeSettings, NatsSecurity};
+use portcullis_identity::parse_spiffe_id;
 use portcullis_transport::nats::NatsServer;
 
 use super::reader::{Reader, Section};
@@ -18,18 +19,28 @@ pub struct NatsSection {
     pub credentials_file: Option<PathBuf>,
 }
 
-/// How the connection to the NATS server is secured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NatsSecurity {
-    /// TLS with the component's SVID, to a server that has this SPIFFE ID.
-    Tls {
-        /// Whose certificate the server has to show.
-        server_id: SpiffeId,
-        /// Before the server says anything (`handshake_first` in its configuration).
-        first: bool,
-    },
-    /// Not at all.
-    DangerPlain,
+impl NatsSection {
+    /// The settings, once the credentials file is read.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn settings(&self) -> Result<LatticeSettings, UnreadCredentials> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|cause| UnreadCredentials { path: path.clone(), cause })
+        };
+        let credentials = self.credentials_file.as_ref().map(read).transpose()?.map(Into::into);
+        Ok(LatticeSettings { servers: self.servers.clone(), security: self.security.clone(), credentials })
+    }
+}
+
+/// The credentials file.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{}`: {cause}", path.display())]
+pub struct UnreadCredentials {
+    /// Which.
+    path: PathBuf,
+    /// Why.
+    cause: std::io::Error,
 }
 
 /// Nothing where the table is not there, and after a mistake.

@@ -5,7 +5,8 @@ use e2e::nats::{NatsServer, request_subject};
 use e2e::{Behaviour, Daemon, ITEMS, Lab, LegacyService, SidecarSetup, eventually};
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsRefusal, VirtualAddress};
-use wrpc_transport::InvokeExt as _;
+use tokio_stream::StreamExt as _;
+use wrpc_transport::{InvokeExt as _, ServeExt as _};
 
 fn on(server: &NatsServer) -> String {
     format!("[nats]\nservers = [\"{}\"]\ndanger_plain = true\n", server.url())
@@ -161,4 +162,36 @@ fn the_lattice_may_come_late_and_go_away() {
     assert!(sidecar.wait().success());
     let gone = lab.block_on(call(&host, "count", &of("app"), b"")).unwrap_err();
     assert_eq!(gone, CallFailed::NoResponder);
+}
+
+#[test]
+fn the_shell_calls_a_component_on_a_host() {
+    let server = NatsServer::start();
+    let (lab, _service, _sidecar) = scene(&server, "3");
+    // What a host does for a component: subscribes to its functions.
+    let component = lab.block_on(async {
+        let nats = server.stock().await;
+        wrpc_transport_nats::Client::new(nats, "demo.cart", Some("demo.cart".into())).await.unwrap()
+    });
+    let paths: std::sync::Arc<[Box<[Option<usize>]>]> = std::sync::Arc::default();
+    let mut calls = lab.block_on(component.serve_values::<(), (u32,)>(ITEMS, "count", paths)).map(Box::pin).unwrap();
+    drop(lab.spawn(async move {
+        while let Some(Ok((_, (), _, answer))) = calls.next().await {
+            answer((7,)).await.unwrap();
+        }
+    }));
+    let wit = lab.path().join("cart-wit");
+    std::fs::create_dir(&wit).unwrap();
+    std::fs::write(wit.join("shop.wit"), e2e::WIT).unwrap();
+    let (wit, config) = (wit.to_str().unwrap(), lab.path().join("shop.toml"));
+    let config = config.to_str().unwrap();
+    let invoke = |more: &[&str]| e2e::run("portcullis-sidecar", &[&["invoke", "--config", config], more].concat());
+    let answer = invoke(&["--over", "nats", "--wit", wit, "demo/cart", "count"]).ok();
+    assert_eq!(answer.out, "7\n");
+    let nobody = invoke(&["--over", "nats", "--wit", wit, "demo/nobody", "count"]);
+    assert!(nobody.code == 1 && nobody.err.contains("nobody serves the function"), "{nobody:?}");
+    let missing = invoke(&["--over", "nats", "--wit", wit, "demo/cart", "no-such-function"]);
+    assert!(missing.code == 1 && missing.err.contains("there are: "), "{missing:?}");
+    let wrong = invoke(&["--wit", wit, "demo/cart", "count"]);
+    assert!(wrong.code == 1 && wrong.err.contains("add --over nats"), "{wrong:?}");
 }
