@@ -27,6 +27,14 @@ async fn raw(server: &NatsServer, lines: &str) -> TcpStream {
     stream
 }
 
+/// What callers ask, heard by a client that is not ours.
+async fn requests(stock: &async_nats::Client) -> async_nats::Subscriber {
+    let requests = stock.subscribe("lattice.vc.*.shop.wrpc.>").await.unwrap();
+    // Nobody answers this, and then the server has heard of the subscription, too.
+    stock.request("nobody", Bytes::new()).await.unwrap_err();
+    requests
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_no_calls_are_refused_and_the_next_is_served() {
     let server = NatsServer::start();
@@ -67,7 +75,7 @@ async fn callees_that_break_the_protocol_fail_their_call_alone() {
     let server = NatsServer::start();
     let caller = server.link("_INBOX_caller").await;
     let stock = server.stock().await;
-    let mut requests = stock.subscribe("lattice.vc.*.shop.wrpc.>").await.unwrap();
+    let mut requests = requests(&stock).await;
     let subject = request_subject(&fresh_address(), "shop", INSTANCE, "f");
     let headers = Headers::new();
     // Below the reply subject, with this reply: what fails.
@@ -107,7 +115,7 @@ async fn nobody_reaches_an_inbox_without_its_key() {
     let server = NatsServer::start();
     let caller = server.link("_INBOX_caller").await;
     let stock = server.stock().await;
-    let mut requests = stock.subscribe("lattice.vc.*.shop.wrpc.>").await.unwrap();
+    let mut requests = requests(&stock).await;
     let subject = request_subject(&fresh_address(), "shop", INSTANCE, "f");
     let headers = Headers::new();
     let mut replies = Vec::new();

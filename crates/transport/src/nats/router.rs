@@ -109,19 +109,19 @@ impl Role {
                 let description = message.description.as_deref().unwrap_or_default();
                 buffer.fail(match (self, status.as_u16()) {
                     // The server itself says nothing else.
-                    (Role::Caller, 503) if description.is_empty() => CallFailed::NoResponder,
-                    (Role::Callee, 503) if description.is_empty() => CallFailed::GivenUp,
+                    (Self::Caller, 503) if description.is_empty() => CallFailed::NoResponder,
+                    (Self::Callee, 503) if description.is_empty() => CallFailed::GivenUp,
                     (_, status) => CallFailed::Refused(NatsRefusal::read(status, description)),
                 });
             }
-            (Role::Caller, None) => {
+            (Self::Caller, None) => {
                 match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
                     Some(reply) => buffer.hand_shaken(reply, now),
                     None => buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
                 }
             }
             // Nobody shakes hands with a callee.
-            (Role::Callee, None) => {}
+            (Self::Callee, None) => {}
         }
     }
 }

@@ -146,7 +146,7 @@ impl Old {
         match self.acceptor.poll_next(cx) {
             // Once the server has confirmed, what is not here will not come.
             Poll::Pending if self.retirement.is_none() => Poll::Ready(None),
-            polled => polled,
+            polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         }
     }
 }
