@@ -2,14 +2,15 @@
 
 mod answer;
 mod authorities;
+mod join_token;
+mod lattice;
 mod mint;
 mod trust_domain;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_api::v1;
-use portcullis_identity::{JoinSecret, JoinToken, NodeName, Target};
+use portcullis_identity::{NodeName, Target};
 use portcullis_policy::{PolicyFile, Transport};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
@@ -17,15 +18,9 @@ use tonic::{Request, Response, Status};
 use self::answer::{failed, invalid, refusal_status};
 use crate::audit::Actor;
 use crate::broker::Broker;
-use crate::clock;
 use crate::ledger::{CommandError, Outcome};
-use crate::registry::{
-    Address, Command, EntryId, Explanation, GrantChange, GrantDirection, NewToken, Question, Refusal, Registry,
-};
+use crate::registry::{Command, EntryId, Explanation, GrantChange, GrantDirection, Question, Refusal, Registry};
 use crate::wire::{self, InvalidMessage};
-
-/// Seconds; ten minutes is enough to carry a token to a node by hand.
-const TOKEN_LIFETIME: u32 = 600;
 
 /// Serves operators.
 #[derive(Debug)]
@@ -47,35 +42,6 @@ impl OperatorService {
             let template = || registry.template(id).map(|template| wire::template::entry_message(template));
             registry.entry(id).map(|entry| wire::entry_message(entry)).or_else(template)
         })
-    }
-
-    async fn make_token(
-        &self,
-        by: Actor,
-        message: v1::CreateJoinTokenRequest,
-    ) -> Result<v1::CreateJoinTokenReply, Status> {
-        let v1::CreateJoinTokenRequest { node, ttl_seconds, broker_address } = message;
-        let node: NodeName = wire::parse(&node).map_err(|error| invalid(&error))?;
-        let broker = if broker_address.is_empty() { self.0.advertised.clone() } else { broker_address };
-        let broker: Address = wire::parse(&broker).map_err(|error| {
-            invalid(&InvalidMessage::new(format!(
-                "{error}; nodes need an address to dial: give one, or start the broker with --advertise"
-            )))
-        })?;
-        let seconds = if ttl_seconds == 0 { TOKEN_LIFETIME } else { ttl_seconds };
-        let lifetime = Duration::from_secs(seconds.into());
-        let expires_at = clock::now().checked_add(lifetime).ok_or_else(|| Status::invalid_argument("too long"))?;
-        let token = JoinToken {
-            trust_domain: self.0.authority.trust_domain().clone(),
-            node: node.clone(),
-            broker: broker.to_string(),
-            root_spki_sha256: self.0.authority.root_spki_sha256(),
-            secret: JoinSecret::generate().map_err(|error| Status::internal(error.to_string()))?,
-            expires_at,
-        };
-        let secret_sha256 = token.secret_sha256();
-        self.execute(by, Command::CreateToken(NewToken { node, lifetime, secret_sha256 })).await?;
-        Ok(v1::CreateJoinTokenReply { token: token.reveal(), expires_at: clock::unix_seconds(expires_at) })
     }
 
     async fn check_policies(&self, files: Vec<PolicyFile>) -> Result<(), CommandError> {
@@ -383,6 +349,13 @@ impl v1::operator_server::Operator for OperatorService {
         _: Request<v1::ListRevocationsRequest>,
     ) -> Result<Response<v1::ListRevocationsReply>, Status> {
         Ok(Response::new(self.revocations()))
+    }
+
+    async fn lattice_status(
+        &self,
+        _: Request<v1::LatticeStatusRequest>,
+    ) -> Result<Response<v1::LatticeStatusReply>, Status> {
+        Self::lattice_status(self).map(Response::new)
     }
 
     async fn mint_x509(&self, request: Request<v1::MintX509Request>) -> Result<Response<v1::MintX509Reply>, Status> {
