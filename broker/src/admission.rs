@@ -1,6 +1,6 @@
 //! Who may ask for anything at all: asked anew with every request, because a connection outlives what it was admitted for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_identity::{NodeName, Peer, SpiffeId, node_name};
@@ -77,7 +77,7 @@ impl Broker {
         })
     }
 
-    fn admit_peer(&self, peer: &Arc<Peer>) -> Result<NodeName, NotAdmitted> {
+    pub(crate) fn admit_peer(&self, peer: &Peer) -> Result<NodeName, NotAdmitted> {
         let ours = peer.id().is_member_of(self.authority.trust_domain());
         let name = node_name(peer.id()).filter(|_| ours).ok_or(NotAdmitted::NotANode)?;
         self.ledger.read(|registry| {

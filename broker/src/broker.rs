@@ -1,7 +1,7 @@
 //! What both services work with.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use portcullis_identity::{NodeName, RequestedKey, SpiffeId, SvidSlot, node_id};
@@ -15,6 +15,7 @@ use crate::beacon::Beacon;
 use crate::clock;
 use crate::federation::Refresher;
 use crate::ledger::Ledger;
+use crate::nats::Callout;
 use crate::presence::Presence;
 use crate::registry::EntryId;
 use crate::signing::Signing;
@@ -53,6 +54,8 @@ pub(crate) struct Broker {
     pub(crate) joins: Joins,
     pub(crate) complaints: Complaints,
     pub(crate) signing: Signing,
+    /// Who answers the lattice's servers, if there are any.
+    pub(crate) callout: OnceLock<Weak<Callout>>,
     /// Where nodes may join by certificate.
     pub(crate) attestor: Option<Attestor>,
 }

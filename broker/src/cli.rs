@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod grant;
 mod mint;
+mod nats;
 mod node;
 mod operator;
 mod policy;
@@ -91,6 +92,9 @@ enum Command {
     /// Trust foreign trust domains, refresh and remove them
     #[command(subcommand)]
     TrustDomain(trust_domain::TrustDomain),
+    /// Set up the NATS servers of a lattice, and show who is connected
+    #[command(subcommand)]
+    Nats(nats::Nats),
     /// Show what the broker did, and check that nobody altered the record of it
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -146,6 +150,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
         Command::X509(command) => command.execute(socket, screen).await,
         Command::Jwt(command) => command.execute(socket, screen).await,
         Command::TrustDomain(command) => command.execute(socket, screen).await,
+        Command::Nats(command) => command.execute(socket, screen).await,
         Command::Audit(command) => command.execute(screen).await,
         Command::Restore(command) => command.execute(screen),
         Command::Status(command) => command.execute(socket, screen).await,

@@ -1,6 +1,7 @@
 //! How a broker is set up: a TOML file, which the command line overrides, parsed into one checked value.
 
 mod federation;
+mod nats;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::x509pop::{InvalidTemplate, NameTemplate, X509Pop};
 pub use self::federation::{
     BundleEndpoint, CertificateFiles, EndpointSettings, Federation, FederationSettings, Oidc, OidcSettings,
 };
+pub use self::nats::{IdPattern, InvalidPattern, KeyClass, KeyHolder, KeySettings, Nats, NatsSettings, TokenUse};
 
 /// Where a broker keeps its data unless told otherwise, below the working folder.
 pub const DEFAULT_DATA_FOLDER: &str = "portcullis-data";
@@ -64,6 +66,8 @@ pub struct Config {
     pub x509pop: Option<X509Pop>,
     /// What is fetched from foreign trust domains and served to them.
     pub federation: Federation,
+    /// The lattice whose servers ask this broker who may join; `None`: none.
+    pub nats: Option<Nats>,
 }
 
 /// Settings as they are written, also with `-` for `_`; what is missing has a default or comes from elsewhere.
@@ -118,6 +122,8 @@ pub struct Settings {
     pub bundle_endpoint: Option<EndpointSettings>,
     /// `[oidc]`
     pub oidc: Option<OidcSettings>,
+    /// `[nats]`
+    pub nats: Option<NatsSettings>,
 }
 
 /// Every mistake of a set-up at once.
@@ -156,6 +162,7 @@ impl Settings {
             federation: self.federation.or(others.federation),
             bundle_endpoint: self.bundle_endpoint.or(others.bundle_endpoint),
             oidc: self.oidc.or(others.oidc),
+            nats: self.nats.or(others.nats),
         }
     }
 
@@ -181,6 +188,7 @@ impl Settings {
         let x509pop = note(&mut problems, "x509pop_name", x509pop(self.x509pop_ca, self.x509pop_name.as_deref()));
         let broken = problems.len();
         let federation = federation::check(self.federation, self.bundle_endpoint, self.oidc, &mut problems);
+        let nats = self.nats.and_then(|settings| nats::check(settings, trust_domain.as_ref(), &mut problems));
         let data = self.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_FOLDER));
         let operator_socket = self.operator_socket.unwrap_or_else(|| data.join(OPERATOR_SOCKET));
         let operator_uids = self.operator_uids.unwrap_or_default();
@@ -217,6 +225,7 @@ impl Settings {
                 credentials: self.credentials,
                 x509pop,
                 federation,
+                nats,
             }),
             _ => Err(InvalidConfig(problems)),
         }

@@ -28,6 +28,7 @@ use crate::data_folder::{DataFolder, DataFolderError};
 use crate::federation::{Refresher, WebRoots};
 use crate::ledger::Ledger;
 use crate::listener::{self, Judgement};
+use crate::nats;
 use crate::node_service::NodeService;
 use crate::operator_service::OperatorService;
 use crate::operator_socket::{self, AllowedUsers, SocketError};
@@ -119,6 +120,9 @@ pub enum StartError {
     /// Its certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The lattice's servers.
+    #[error(transparent)]
+    Nats(#[from] nats::CheckError),
     /// The operator socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -170,6 +174,9 @@ pub struct Daemon {
 /// # Errors
 /// When it cannot start; nothing is served then.
 pub async fn run(config: Config, control: TcpListener, shutdown: CancellationToken) -> Result<(), StartError> {
+    if let Some(nats) = &config.nats {
+        nats::check(nats).await?;
+    }
     Daemon::start(config, control)?.run(shutdown).await;
     Ok(())
 }
@@ -219,9 +226,13 @@ impl Daemon {
             joins: Joins::default(),
             complaints: Complaints::default(),
             signing: Signing::default(),
+            callout: std::sync::OnceLock::new(),
             attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
         broker.publish_roots();
+        if let Some(settings) = config.nats.clone() {
+            nats::serve(&broker, settings).map_err(nats::CheckError::from)?;
+        }
         let nodes = serve_nodes(&broker, control)?;
         let operators = serve_operators(&broker, &config)?;
         let endpoint = config.federation.endpoint.clone();

@@ -12,6 +12,7 @@ pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod dns_name;
+pub mod nats;
 pub mod registry;
 pub mod restore;
 pub mod seal_key;

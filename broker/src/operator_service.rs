@@ -2,9 +2,10 @@
 
 mod answer;
 mod authorities;
+mod join_token;
+mod lattice;
 mod mint;
 mod policies;
-mod token;
 mod trust_domain;
 
 use std::sync::Arc;
@@ -320,6 +321,13 @@ impl v1::operator_server::Operator for OperatorService {
         _: Request<v1::ListRevocationsRequest>,
     ) -> Result<Response<v1::ListRevocationsReply>, Status> {
         Ok(Response::new(self.revocations()))
+    }
+
+    async fn lattice_status(
+        &self,
+        _: Request<v1::LatticeStatusRequest>,
+    ) -> Result<Response<v1::LatticeStatusReply>, Status> {
+        Self::lattice_status(self).map(Response::new)
     }
 
     async fn mint_x509(&self, request: Request<v1::MintX509Request>) -> Result<Response<v1::MintX509Reply>, Status> {

@@ -41,7 +41,7 @@ impl Broker {
     }
 
     /// Our keys for JWT-SVIDs.
-    fn jwt_bundle(&self, own: &OwnBundle) -> Option<JwtBundle> {
+    pub(crate) fn jwt_bundle(&self, own: &OwnBundle) -> Option<JwtBundle> {
         JwtBundle::new(self.authority.trust_domain().clone(), own.jwt.clone()).ok()
     }
 }

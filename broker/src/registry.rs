@@ -8,6 +8,7 @@ mod address;
 mod apply;
 mod authority;
 mod bounds;
+mod caller;
 mod command;
 mod explanation;
 mod foreign;
@@ -34,6 +35,7 @@ pub use self::authority::{
     AuthorityId, AuthorityKind, AuthorityRecord, InvalidAuthorityId, Material, NewAuthority, OwnBundle, Roster, Stage,
     Taint,
 };
+pub use self::caller::Prospects;
 pub use self::command::{
     Amendment, Announcement, AuthorityStep, CertificateJoin, Change, Command, GrantChange, GrantDirection, Holder,
     NewEntry, NewToken, Present, Redemption, Registration, Rejoining, Revoke, Sighting, TrustChange,
@@ -67,6 +69,7 @@ pub struct Registry {
     serving: BTreeMap<SpiffeId, BTreeSet<Target>>,
     entries: BTreeMap<EntryId, Arc<Entry>>,
     entries_of: BTreeMap<NodeName, BTreeSet<EntryId>>,
+    entries_for: BTreeMap<SpiffeId, BTreeSet<EntryId>>,
     templates: BTreeMap<EntryId, Arc<Template>>,
     nodes: BTreeMap<NodeName, Arc<Node>>,
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
@@ -111,6 +114,7 @@ impl Registry {
             serving: BTreeMap::new(),
             entries: BTreeMap::new(),
             entries_of: BTreeMap::new(),
+            entries_for: BTreeMap::new(),
             templates: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -203,6 +207,11 @@ impl Registry {
     /// The entries whose parent is `node`.
     pub fn entries_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries_of.get(node).into_iter().flatten().filter_map(|id| self.entries.get(id))
+    }
+
+    /// The entries for `id`.
+    pub fn entries_for(&self, id: &SpiffeId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries_for.get(id).into_iter().flatten().filter_map(|id| self.entries.get(id))
     }
 
     /// A node that joined.

@@ -195,6 +195,41 @@ pub enum Event {
         /// Which: the beginning of its public key's SHA-256, as `ca show` has it.
         authority: String,
     },
+    /// Somebody is about to join the lattice.
+    LatticeJoined {
+        /// Who.
+        identity: String,
+        /// As what.
+        class: String,
+        /// How it proved itself.
+        proof: String,
+        /// At which NATS server.
+        server: String,
+        /// From where, as that server says.
+        address: String,
+        /// Until when, seconds since 1970.
+        until: u64,
+    },
+    /// Somebody wanted to join the lattice and was refused.
+    LatticeRefused {
+        /// At which NATS server.
+        server: String,
+        /// From where, as that server says.
+        address: String,
+        /// By which name for itself.
+        client: String,
+        /// Why.
+        reason: String,
+    },
+    /// A session of the lattice is ended before its time.
+    LatticeLeft {
+        /// Whose.
+        identity: String,
+        /// From where it came.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// Refusals that came too fast to be told one by one.
     Unlisted {
         /// How many.
@@ -249,6 +284,9 @@ impl Event {
             Self::BundleRefused { .. } => "bundle-refused",
             Self::AuthorityChanged { .. } => "authority-changed",
             Self::Unlisted { .. } => "unlisted",
+            Self::LatticeJoined { .. } => "lattice-joined",
+            Self::LatticeRefused { .. } => "lattice-refused",
+            Self::LatticeLeft { .. } => "lattice-left",
         }
     }
 
@@ -292,6 +330,13 @@ impl Event {
                 (vec![trust_domain, server_sha256, sha256], vec![url])
             }
             Self::BundleRefused { trust_domain, url, reason, alarm: _ } => (vec![trust_domain, reason], vec![url]),
+            Self::LatticeJoined { identity, class, proof, server, address, until: _ } => {
+                (vec![class, proof, server, address], vec![identity])
+            }
+            Self::LatticeRefused { server, address, client, reason } => {
+                (vec![server, address, client, reason], Vec::new())
+            }
+            Self::LatticeLeft { identity, address, reason } => (vec![address, reason], vec![identity]),
             Self::AuthorityChanged { by, version, change, authority } => {
                 (by.texts().chain([version, change, authority]).collect(), Vec::new())
             }

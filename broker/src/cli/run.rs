@@ -48,7 +48,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<String>,
     /// A TOML file with these settings (trust_domain, data, listen, advertise, operator_socket, admin, operator_uids, node_ttl,
-    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name; tables federation, bundle_endpoint, oidc);
+    /// svid_ttl, ca_lifetime, jwt_key_lifetime, seal_key_file, x509pop_ca, x509pop_name; tables federation, bundle_endpoint, oidc, nats);
     /// the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -98,6 +98,9 @@ impl Run {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|error| Failure::broken(format!("cannot listen on `{}`: {error}", config.listen)))?;
+        if let Some(nats) = &config.nats {
+            portcullis_broker::nats::check(nats).await.map_err(|error| Failure::broken(error.to_string()))?;
+        }
         let daemon = Daemon::start(config, listener).map_err(|error| Failure::broken(error.to_string()))?;
         if let Some(path) = ready_file {
             write_ready(&path, &daemon)?;
@@ -134,6 +137,7 @@ impl Run {
             federation: None,
             bundle_endpoint: None,
             oidc: None,
+            nats: None,
         };
         let mut settings = line.or(file);
         let federation = settings.federation.get_or_insert_default();

@@ -37,7 +37,7 @@ impl WebRoots {
     }
 
     /// Reads them. A system's file may hold certificates that we cannot use; those are passed over.
-    pub(super) fn read(&self) -> Result<Arc<RootCertStore>, NoRoots> {
+    pub(crate) fn read(&self) -> Result<Arc<RootCertStore>, NoRoots> {
         let path = self.0.as_deref().ok_or(NoRoots::Nowhere)?;
         let failed = |problem: String| NoRoots::File { path: path.to_owned(), problem };
         let certificates = certificates(path).map_err(failed)?;

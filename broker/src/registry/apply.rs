@@ -44,6 +44,7 @@ impl Registry {
             Change::Entry(entry) => {
                 self.mark_node(&entry.node);
                 self.entries_of.entry(entry.node.clone()).or_default().insert(entry.id.clone());
+                self.entries_for.entry(entry.spiffe_id.clone()).or_default().insert(entry.id.clone());
                 self.entries.insert(entry.id.clone(), Arc::clone(entry));
             }
             Change::EntryRemoved(id) => self.remove_entry(id),
@@ -149,6 +150,12 @@ impl Registry {
     fn remove_entry(&mut self, id: &EntryId) {
         let Some(entry) = self.entries.remove(id) else { return };
         self.mark_node(&entry.node);
+        if let Some(ids) = self.entries_for.get_mut(&entry.spiffe_id) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.entries_for.remove(&entry.spiffe_id);
+            }
+        }
         let Some(ids) = self.entries_of.get_mut(&entry.node) else {
             return;
         };

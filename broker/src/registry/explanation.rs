@@ -73,13 +73,7 @@ impl Explanation {
     /// When the question is about a function the component does not serve, or with parameters it does not have.
     pub fn of(served: &Served, question: &Question) -> Result<Self, Unexplained> {
         let component = &served.component;
-        let facts = ComponentFacts {
-            lattice: component.surface.lattice.clone(),
-            id: component.surface.id.clone(),
-            interfaces: component.surface.interfaces.clone(),
-            grants: served.grants.iter().map(ToString::to_string).collect(),
-        };
-        let engine = Engine::new(&Slice::parse(&served.policies)?, &facts, 0)?;
+        let engine = engine(served)?;
         let Some(action) = engine.action(&question.instance, &question.function) else {
             return Err(Unexplained::unknown_function(served, question));
         };
@@ -95,6 +89,18 @@ impl Explanation {
             params_missing: values.is_none() && engine.reads_params(action),
         })
     }
+}
+
+/// What the component's sidecar decides with.
+pub(super) fn engine(served: &Served) -> Result<Engine, Unexplained> {
+    let surface = &served.component.surface;
+    let facts = ComponentFacts {
+        lattice: surface.lattice.clone(),
+        id: surface.id.clone(),
+        interfaces: surface.interfaces.clone(),
+        grants: served.grants.iter().map(ToString::to_string).collect(),
+    };
+    Ok(Engine::new(&Slice::parse(&served.policies)?, &facts, 0)?)
 }
 
 impl Unexplained {

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod callout;
 mod cli;
 mod elsewhere;
 mod faults;

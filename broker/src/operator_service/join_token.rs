@@ -1,4 +1,4 @@
-//! Join tokens.
+//! Join tokens: made, printed once, kept as a hash.
 
 use std::time::Duration;
 

@@ -1,0 +1,94 @@
+//! The lattice: who may join it.
+//!
+//! A wasmCloud lattice lives on NATS servers, and whoever may publish there can claim to be any component. So the servers, in operator mode,
+//! ask the broker about every login (auth callout); it answers with a user that is named by its SPIFFE ID and may use the subjects of its
+//! [class](member::Class) alone. [`subjects`] is the list of what that is, a pure function. Tokens are read and written by [`claims`].
+//!
+//! It does not know what is said in the lattice, and is asked about no call.
+
+pub mod claims;
+pub mod folder;
+pub mod key;
+pub mod member;
+pub mod permissions;
+pub mod setup;
+pub mod subjects;
+pub mod token;
+
+mod buckets;
+mod callout;
+mod check;
+mod connect;
+mod login;
+mod replay;
+mod sessions;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use self::callout::{Callout, Refused};
+pub use self::check::{CheckError, check};
+use self::connect::{ConnectError, connect};
+use self::folder::{FolderError, Material};
+pub(crate) use self::sessions::{Place, Session};
+use crate::broker::Broker;
+use crate::config::Nats;
+
+/// The wait after servers that cannot be reached, or refuse us.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers the servers of `settings` until the broker stops.
+///
+/// # Errors
+/// When the folder cannot be used.
+pub(crate) fn serve(broker: &Arc<Broker>, settings: Nats) -> Result<(), FolderError> {
+    let material = Material::read(&settings.folder)?;
+    let callout = Callout::new(Arc::clone(broker), settings, material);
+    let stop = broker.stop.clone();
+    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(answer(Arc::clone(&callout))));
+    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(watch(Arc::clone(&callout))));
+    broker.tracker.spawn(stop.run_until_cancelled_owned(buckets::keep(Arc::clone(&callout))));
+    // A weak one: what the broker holds must not hold the broker. It is set once.
+    let _ = broker.callout.set(Arc::downgrade(&callout));
+    Ok(())
+}
+
+async fn answer(callout: Arc<Callout>) {
+    loop {
+        match connect(&callout.settings, "callout", &callout.material.users.callout).await {
+            Ok(client) => {
+                if let Err(error) = callout.serve(client).await {
+                    tracing::error!(%error, "cannot ask for the lattice's logins");
+                }
+            }
+            Err(error) => complain("callout", &error),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn watch(callout: Arc<Callout>) {
+    loop {
+        match connect(&callout.settings, "system", &callout.material.users.system).await {
+            Ok(client) => {
+                if let Err(error) = callout.watch(client).await {
+                    tracing::error!(%error, "cannot follow the lattice's connections");
+                }
+            }
+            Err(error) => complain("system", &error),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn complain(connection: &'static str, error: &ConnectError) {
+    match error {
+        ConnectError::Unreachable(_) => {
+            tracing::warn!(connection, %error, "no connection to the lattice: nobody joins it")
+        }
+        ConnectError::Refused(_) | ConnectError::TooOld { .. } | ConnectError::Credentials | ConnectError::Tls(_) => {
+            tracing::error!(connection, %error, "no connection to the lattice: nobody joins it");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Before the broker starts: whether the servers are ones it can answer.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::connect::{ConnectError, connect};
+use super::folder::{FolderError, Material};
+use super::key::Owner;
+use super::token;
+use crate::config::Nats;
+
+/// For a server to show its accounts.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Why the broker cannot answer these servers.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The servers.
+    #[error("the lattice's servers cannot be used: {0}")]
+    Server(String),
+    /// The callout.
+    #[error(
+        "the lattice's servers do not ask this broker: {0}; `portcullis-broker nats init` writes a set-up that does"
+    )]
+    Callout(String),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    data: Option<Accounts>,
+}
+
+#[derive(Deserialize)]
+struct Accounts {
+    #[serde(default)]
+    account_detail: Option<Detail>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(default)]
+    jwt: String,
+}
+
+#[derive(Deserialize)]
+struct AccountWire {
+    #[serde(default)]
+    authorization: CalloutWire,
+}
+
+#[derive(Default, Deserialize)]
+struct CalloutWire {
+    #[serde(default)]
+    auth_users: Vec<String>,
+    #[serde(default)]
+    allowed_accounts: Vec<String>,
+    #[serde(default)]
+    xkey: String,
+}
+
+/// Looks at one server of `settings`. One that cannot be reached is no error: the broker has more to do than to answer it, and tries again.
+///
+/// # Errors
+/// When the folder cannot be used, the server is too old, refuses the broker's users, or would not ask the broker about logins.
+pub async fn check(settings: &Nats) -> Result<(), CheckError> {
+    let material = Material::read(&settings.folder)?;
+    let client = match connect(settings, "check", &material.users.system).await {
+        Ok(client) => client,
+        Err(error @ ConnectError::Unreachable(_)) => {
+            tracing::warn!(%error, "the lattice's servers cannot be checked now");
+            return Ok(());
+        }
+        Err(error) => return Err(CheckError::Server(error.to_string())),
+    };
+    let subject = format!("$SYS.REQ.SERVER.{}.ACCOUNTZ", client.server_info().server_id);
+    let ask = serde_json::json!({"account": material.callout.as_str()}).to_string();
+    let silent = || CheckError::Callout("the server does not show its accounts".to_owned());
+    let answer = tokio::time::timeout(ANSWER, client.request(subject, ask.into())).await;
+    let answer = answer.map_err(|_| silent())?.map_err(|_| silent())?;
+    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|_| silent())?;
+    let jwt = answer.data.and_then(|data| data.account_detail).map(|detail| detail.jwt).unwrap_or_default();
+    judge(&material, &jwt).map_err(CheckError::Callout)?;
+    // Best effort: the connection was for one question.
+    let _ = client.drain().await;
+    Ok(())
+}
+
+fn judge(material: &Material, jwt: &str) -> Result<(), String> {
+    let unknown = |_| format!("account `{}` is not one of theirs", material.callout);
+    let (_, claims) = token::decode::<AccountWire>(jwt, Owner::Operator).map_err(unknown)?;
+    let CalloutWire { auth_users, allowed_accounts, xkey } = claims.nats.authorization;
+    if auth_users.is_empty() {
+        return Err(format!("account `{}` has no auth callout", material.callout));
+    }
+    if xkey != material.seal.public() {
+        return Err("their requests are sealed for another key".to_owned());
+    }
+    if !allowed_accounts.iter().any(|allowed| allowed == "*" || allowed == material.lattice.as_str()) {
+        return Err(format!("account `{}` may not be assigned by the callout", material.lattice));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::nats::key::SigningKey;
+    use crate::nats::setup::{Certificate, HostsTls, Listener, SetUp};
+    use crate::nats::token::Claims;
+
+    #[test]
+    fn an_account_that_would_not_ask_us_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = Listener { clients: ([127, 0, 0, 1], 1).into(), route: ([127, 0, 0, 1], 2).into() };
+        let set_up = SetUp {
+            folder: folder.path().join("nats"),
+            name: "acme".to_owned(),
+            hosts: listener,
+            nodes: listener,
+            certificate: Certificate { chain: "c".into(), key: "k".into(), ca: "ca".into() },
+            nodes_ca: "b".into(),
+            hosts_tls: HostsTls::Required,
+        };
+        let material = Material::read(&set_up.write(SystemTime::now()).unwrap().broker).unwrap();
+        let operator = SigningKey::generate(Owner::Operator);
+        let judged = |authorization: Value| {
+            let claims = Claims::about(material.callout.as_str(), 1, json!({"authorization": authorization}));
+            judge(&material, &token::encode(claims, &operator).unwrap())
+        };
+        let (xkey, lattice) = (material.seal.public(), material.lattice.as_str());
+        judged(json!({"auth_users": ["U"], "allowed_accounts": [lattice], "xkey": xkey})).unwrap();
+        for (authorization, reason) in [
+            (json!({}), "has no auth callout"),
+            (json!({"auth_users": ["U"], "allowed_accounts": [lattice]}), "sealed for another key"),
+            (json!({"auth_users": ["U"], "allowed_accounts": ["A"], "xkey": xkey}), "may not be assigned"),
+        ] {
+            let error = judged(authorization).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+        // What an operator did not sign is not believed, and neither is nothing.
+        assert!(judge(&material, "").unwrap_err().contains("is not one of theirs"));
+    }
+}

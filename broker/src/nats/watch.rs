@@ -1,0 +1,309 @@
+//! Ends sessions that would not be admitted any more: at once where something was taken away, in its own time where something was added.
+//!
+//! The system account tells of connections that come and go, whichever broker admitted them, and takes the order to end one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_nats::{Client, Message};
+use portcullis_identity::{Revoked, parse_spiffe_id};
+use serde::Deserialize;
+use tokio_stream::StreamExt as _;
+
+use super::callout::Callout;
+use super::login::LoginRefused;
+use super::permissions::Difference;
+use super::sessions::{Course, Place, Session};
+use crate::audit::Event;
+use crate::clock;
+
+/// A client that was asked to connect anew has so long.
+const MOVE: Duration = Duration::from_secs(5);
+/// Connections in one answer of a server.
+const PAGE: u64 = 1024;
+/// How long a server takes to list its connections, at most.
+const LISTING: Duration = Duration::from_secs(2);
+/// How often the list is compared with that of the servers: messages can be lost.
+const COMPARE: Duration = Duration::from_secs(60);
+/// Servers whose list is asked for.
+const MAX_SERVERS: usize = 64;
+
+/// `$SYS.ACCOUNT.*.CONNECT` and `DISCONNECT`.
+#[derive(Deserialize)]
+struct Advisory {
+    server: ServerWire,
+    client: ClientWire,
+}
+
+#[derive(Deserialize)]
+struct ServerWire {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct ClientWire {
+    id: u64,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    host: String,
+}
+
+/// `CONNZ`
+#[derive(Deserialize)]
+struct Listing {
+    server: ServerWire,
+    data: ListingData,
+}
+
+#[derive(Deserialize)]
+struct ListingData {
+    #[serde(default)]
+    total: u64,
+    #[serde(default)]
+    connections: Vec<ConnectionWire>,
+}
+
+#[derive(Deserialize)]
+struct ConnectionWire {
+    cid: u64,
+    #[serde(default)]
+    ip: String,
+    #[serde(default)]
+    authorized_user: String,
+}
+
+/// What to do with a session.
+#[derive(Debug, PartialEq, Eq)]
+enum Ruling {
+    Keep,
+    /// Its rights grew.
+    Move,
+    End(String),
+}
+
+impl Callout {
+    /// Follows the servers' connections with the system account's `client`, until the broker stops.
+    pub(super) async fn watch(self: &Arc<Self>, client: Client) -> Result<(), async_nats::SubscribeError> {
+        let account = &self.material.lattice;
+        let mut coming = client.subscribe(format!("$SYS.ACCOUNT.{account}.CONNECT")).await?;
+        let mut going = client.subscribe(format!("$SYS.ACCOUNT.{account}.DISCONNECT")).await?;
+        let (mut versions, mut trust) = (self.broker.ledger.versions(), self.broker.trust.changes());
+        let mut compare = tokio::time::interval(COMPARE);
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut certificates = self.revoked_certificates();
+        loop {
+            tokio::select! {
+                message = coming.next() => match message {
+                    Some(message) => self.came(&client, &message).await,
+                    None => return Ok(()),
+                },
+                message = going.next() => match message {
+                    Some(message) => self.went(&message),
+                    None => return Ok(()),
+                },
+                changed = versions.changed() => {
+                    if changed.is_err() { return Ok(()) }
+                    versions.mark_unchanged();
+                    let now_revoked = self.revoked_certificates();
+                    let grown = !now_revoked.is_subset(&certificates);
+                    certificates = now_revoked;
+                    self.judge_all(&client, grown).await;
+                }
+                changed = trust.changed() => {
+                    if changed.is_err() { return Ok(()) }
+                    self.judge_all(&client, false).await;
+                }
+                () = self.look_again.notified() => self.judge_all(&client, false).await,
+                _ = compare.tick() => self.compare(&client).await,
+            }
+        }
+    }
+
+    async fn came(self: &Arc<Self>, client: &Client, message: &Message) {
+        let Ok(Advisory { server, client: connected }) = serde_json::from_slice(&message.payload) else { return };
+        let place = Place { server: server.id, number: connected.id };
+        self.learn(place.clone(), &connected.user, connected.host);
+        // Something may have changed between its admission and now.
+        let session = self.sessions().session(&place).cloned();
+        if let Some(session) = session {
+            let ruling = self.rule(&session, false, clock::now());
+            self.enforce(client, &place, &session, ruling).await;
+            flush(client).await;
+        }
+    }
+
+    fn went(&self, message: &Message) {
+        let Ok(Advisory { server, client }) = serde_json::from_slice::<Advisory>(&message.payload) else { return };
+        self.sessions().end(&Place { server: server.id, number: client.id });
+    }
+
+    /// Follows a connection that this broker did not admit. Users without a SPIFFE ID are the broker's own.
+    fn learn(&self, place: Place, user: &str, address: String) {
+        let Ok(identity) = parse_spiffe_id(user) else { return };
+        let now = clock::now();
+        let session = || Session { identity, proved: None, address, since: now, until: None, course: Course::Stays };
+        self.sessions().learn(place, session, now);
+    }
+
+    /// Judges every session again.
+    async fn judge_all(self: &Arc<Self>, client: &Client, certificate_revoked: bool) {
+        let judge = Arc::clone(self);
+        let judged = self.broker.tracker.spawn_blocking(move || {
+            let now = clock::now();
+            judge.members().forget_gone();
+            let sessions = judge.sessions().all();
+            let judged = sessions.into_iter().map(|(place, session)| {
+                let ruling = judge.rule(&session, certificate_revoked, now);
+                (place, session, ruling)
+            });
+            judged.filter(|(_, _, ruling)| *ruling != Ruling::Keep).collect::<Vec<_>>()
+        });
+        for (place, session, ruling) in judged.await.unwrap_or_default() {
+            self.enforce(client, &place, &session, ruling).await;
+        }
+        flush(client).await;
+    }
+
+    fn rule(&self, session: &Session, certificate_revoked: bool, now: SystemTime) -> Ruling {
+        if session.course == Course::Ends {
+            return Ruling::Keep;
+        }
+        let end = |refused: &LoginRefused| Ruling::End(refused.to_string());
+        let Some(proved) = &session.proved else {
+            // Nobody knows by which certificate it came.
+            if certificate_revoked {
+                return Ruling::End("a certificate was revoked, and it may have been this one".to_owned());
+            }
+            if self.identity_revoked(&session.identity, session.since, now) {
+                return end(&LoginRefused::Revoked(session.identity.clone()));
+            }
+            let holds_key = self.settings.keys.iter().any(|holder| holder.identity == session.identity);
+            return match self.membership_of(&session.identity) {
+                Err(refused) if !holds_key => end(&refused),
+                Err(_) | Ok(_) => Ruling::Keep,
+            };
+        };
+        match self.judge_again(&proved.evidence, now) {
+            Err(refused) => end(&refused),
+            Ok(membership) if membership.class != proved.class => Ruling::End("it is something else now".to_owned()),
+            Ok(membership) => match proved.permissions.difference(&membership.permissions) {
+                Difference::None => Ruling::Keep,
+                Difference::Wider => Ruling::Move,
+                Difference::Lost => Ruling::End("its rights shrank".to_owned()),
+            },
+        }
+    }
+
+    async fn enforce(self: &Arc<Self>, client: &Client, place: &Place, session: &Session, ruling: Ruling) {
+        let reason = match ruling {
+            Ruling::Keep => return,
+            Ruling::Move => return self.ask_to_move(client, place, session).await,
+            Ruling::End(reason) => reason,
+        };
+        if !self.sessions().set_course(place, Course::Ends) {
+            return;
+        }
+        let identity = &session.identity;
+        tracing::warn!(%identity, address = session.address, reason, "a session of the lattice is ended");
+        self.broker.audit.note(Event::LatticeLeft {
+            identity: identity.to_string(),
+            address: session.address.clone(),
+            reason,
+        });
+        order(client, place, "KICK").await;
+    }
+
+    /// Its permissions are those of its login: with more it has to log in again. It is told, and ended where it does not go.
+    async fn ask_to_move(self: &Arc<Self>, client: &Client, place: &Place, session: &Session) {
+        if session.course == Course::Moves || !self.sessions().set_course(place, Course::Moves) {
+            return;
+        }
+        tracing::info!(identity = %session.identity, address = session.address, "a session of the lattice has more rights now: it is asked to connect anew");
+        order(client, place, "LDM").await;
+        let (callout, client, place) = (Arc::clone(self), client.clone(), place.clone());
+        self.broker.tracker.spawn(self.broker.stop.clone().run_until_cancelled_owned(async move {
+            tokio::time::sleep(MOVE).await;
+            if callout.sessions().set_course(&place, Course::Ends) {
+                order(&client, &place, "KICK").await;
+                flush(&client).await;
+            }
+        }));
+    }
+
+    /// Compares the sessions with the servers' connections.
+    async fn compare(self: &Arc<Self>, client: &Client) {
+        let asked_at = clock::now();
+        let servers = self.servers(client).await;
+        for server in servers.into_iter().take(MAX_SERVERS) {
+            let Some(connections) = self.connections(client, &server).await else { continue };
+            let present: BTreeSet<u64> = connections.iter().map(|connection| connection.cid).collect();
+            for ConnectionWire { cid, ip, authorized_user } in connections {
+                self.learn(Place { server: server.clone(), number: cid }, &authorized_user, ip);
+            }
+            self.sessions().keep(&server, &present, asked_at);
+        }
+        self.judge_all(client, false).await;
+    }
+
+    async fn servers(&self, client: &Client) -> Vec<String> {
+        let inbox = client.new_inbox();
+        let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return Vec::new() };
+        let ask = serde_json::json!({"auth": true, "acc": self.material.lattice.as_str(), "limit": 1}).to_string();
+        if client.publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, ask.into()).await.is_err() {
+            return Vec::new();
+        }
+        let mut servers = Vec::new();
+        let gather = async {
+            while let Some(message) = answers.next().await {
+                if let Ok(listing) = serde_json::from_slice::<Listing>(&message.payload) {
+                    servers.push(listing.server.id);
+                }
+            }
+        };
+        // Nobody says how many there are.
+        let _ = tokio::time::timeout(Duration::from_millis(500), gather).await;
+        servers
+    }
+
+    async fn connections(&self, client: &Client, server: &str) -> Option<Vec<ConnectionWire>> {
+        let mut all = Vec::new();
+        loop {
+            let ask = serde_json::json!({"auth": true, "acc": self.material.lattice.as_str(), "limit": PAGE, "offset": all.len()});
+            let asked = client.request(format!("$SYS.REQ.SERVER.{server}.CONNZ"), ask.to_string().into());
+            let answer = tokio::time::timeout(LISTING, asked).await.ok()?.ok()?;
+            let Listing { server: _, data } = serde_json::from_slice(&answer.payload).ok()?;
+            let last = data.connections.is_empty();
+            all.extend(data.connections);
+            if last || u64::try_from(all.len()).unwrap_or(u64::MAX) >= data.total {
+                return Some(all);
+            }
+        }
+    }
+
+    fn revoked_certificates(&self) -> BTreeSet<Vec<u8>> {
+        self.broker.ledger.read(|registry| {
+            let certificate = |revoked: &Revoked| match revoked {
+                Revoked::Certificate(serial) => Some(serial.as_bytes().to_vec()),
+                Revoked::Identity(_) => None,
+            };
+            registry.revocations().keys().filter_map(certificate).collect()
+        })
+    }
+}
+
+async fn order(client: &Client, Place { server, number }: &Place, what: &str) {
+    let subject = format!("$SYS.REQ.SERVER.{server}.{what}");
+    let order = serde_json::json!({"cid": number}).to_string();
+    if let Err(error) = client.publish(subject, order.into()).await {
+        tracing::error!(%error, server, number, what, "an order to a server of the lattice was not sent");
+    }
+}
+
+/// Orders are written at once, many together.
+async fn flush(client: &Client) {
+    if let Err(error) = client.flush().await {
+        tracing::error!(%error, "orders to the servers of the lattice were not sent");
+    }
+}

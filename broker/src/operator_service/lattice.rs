@@ -1,0 +1,43 @@
+//! What operators see of the lattice.
+
+use portcullis_api::v1;
+use tonic::Status;
+
+use super::OperatorService;
+use crate::clock::unix_seconds;
+use crate::nats::{Place, Refused, Session};
+
+impl OperatorService {
+    pub(super) fn lattice_status(&self) -> Result<v1::LatticeStatusReply, Status> {
+        let callout = self.0.callout.get().and_then(std::sync::Weak::upgrade);
+        let callout =
+            callout.ok_or_else(|| Status::failed_precondition("this broker answers no lattice: it has no `[nats]`"))?;
+        let (sessions, refusals) = callout.state();
+        Ok(v1::LatticeStatusReply {
+            sessions: sessions.into_iter().map(session_message).collect(),
+            refusals: refusals.into_iter().map(refusal_message).collect(),
+        })
+    }
+}
+
+fn session_message((place, session): (Place, Session)) -> v1::LatticeSession {
+    let (class, proof) = match &session.proved {
+        Some(proved) => (proved.class.name(), proved.evidence.name()),
+        None => ("", ""),
+    };
+    v1::LatticeSession {
+        identity: session.identity.to_string(),
+        class: class.to_owned(),
+        proof: proof.to_owned(),
+        server: place.server,
+        address: session.address,
+        since: unix_seconds(session.since),
+        until: session.until.map_or(0, unix_seconds),
+        course: session.course.name().to_owned(),
+    }
+}
+
+fn refusal_message(refused: Refused) -> v1::LatticeRefusal {
+    let Refused { at, server, address, client, reason } = refused;
+    v1::LatticeRefusal { at: unix_seconds(at), server, address, client, reason }
+}

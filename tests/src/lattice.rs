@@ -1,0 +1,292 @@
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectError, ConnectOptions, Event};
+use portcullis_api::v1;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+
+use crate::forge::Certificate;
+use crate::{Lab, binary, eventually, run};
+
+/// Two clustered NATS servers as `nats init` sets them up: hosts in the clear, nodes by certificate.
+#[derive(Debug)]
+pub struct Lattice {
+    folder: TempDir,
+    hosts: Option<Child>,
+    nodes: Option<Child>,
+    pub hosts_address: SocketAddr,
+    pub nodes_address: SocketAddr,
+    /// What `nats init` said.
+    pub told: serde_json::Value,
+}
+
+/// A client of a lattice, and everything its server said to it.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub client: Client,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Lattice {
+    /// A set-up for the broker of `lab`, whose servers do not run yet, and its settings, with `more` under `[nats]`.
+    pub fn init(lab: &Lab, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        certify(folder.path());
+        let [hosts, nodes, hosts_route, nodes_route] = [free(), free(), free(), free()];
+        let (out, bundle) = (place("set-up"), lab.broker_data().join("bundle.pem"));
+        let trust_domain = lab.trust_domain().to_string();
+        let told = run(
+            "portcullis-broker",
+            &[
+                &["nats", "init", "--trust-domain", &trust_domain, "--out", &out][..],
+                &["--hosts-listen", &hosts.to_string(), "--nodes-listen", &nodes.to_string()],
+                &["--hosts-route", &hosts_route.to_string(), "--nodes-route", &nodes_route.to_string()],
+                &["--tls-cert", &place("server.pem"), "--tls-key", &place("server.key"), "--tls-ca", &place("ca.pem")],
+                &["--nodes-ca", bundle.to_str().unwrap(), "--danger-plain-hosts", "--json"],
+            ]
+            .concat(),
+        )
+        .ok()
+        .json();
+        let settings = format!(
+            "[nats]\nservers = [\"nats://{hosts}\"]\nfolder = {}\nhosts = [\"spiffe://{trust_domain}/host/*\"]\n{more}\n",
+            told["broker_folder"]
+        );
+        std::fs::write(lab.path().join("broker.toml"), settings).unwrap();
+        Self { folder, hosts: None, nodes: None, hosts_address: hosts, nodes_address: nodes, told }
+    }
+
+    /// A lab whose broker answers the servers of a lattice, both running.
+    pub fn start(more: &str) -> (Lab, Self) {
+        let mut lab = Lab::without_broker("# written later");
+        let mut lattice = Self::init(&lab, more);
+        // First the broker: the servers read its roots.
+        lab.start_broker();
+        lattice.start_servers();
+        lab.broker().logged(&["answering who may join the lattice"]);
+        lab.broker().logged(&["connected to the lattice", "system"]);
+        (lab, lattice)
+    }
+
+    pub fn start_servers(&mut self) {
+        self.hosts = Some(self.serve("hosts_config", "hosts.log"));
+        self.nodes = Some(self.serve("nodes_config", "nodes.log"));
+        for address in [self.hosts_address, self.nodes_address] {
+            eventually("a NATS server", || std::net::TcpStream::connect(address).ok());
+        }
+    }
+
+    fn serve(&self, config: &str, log: &str) -> Child {
+        let server = binary("portcullis-broker").ancestors().nth(2).unwrap().join("test-python/bin/nats-server");
+        assert!(server.exists(), "{} is missing: tests/run.sh installs it", server.display());
+        let log = std::fs::File::create(self.folder.path().join(log)).unwrap();
+        Command::new(server)
+            .args(["-c", self.told[config].as_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// What both servers logged.
+    pub fn log(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        format!("{}{}", read("hosts.log"), read("nodes.log"))
+    }
+
+    /// Starts what was killed.
+    pub fn start_servers_again(&mut self) {
+        self.hosts = Some(self.serve("hosts_config", "hosts-again.log"));
+        eventually("a NATS server", || std::net::TcpStream::connect(self.hosts_address).ok());
+    }
+
+    /// SIGKILL to the server of hosts.
+    pub fn kill_hosts(&mut self) {
+        end(self.hosts.take());
+    }
+
+    /// What hosts do: the token alone, in the clear.
+    pub async fn by_token(&self, token: &str) -> Result<Joined, ConnectError> {
+        self.connect(ConnectOptions::with_token(token.to_owned()), self.hosts_address).await
+    }
+
+    /// A member without SVID.
+    pub async fn by_nkey(&self, seed: &str) -> Result<Joined, ConnectError> {
+        self.connect(ConnectOptions::with_nkey(seed.to_owned()), self.hosts_address).await
+    }
+
+    /// What sidecars do: the handshake first, with their SVID.
+    pub async fn by_certificate(&self, (chain, key): Certificate) -> Result<Joined, ConnectError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.folder.path().join("ca.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        let options = ConnectOptions::new().require_tls(true).tls_first().tls_client_config(tls);
+        self.connect(options, self.nodes_address).await
+    }
+
+    pub async fn connect(&self, options: ConnectOptions, server: SocketAddr) -> Result<Joined, ConnectError> {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        let note = move |event: Event| {
+            heard.lock().unwrap().push(event.to_string());
+            async {}
+        };
+        let options = options
+            .event_callback(note)
+            .ignore_discovered_servers()
+            .connection_timeout(Duration::from_secs(5))
+            .request_timeout(Some(Duration::from_secs(5)));
+        let client = options.connect(server.to_string()).await?;
+        Ok(Joined { client, events })
+    }
+}
+
+impl Joined {
+    /// Everything that happened to the connection so far.
+    pub fn events(&self) -> Vec<String> {
+        self.events.lock().unwrap().clone()
+    }
+
+    /// Waits until something happens to the connection whose text holds `words`.
+    pub async fn hears(&self, words: &str) {
+        self.hears_more(words, 0).await;
+    }
+
+    async fn hears_more(&self, words: &str, than: usize) {
+        let deadline = std::time::Instant::now() + crate::PATIENCE;
+        while self.heard(words) <= than {
+            assert!(std::time::Instant::now() < deadline, "waited in vain for `{words}`: {:?}", self.events());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// How often something happened whose text holds `words`.
+    pub fn heard(&self, words: &str) -> usize {
+        self.events().iter().filter(|event| event.contains(words)).count()
+    }
+
+    /// The server must refuse a publication.
+    pub async fn may_not_publish(&self, subject: &str) {
+        let refusal = format!("Permissions Violation for Publish to \"{subject}\"");
+        let before = self.heard(&refusal);
+        self.client.publish(subject.to_owned(), "x".into()).await.unwrap();
+        self.client.flush().await.unwrap();
+        self.hears_more(&refusal, before).await;
+    }
+
+    /// The server must take it.
+    pub async fn may_publish(&self, subject: &str) {
+        let refusal = format!("to \"{subject}\"");
+        let before = self.heard(&refusal);
+        self.client.publish(subject.to_owned(), "x".into()).await.unwrap();
+        self.round_trip().await;
+        assert_eq!(self.heard(&refusal), before, "{:?}", self.events());
+    }
+
+    /// The server must refuse a subscription.
+    pub async fn may_not_subscribe(&self, subject: &str, queue: Option<&str>) {
+        let refusal = format!("Permissions Violation for Subscription to \"{subject}\"");
+        let before = self.heard(&refusal);
+        let _subscription = self.subscribe(subject, queue).await;
+        self.client.flush().await.unwrap();
+        self.hears_more(&refusal, before).await;
+    }
+
+    pub async fn subscribe(&self, subject: &str, queue: Option<&str>) -> async_nats::Subscriber {
+        match queue {
+            Some(queue) => self.client.queue_subscribe(subject.to_owned(), queue.to_owned()).await.unwrap(),
+            None => self.client.subscribe(subject.to_owned()).await.unwrap(),
+        }
+    }
+
+    /// Returns once the server has judged everything that was sent so far: nobody may publish this, and its refusal comes last.
+    pub async fn round_trip(&self) {
+        self.may_not_publish("nobody.may.publish.this").await;
+    }
+
+    /// How often it connected.
+    pub fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Lab {
+    /// A login token for `id`, fresh.
+    pub fn login_token(&self, id: &str, audience: &str, ttl: &str) -> String {
+        self.broker_command(&["jwt", "mint", "--spiffe-id", id, "--audience", audience, "--ttl", ttl])
+            .ok()
+            .out
+            .trim()
+            .to_owned()
+    }
+
+    /// An X.509-SVID for `id`.
+    pub fn minted(&self, id: &str) -> Certificate {
+        let minted = self.broker_command(&["x509", "mint", "--spiffe-id", id, "--json"]).ok().json();
+        let chain = CertificateDer::pem_slice_iter(minted["chain"].as_str().unwrap().as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(minted["key"].as_str().unwrap().as_bytes()).unwrap();
+        (chain.map(Result::unwrap).collect(), key)
+    }
+
+    /// An entry for `spiffe://test.example/PATH` in the lattice `demo`; returns its id.
+    pub fn lattice_entry(&self, path: &str) -> String {
+        self.create(v1::CreateEntryRequest {
+            node: "machine".to_owned(),
+            spiffe_id: format!("spiffe://{}{path}", self.trust_domain()),
+            lattice: "demo".to_owned(),
+            ..Default::default()
+        })
+    }
+}
+
+/// An authority and the servers' certificate: `ca.pem`, `server.pem`, `server.key`.
+fn certify(folder: &Path) {
+    let write = |name: &str, text: String| std::fs::write(folder.join(name) as PathBuf, text).unwrap();
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    write("ca.pem", authority.self_signed(&authority_key).unwrap().pem());
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    write("server.pem", params.signed_by(&key, &issuer).unwrap().pem());
+    write("server.key", key.serialize_pem());
+}
+
+fn end(child: Option<Child>) {
+    if let Some(mut child) = child {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Lattice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the NATS servers logged ---\n{}", self.log());
+        }
+        end(self.hosts.take());
+        end(self.nodes.take());
+    }
+}
