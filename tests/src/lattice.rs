@@ -69,10 +69,27 @@ impl Lattice {
 
     /// A lab whose broker answers the servers of a lattice, both running.
     pub fn start(more: &str) -> (Lab, Self) {
+        Self::started(more, |_, _| ())
+    }
+
+    /// The same, whose servers' certificate is an SVID of `spiffe://test.example/nats`.
+    pub fn start_with_svids() -> (Lab, Self) {
+        Self::started("", |lab, lattice| {
+            let folder = lattice.folder.path();
+            let out = folder.to_str().unwrap();
+            lab.broker_command(&["x509", "mint", "--spiffe-id", "spiffe://test.example/nats", "--out", out]).ok();
+            for (from, to) in [("svid.pem", "server.pem"), ("svid_key.pem", "server.key")] {
+                std::fs::rename(folder.join(from), folder.join(to)).unwrap();
+            }
+        })
+    }
+
+    fn started(more: &str, prepare: impl FnOnce(&Lab, &Self)) -> (Lab, Self) {
         let mut lab = Lab::without_broker("# written later");
         let mut lattice = Self::init(&lab, more);
         // First the broker: the servers read its roots.
         lab.start_broker();
+        prepare(&lab, &lattice);
         lattice.start_servers();
         lab.broker().logged(&["answering who may join the lattice"]);
         lab.broker().logged(&["connected to the lattice", "system"]);

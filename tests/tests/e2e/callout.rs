@@ -4,9 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use async_nats::{Auth, AuthError, ConnectError, ConnectOptions};
-use e2e::{Flaw, Forge, Joined, Lab, Lattice, SidecarSetup, WIT, eventually};
+use e2e::{Behaviour, Flaw, Forge, ITEMS, Joined, Lab, Lattice, LegacyService, SidecarSetup, WIT, eventually};
 use portcullis_api::v1;
 use tokio_stream::StreamExt as _;
+use wrpc_transport::InvokeExt as _;
 
 const HOST: &str = "spiffe://test.example/host/one";
 const AUDIENCE: &str = "spiffe://test.example/nats";
@@ -101,6 +102,49 @@ fn a_host_joins_by_its_token_once_and_does_what_hosts_do_alone() {
         host.may_not_subscribe("demo.vc.shop.*.wrpc.0.0.1.>", Some("demo.vc.shop")).await;
     });
     assert_eq!(host.connects(), 1);
+}
+
+#[test]
+fn a_host_calls_a_service_that_joined_by_its_svid_until_it_is_revoked() {
+    let (lab, lattice) = Lattice::start_with_svids();
+    let entry = lab.lattice_entry("/host/one");
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
+        lattice.nodes_address
+    );
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    lab.policy("app", "@id(\"app\") permit(principal == HostedComponent::\"app\", action, resource);");
+    eventually("the sidecar to join the lattice", || (lab.status("shop")["nats"]["connected"] == true).then_some(()));
+    let host = host(&lab, &lattice);
+    let client =
+        lab.block_on(wrpc_transport_nats::Client::new(host.client.clone(), "demo.vc.shop.host", None)).unwrap();
+    let none: [[Option<usize>; 0]; 0] = [];
+    let count = |source: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("source-id", source);
+        lab.block_on(client.invoke_values_blocking::<_, (), (u32,)>(Some(headers), ITEMS, "count", (), none))
+    };
+    assert_eq!(eventually("an answer", || count("app").ok()), (3,));
+    let denied = format!("{:#}", count("other").unwrap_err());
+    assert!(denied.contains("403") && denied.contains("no policy permits it"), "{denied}");
+    assert_eq!(host.connects(), 1);
+    lab.broker_command(&["revoke", "entry", &entry]).ok();
+    lab.block_on(host.hears("disconnected"));
+}
+
+/// A server that cannot show that it is the registered one gets no call to answer.
+#[test]
+fn a_sidecar_joins_no_server_but_that_of_its_configuration() {
+    let (lab, lattice) = Lattice::start_with_svids();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/other\"\ntls_first = true\n",
+        lattice.nodes_address
+    );
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    sidecar.logged(&["cannot join the lattice"]);
+    assert_eq!(lab.status("shop")["nats"]["connected"], false);
 }
 
 #[test]
