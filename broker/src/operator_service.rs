@@ -20,7 +20,7 @@ use crate::audit::Actor;
 use crate::broker::Broker;
 use crate::ledger::{CommandError, Outcome};
 use crate::registry::{Command, EntryId, Explanation, GrantChange, GrantDirection, Question, Refusal, Registry};
-use crate::wire::{self, InvalidMessage};
+use crate::wire;
 
 /// Serves operators.
 #[derive(Debug)]
