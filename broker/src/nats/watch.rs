@@ -296,7 +296,8 @@ impl Callout {
 async fn order(client: &Client, Place { server, number }: &Place, what: &str) {
     let subject = format!("$SYS.REQ.SERVER.{server}.{what}");
     let order = serde_json::json!({"cid": number}).to_string();
-    if let Err(error) = client.publish(subject, order.into()).await {
+    // A server drops an order that nobody waits for; what it says to it is in the events that follow.
+    if let Err(error) = client.publish_with_reply(subject, client.new_inbox(), order.into()).await {
         tracing::error!(%error, server, number, what, "an order to a server of the lattice was not sent");
     }
 }
