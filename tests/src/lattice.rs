@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use portcullis_api::v1;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::pem::PemObject as _;
@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use crate::forge::Certificate;
 use crate::{Lab, binary, eventually, run};
+
+/// A subject that nobody may publish to.
+const NOBODYS: &str = "nobody.may.publish.this";
 
 /// Two clustered NATS servers as `nats init` sets them up: hosts in the clear, nodes by certificate.
 #[derive(Debug)]
@@ -172,7 +175,9 @@ impl Lattice {
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(Duration::from_secs(5)));
         let client = options.connect(server.to_string()).await?;
-        Ok(Joined { client, events })
+        let joined = Joined { client, events };
+        // The client takes any word of the server for leave to come in, also that another server of the cluster is there.
+        if joined.is_in().await { Ok(joined) } else { Err(ConnectError::new(ConnectErrorKind::AuthorizationViolation)) }
     }
 }
 
@@ -180,6 +185,24 @@ impl Joined {
     /// Everything that happened to the connection so far.
     pub fn events(&self) -> Vec<String> {
         self.events.lock().unwrap().clone()
+    }
+
+    /// Whether the server judges what it publishes, instead of ending the connection.
+    async fn is_in(&self) -> bool {
+        let deadline = std::time::Instant::now() + crate::PATIENCE;
+        // The connection may have ended; then the events say so.
+        let _ = self.client.publish(NOBODYS, "x".into()).await;
+        let _ = self.client.flush().await;
+        loop {
+            if self.heard(NOBODYS) > 0 {
+                return true;
+            }
+            if self.heard("disconnected") > 0 || self.heard("uthorization") > 0 {
+                return false;
+            }
+            assert!(std::time::Instant::now() < deadline, "the server says nothing: {:?}", self.events());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Waits until something happens to the connection whose text holds `words`.
@@ -236,7 +259,7 @@ impl Joined {
 
     /// Returns once the server has judged everything that was sent so far: nobody may publish this, and its refusal comes last.
     pub async fn round_trip(&self) {
-        self.may_not_publish("nobody.may.publish.this").await;
+        self.may_not_publish(NOBODYS).await;
     }
 
     /// How often it connected.
