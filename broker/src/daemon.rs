@@ -242,17 +242,14 @@ impl Daemon {
         tracker.spawn(Arc::clone(&broker).keep_trust());
         tracker.spawn(Refresher::run(Arc::clone(&broker)));
         tracker.spawn(signer.run(Arc::clone(&broker)));
-        let admin =
-            Admin::open(&config.admin).map_err(|cause| StartError::Admin { address: config.admin.clone(), cause })?;
-        let admin_address = admin.address().clone();
-        tracker.spawn(admin.serve(Arc::new(Pages::new(Arc::clone(&broker))), stop.clone()));
+        let admin = serve_pages(&broker, &config.admin)?;
         tracker.spawn(keep_own_svid_fresh(broker));
         let operator_socket = std::path::absolute(&config.operator_socket)?;
         tracing::info!(%control_address, operator_socket = %operator_socket.display(), trust_domain = %config.trust_domain, "ready");
         Ok(Self {
             control_address,
             operator_socket,
-            admin: admin_address,
+            admin,
             bundle_endpoint,
             oidc,
             tracker,
@@ -369,6 +366,14 @@ fn serve_nodes(broker: &Arc<Broker>, control: TcpListener) -> Result<Serving, St
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok(broker.tracker.spawn(server))
+}
+
+fn serve_pages(broker: &Arc<Broker>, address: &AdminAddress) -> Result<AdminAddress, StartError> {
+    let admin = Admin::open(address).map_err(|cause| StartError::Admin { address: address.clone(), cause })?;
+    let bound = admin.address().clone();
+    let pages = Arc::new(Pages::new(Arc::clone(broker)));
+    broker.tracker.spawn(admin.serve(pages, broker.stop.clone()));
+    Ok(bound)
 }
 
 fn serve_operators(broker: &Arc<Broker>, config: &Config) -> Result<Serving, StartError> {

@@ -106,7 +106,8 @@ impl LatticeListener {
         end: CancellationToken,
     ) {
         let this = Arc::new(self);
-        let joined = draining.clone().run_until_cancelled_owned(this.join(&tasks)).await;
+        let joining = Box::pin(draining.clone().run_until_cancelled_owned(this.join(&tasks)));
+        let joined = joining.await;
         let Some((session, mut acceptor)) = joined else { return };
         info!(address = this.address.subscription(), "listening on the lattice");
         let mut renewals = this.identity.renewals();

@@ -20,7 +20,7 @@ use super::screen::{Screen, cell, time};
 pub(crate) enum Nats {
     /// Write a set-up of two clustered servers in operator mode: one for hosts, one for nodes, who show a certificate. Works without a
     /// broker; nothing is started
-    Init(Init),
+    Init(Box<Init>),
     /// Show who is connected to the lattice's servers, and who was refused lately and why
     Status(Status),
 }

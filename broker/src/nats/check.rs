@@ -108,7 +108,6 @@ fn judge(material: &Material, jwt: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use serde_json::{Value, json};
 
@@ -130,7 +129,7 @@ mod tests {
             nodes_ca: "b".into(),
             hosts_tls: HostsTls::Required,
         };
-        let material = Material::read(&set_up.write(SystemTime::now()).unwrap().broker).unwrap();
+        let material = Material::read(&set_up.write(crate::clock::now()).unwrap().broker).unwrap();
         let operator = SigningKey::generate(Owner::Operator);
         let judged = |authorization: Value| {
             let claims = Claims::about(material.callout.as_str(), 1, json!({"authorization": authorization}));

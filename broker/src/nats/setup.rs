@@ -326,15 +326,15 @@ fn accounts_conf(
     };
     let operator = json!({"system_account": keys.system.public().as_str(), "type": "operator", "version": 2});
     let operator = token::encode(named(name, &keys.operator, operator), &keys.operator)?;
-    let system = account(&[], json!({}), json!({}));
+    let system = account(&[], &json!({}), json!({}));
     let callout = json!({
         "auth_users": [callout_user.as_str()],
         "allowed_accounts": [keys.lattice.public().as_str()],
         "xkey": keys.seal.public(),
     });
-    let callout = account(&[&keys.callout_signing], callout, json!({}));
+    let callout = account(&[&keys.callout_signing], &callout, json!({}));
     let storage = json!({"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
-    let lattice = account(&[&keys.lattice_signing], json!({}), storage);
+    let lattice = account(&[&keys.lattice_signing], &json!({}), storage);
     let mut preload = String::new();
     for (name, key, claims) in
         [("SYS", &keys.system, system), ("AUTH", &keys.callout, callout), ("LATTICE", &keys.lattice, lattice)]
@@ -352,7 +352,7 @@ fn accounts_conf(
 
 fn account(
     signing_keys: &[&SigningKey],
-    authorization: serde_json::Value,
+    authorization: &serde_json::Value,
     storage: serde_json::Value,
 ) -> serde_json::Value {
     let mut limits = json!({
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_its_owner_s_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let written = set_up(folder.path()).write(SystemTime::now()).unwrap();
+        let written = set_up(folder.path()).write(clock::now()).unwrap();
         let material = Material::read(&written.broker).unwrap();
         assert_eq!(material.lattice.as_str(), written.accounts.lattice);
         let mut files = 0;
@@ -435,9 +435,9 @@ mod tests {
     #[test]
     fn an_older_set_up_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        set_up(folder.path()).write(SystemTime::now()).unwrap();
-        assert!(matches!(set_up(folder.path()).write(SystemTime::now()), Err(SetUpError::Exists(_))));
+        set_up(folder.path()).write(clock::now()).unwrap();
+        assert!(matches!(set_up(folder.path()).write(clock::now()), Err(SetUpError::Exists(_))));
         let strange = SetUp { nodes_ca: "a\"b".into(), folder: folder.path().join("x"), ..set_up(folder.path()) };
-        assert!(matches!(strange.write(SystemTime::now()), Err(SetUpError::Path(_))));
+        assert!(matches!(strange.write(clock::now()), Err(SetUpError::Path(_))));
     }
 }

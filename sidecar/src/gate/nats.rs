@@ -72,12 +72,9 @@ impl Gate {
         let link = incoming.headers.only(LINK_NAME).map(str::to_owned);
         let call = Call { caller, outlook: &outlook, function, transport: Transport::Nats, link_name: link.as_deref() };
         let begun = typed::plain(function)
-            .and_then(|ty| self.begin(&call, ty, incoming.first()).map(|begun| (ty, begun)))
-            .and_then(|(ty, begun)| {
-                let underway = self.quota.admit(&caller.underway, &function.underway)?;
-                Ok((ty, begun, underway))
-            });
-        let (ty, begun, _underway) = match begun {
+            .and_then(|ty| self.begin(&call, ty, incoming.first()))
+            .and_then(|begun| Ok((begun, self.quota.admit(&caller.underway, &function.underway)?)));
+        let (begun, _underway) = match begun {
             Ok(begun) => begun,
             Err(refused) => return self.refuse_nats(caller, &header, incoming, refused),
         };
@@ -87,7 +84,7 @@ impl Gate {
             // The caller was told.
             Err(failed) => return tracing::debug!(peer = caller.id(), %failed, "no handshake"),
         };
-        let answering = self.answer_nats(&call, ty, begun, params, &mut results);
+        let answering = self.answer_nats(&call, begun, params, &mut results);
         let answered = tokio::time::timeout(self.limits.call_timeout, answering)
             .await
             .unwrap_or_else(|_| Err(typed::too_long(self).into()));
@@ -137,11 +134,11 @@ impl Gate {
     async fn answer_nats(
         &self,
         call: &Call<'_>,
-        ty: &FunctionType,
         begun: Begun,
         mut params: Incoming,
         results: &mut Outgoing,
     ) -> Result<(), Stop> {
+        let ty = typed::plain(call.function)?;
         let payload = params.read_root(self.limits.value_bytes).await?;
         let _held = self.quota.hold(payload.len())?;
         let decoded = || {

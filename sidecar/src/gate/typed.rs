@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use portcullis_policy::{Permit, readable_params};
-use portcullis_transport::quic::{self, CallUnread, RecvStream, SendStream, StreamFailed, next_chunk};
+use portcullis_transport::quic::{self, CallUnread, RecvStream, StreamFailed, next_chunk};
 use portcullis_transport::{FrameError, FrameLimits, Refusal, RootFrames};
 use portcullis_value::{DecodeError, FunctionType, Limits, Value};
 
@@ -53,9 +53,8 @@ pub(super) async fn call(
     rest: Bytes,
 ) -> Result<Outcome, Refused> {
     let deadline = gate.limits.call_timeout;
-    let Stream { send, recv, .. } = stream;
-    let stopped = send.stopped();
-    let answering = tokio::time::timeout(deadline, answer(gate, http, call, send, recv, rest));
+    let stopped = stream.send.stopped();
+    let answering = tokio::time::timeout(deadline, answer(gate, http, call, stream, rest));
     let result = tokio::select! {
         biased;
         result = answering => result,
@@ -74,14 +73,8 @@ pub(super) fn too_long(gate: &Gate) -> Refused {
     Refused::new(Refusal::DeadlineExceeded, reason)
 }
 
-async fn answer(
-    gate: &Gate,
-    http: &Http,
-    call: Call<'_>,
-    send: &mut SendStream,
-    recv: &mut RecvStream,
-    rest: Bytes,
-) -> Result<(), Stop> {
+async fn answer(gate: &Gate, http: &Http, call: Call<'_>, stream: &mut Stream, rest: Bytes) -> Result<(), Stop> {
+    let Stream { send, recv, .. } = stream;
     let function = call.function;
     let reads_params = call.outlook.view.reads_params(function.action);
     // What needs no parameters is decided before the first of them is believed.

@@ -346,7 +346,7 @@ mod tests {
             let subject = target.request_subject(&header).unwrap();
             let (heard, name) = address().parse_request(subject.as_str()).unwrap();
             prop_assert_eq!(heard, caller);
-            prop_assert_eq!(name.header(), header.clone());
+            prop_assert_eq!(&name.header(), &header);
             prop_assert!(name.candidates().any(|candidate| candidate == header));
         }
 
