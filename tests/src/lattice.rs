@@ -274,7 +274,7 @@ impl Joined {
 
     /// How often it connected.
     pub fn connects(&self) -> u64 {
-        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+        self.client.statistics().connects.load(Ordering::Relaxed)
     }
 }
 
