@@ -195,7 +195,8 @@ impl Shared {
         loop {
             let mut changed = pin!(self.idle.notified());
             changed.as_mut().enable();
-            if self.calls() == 0 && self.leases.load(Ordering::Acquire) == 0 {
+            // In this order: a lease ends when its call has begun, and nobody takes another of a link that was replaced.
+            if self.leases.load(Ordering::Acquire) == 0 && self.calls() == 0 {
                 return;
             }
             changed.await;

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     future::{Future, pending, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -143,7 +143,9 @@ impl Old {
         {
             self.retirement = None;
         }
-        match self.acceptor.poll_next(cx) {
+        // Not by the runtime's share: it would say that nothing is there when the task had its turn, and what is there would be lost.
+        let next = pin!(tokio::task::unconstrained(poll_fn(|cx| self.acceptor.poll_next(cx))));
+        match next.poll(cx) {
             // Once the server has confirmed, what is not here will not come.
             Poll::Pending if self.retirement.is_none() => Poll::Ready(None),
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
