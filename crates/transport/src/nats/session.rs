@@ -170,5 +170,7 @@ impl Session {
 
 async fn drain(link: Link, patience: Duration) {
     link.idle(patience).await;
+    // The last answers are on their way to the server; with the connection they would be lost.
+    let _ = link.shared.settled().await;
     link.close();
 }
