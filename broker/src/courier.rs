@@ -4,6 +4,7 @@
 //! more than one message waiting for it: it sees fewer, larger changes, and is let go when it reads nothing at all.
 
 mod desk;
+mod met;
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -86,6 +87,9 @@ impl Courier {
                 changed = versions.changed() => {
                     changed.map_err(|_| shutting_down())?;
                     self.deliver_change(&mut versions, &mut view).await?;
+                    if let Some(callers) = desk.callers_changed() {
+                        self.send(callers).await?;
+                    }
                 }
                 answer = next(&mut waiting) => {
                     self.send(answer).await?;
@@ -194,6 +198,7 @@ impl Courier {
                 attendance.applied(version.into());
                 return Ok(None);
             }
+            Some(watch_request::Message::Meet(meet)) => desk.meet(meet).map_err(End)?,
             Some(watch_request::Message::Hello(_)) => return Err(End(Status::invalid_argument("a second hello"))),
             None => return Err(End(Status::invalid_argument("an empty message"))),
         };

@@ -92,6 +92,8 @@ struct Marks {
     lattices: BTreeMap<Lattice, u64>,
     nodes: BTreeMap<NodeName, u64>,
     domains: BTreeMap<TrustDomain, u64>,
+    /// Of the names under which identities call over NATS.
+    names: BTreeMap<Lattice, u64>,
     /// For every node: the bundle, the revocations.
     all: u64,
     /// That some SPIFFE ID serves a component since.

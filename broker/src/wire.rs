@@ -325,7 +325,6 @@ pub(crate) fn served_message(served: &Served) -> v1::ServedComponent {
         wit: wit_messages(&served.component.wit),
         policies: served.policies.iter().map(policy).collect(),
         grants: served.grants.iter().map(ToString::to_string).collect(),
-        nats_callers: Vec::new(),
     }
 }
 
@@ -343,7 +342,17 @@ pub(crate) fn state_message(view: &NodeView, now_seconds: u64) -> v1::State {
         served: view.served.values().map(|served| served_message(served)).collect(),
         now_seconds,
         revocations: view.revocations.values().map(|revocation| revocation_message(revocation)).collect(),
+        callers: Vec::new(),
     }
+}
+
+/// Whose names those are that a node met.
+pub(crate) fn callers_message(version: Version, callers: &[(Target, Option<SpiffeId>)]) -> v1::Callers {
+    let caller = |(name, holder): &(Target, Option<SpiffeId>)| v1::Caller {
+        name: Some(target_message(name)),
+        spiffe_id: holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+    };
+    v1::Callers { version: Some(version.into()), callers: callers.iter().map(caller).collect() }
 }
 
 /// What a node has to alter.

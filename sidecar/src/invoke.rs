@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_client::lattice::{Callee, LatticeCaller, LatticeError, LatticeSettings, address, lattice_name};
+use portcullis_client::lattice::{Callee, LatticeCaller, LatticeError, LatticeSettings, address};
 use portcullis_client::node::{
     ComponentDigest, DescribeError, Entry, Identity, Node, NodeConfig, NodeKind, SignError, StartError,
 };
 use portcullis_client::peers::{CallLimits, FunctionName};
 use portcullis_client::{CallError, Peers};
-use portcullis_identity::{SealKey, SpiffeId, Target};
+use portcullis_identity::{SealKey, SpiffeId, Target, lattice_name};
 use portcullis_transport::nats::NatsLimits;
 use portcullis_value::json::{Int64, JsonRules};
 use portcullis_value::{FunctionKind, FunctionType, Limits, Wit, WitSource};

@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_client::lattice::{LatticeError, LatticeSettings, address};
-use portcullis_client::node::Identity;
+use portcullis_client::lattice::{LatticeError, LatticeSettings, address, inboxes};
+use portcullis_client::node::{Identity, MeetError, Node};
+use portcullis_identity::{Lattice as LatticeName, SpiffeId, Target};
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
     Arrival, CallerToken, IncomingCall, NatsLimits, NatsSettings, Session, SessionAcceptor, VirtualAddress,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -26,6 +28,10 @@ const SOURCE_ID: &str = "source-id";
 const MAX_SOURCE: usize = 128;
 /// Components of hosts whose verdicts are kept. Of more, all are forgotten: a host that makes names up costs no memory.
 const MAX_HOSTED: usize = 1024;
+/// Calls under new names that wait for the broker's word at a time.
+const MAX_STRANGERS: usize = 64;
+/// Where hosts are answered; they cannot have another inbox.
+const HOST_INBOX: &str = "_INBOX.";
 /// The first wait after an attempt to join the lattice failed; it doubles.
 const RETRY_FLOOR: Duration = Duration::from_millis(100);
 /// The longest.
@@ -87,8 +93,8 @@ impl LatticeListener {
         let settings = settings.of(&component.identity, target, limits)?;
         Ok(Self {
             settings,
+            callers: Callers::new(component.node.clone(), target.lattice.clone(), &address),
             address,
-            callers: Callers::default(),
             gate: Arc::clone(&component.gate),
             identity: Arc::clone(&component.identity),
             lattice,
@@ -185,16 +191,29 @@ impl LatticeListener {
             }
         };
         match self.callers.of(&call, &self.gate) {
-            Ok(caller) => {
+            Ok(Who::Known(caller)) => {
                 let gate = Arc::clone(&self.gate);
                 drop(calls.spawn(async move { gate.serve_nats(&caller, call).await }));
             }
-            Err(refused) => {
-                info!(target: "decision", caller = %call.caller, function = %call.name, reason = refused.reason, code = refused.refusal.name(), "refused");
-                self.gate.meters.refused(refused.refusal);
-                call.refuse(refused.refusal, &refused.reason);
+            Ok(Who::Stranger(name, leave)) => {
+                let this = Arc::clone(self);
+                drop(calls.spawn(async move {
+                    let met = this.callers.meet(name, &this.gate).await;
+                    drop(leave);
+                    match met {
+                        Ok(caller) => this.gate.serve_nats(&caller, call).await,
+                        Err(refused) => this.refuse(call, &refused),
+                    }
+                }));
             }
+            Err(refused) => self.refuse(call, &refused),
         }
+    }
+
+    fn refuse(&self, call: IncomingCall, refused: &Refused) {
+        info!(target: "decision", caller = %call.caller, function = %call.name, reason = refused.reason, code = refused.refusal.name(), "refused");
+        self.gate.meters.refused(refused.refusal);
+        call.refuse(refused.refusal, &refused.reason);
     }
 }
 
@@ -214,40 +233,109 @@ impl std::fmt::Display for Causes<'_> {
 }
 
 /// Who calls over NATS: as a connection is for QUIC, these live as long as the component is served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Callers {
-    named: Mutex<HashMap<String, Arc<Caller>>>,
+    node: Node,
+    lattice: LatticeName,
+    /// Before the names in the inboxes of identities.
+    inboxes: String,
+    named: Mutex<HashMap<String, Named>>,
     hosted: Mutex<HashMap<String, Arc<Caller>>>,
+    strangers: Arc<Semaphore>,
+}
+
+/// The holder of a name, who called before.
+#[derive(Debug)]
+struct Named {
+    name: Target,
+    id: SpiffeId,
+    caller: Arc<Caller>,
+}
+
+/// Who a caller is, as far as that can be said at once.
+#[derive(Debug)]
+enum Who {
+    Known(Arc<Caller>),
+    /// The broker has to be asked, while few others wait for its word.
+    Stranger(Target, OwnedSemaphorePermit),
 }
 
 impl Callers {
-    fn of(&self, call: &IncomingCall, gate: &Gate) -> Result<Arc<Caller>, Refused> {
+    fn new(node: Node, lattice: LatticeName, address: &VirtualAddress) -> Self {
+        Self {
+            node,
+            lattice,
+            inboxes: inboxes(&address.lattice),
+            named: Mutex::default(),
+            hosted: Mutex::default(),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+        }
+    }
+
+    fn of(&self, call: &IncomingCall, gate: &Gate) -> Result<Who, Refused> {
+        if !self.answers_its_caller(call) {
+            let reason = "the answer is wanted elsewhere than in the caller's own inbox";
+            return Err(Refused::new(Refusal::MalformedHeader, reason));
+        }
         match &call.caller {
             CallerToken::Registered(token) => self.named(token.as_str(), gate),
             CallerToken::Host => {
                 let source = call.headers.only(SOURCE_ID).filter(|source| is_name(source)).ok_or_else(|| {
                     Refused::new(Refusal::MalformedHeader, "the host does not say which of its components calls")
                 })?;
-                Ok(self.hosted(source, gate))
+                Ok(Who::Known(self.hosted(source, gate)))
             }
         }
     }
 
-    fn named(&self, name: &str, gate: &Gate) -> Result<Arc<Caller>, Refused> {
-        let served =
-            gate.served().ok_or_else(|| Refused::new(Refusal::NotReady, "the sidecar cannot decide calls now"))?;
-        let id = served
-            .nats_caller(name)
-            .ok_or_else(|| Refused::new(Refusal::Denied, "no policy permits it").detailed("nobody has that name"))?;
-        let text = id.to_string();
-        let mut callers = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(caller) = callers.get(name).filter(|caller| caller.id() == text) {
-            return Ok(Arc::clone(caller));
+    /// A stream of JetStream can deliver to any subject, whoever may publish there; but it answers to nobody's inbox, and what is made to
+    /// look so reaches only the caller whose name is in the subject.
+    fn answers_its_caller(&self, call: &IncomingCall) -> bool {
+        match &call.caller {
+            CallerToken::Host => call.reply().starts_with(HOST_INBOX),
+            CallerToken::Registered(token) => {
+                let behind =
+                    call.reply().strip_prefix(&*self.inboxes).and_then(|rest| rest.strip_prefix(token.as_str()));
+                behind.is_some_and(|rest| rest.starts_with('.'))
+            }
         }
-        // Names that were taken back leave with the next new one; what stays is bounded by the registry.
-        callers.retain(|name, _| served.nats_caller(name).is_some());
-        let caller = Arc::new(Caller::new(id, &gate.quota));
-        callers.insert(name.to_owned(), Arc::clone(&caller));
+    }
+
+    fn named(&self, name: &str, gate: &Gate) -> Result<Who, Refused> {
+        let known = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(named) = known.get(name).filter(|named| self.node.is_caller(&named.name, &named.id)) {
+            return Ok(Who::Known(Arc::clone(&named.caller)));
+        }
+        drop(known);
+        let id = name.parse().map_err(|_| nobody())?;
+        let name = Target { lattice: self.lattice.clone(), id };
+        match self.node.caller(&name) {
+            Some(holder) => self.holder(name, holder, gate).map(Who::Known),
+            None => match Arc::clone(&self.strangers).try_acquire_owned() {
+                Ok(leave) => Ok(Who::Stranger(name, leave)),
+                Err(_) => Err(Refused::new(Refusal::TooMany, "too many new callers at once")),
+            },
+        }
+    }
+
+    /// Asks the broker who a stranger is.
+    async fn meet(&self, name: Target, gate: &Gate) -> Result<Arc<Caller>, Refused> {
+        let holder = self.node.meet(&name).await.map_err(|error| {
+            let refusal = match error {
+                MeetError::Offline => Refusal::NotReady,
+                MeetError::TooMany => Refusal::TooMany,
+            };
+            Refused::new(refusal, error.to_string())
+        })?;
+        self.holder(name, holder, gate)
+    }
+
+    fn holder(&self, name: Target, holder: Option<SpiffeId>, gate: &Gate) -> Result<Arc<Caller>, Refused> {
+        let id = holder.ok_or_else(nobody)?;
+        let caller = Arc::new(Caller::new(&id, &gate.quota));
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        // There are no more than the node may meet.
+        named.insert(name.id.to_string(), Named { name, id, caller: Arc::clone(&caller) });
         Ok(caller)
     }
 
@@ -263,6 +351,11 @@ impl Callers {
         callers.insert(source.to_owned(), Arc::clone(&caller));
         caller
     }
+}
+
+/// What a name gets that is nobody's: as everybody without a right.
+fn nobody() -> Refused {
+    Refused::new(Refusal::Denied, "no policy permits it").detailed("nobody has that name")
 }
 
 /// Whether a host's word can be a component's id: it ends in logs, and in an entity's name.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use portcullis_api::v1::{self, watch_reply};
 use portcullis_identity::NodeName;
+use tonic::Status;
 
 use crate::audit::{Actor, Pending};
 use crate::broker::Broker;
@@ -15,6 +16,8 @@ use crate::registry::{Announcement, Command};
 use crate::throttle::{Admission, Rate, Throttle};
 use crate::wire::{self, InvalidMessage};
 
+use super::met::{Met, News, TooMany};
+
 /// Announcements of one node, each of which is written to disk.
 const ANNOUNCEMENTS: Rate = Rate { burst: 256, every: Duration::from_millis(200) };
 
@@ -24,6 +27,7 @@ pub(super) struct Desk {
     node: NodeName,
     remote: Remote,
     announcements: Throttle<()>,
+    met: Met,
 }
 
 /// What a node is told, and when.
@@ -54,7 +58,7 @@ impl Audited {
 
 impl Desk {
     pub(super) fn new(broker: Arc<Broker>, node: NodeName, remote: Remote) -> Self {
-        Self { broker, node, remote, announcements: Throttle::new(ANNOUNCEMENTS, 1) }
+        Self { broker, node, remote, announcements: Throttle::new(ANNOUNCEMENTS, 1), met: Met::default() }
     }
 
     /// Signs, or says why not.
@@ -97,6 +101,19 @@ impl Desk {
         Some(watch_reply::Message::AnnounceRefused(v1::AnnounceRefused { target, reason }))
     }
 
+    /// Says whose the names are that the node met.
+    pub(super) fn meet(&mut self, message: v1::Meet) -> Result<watch_reply::Message, Status> {
+        let names = message.names.into_iter().map(|name| wire::target(Some(name))).collect::<Result<_, _>>();
+        let names = names.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let news = self.broker.ledger.read(|registry| self.met.meet(registry, &self.node, names));
+        news.map(told).map_err(|TooMany| Status::resource_exhausted("the node met too many names of callers"))
+    }
+
+    /// Whose they are now, where that has changed.
+    pub(super) fn callers_changed(&mut self) -> Option<watch_reply::Message> {
+        self.broker.ledger.read(|registry| self.met.changed(registry, &self.node)).map(told)
+    }
+
     async fn try_announce(&mut self, message: v1::Announce) -> Result<(), String> {
         if self.announcements.admit((), clock::now()) == Admission::Throttled {
             return Err("too many requests: wait a moment".to_owned());
@@ -111,6 +128,10 @@ impl Desk {
             Err(CommandError::Closed) => Err("the broker is shutting down".to_owned()),
         }
     }
+}
+
+fn told(News { version, callers }: News) -> watch_reply::Message {
+    watch_reply::Message::Callers(wire::callers_message(version, &callers))
 }
 
 fn parse_announcement(node: NodeName, message: v1::Announce) -> Result<Announcement, InvalidMessage> {

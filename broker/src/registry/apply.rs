@@ -43,6 +43,7 @@ impl Registry {
             }
             Change::Entry(entry) => {
                 self.mark_node(&entry.node);
+                self.mark_name(&entry.spiffe_id);
                 self.entries_of.entry(entry.node.clone()).or_default().insert(entry.id.clone());
                 self.entries_for.entry(entry.spiffe_id.clone()).or_default().insert(entry.id.clone());
                 self.entries.insert(entry.id.clone(), Arc::clone(entry));
@@ -113,6 +114,7 @@ impl Registry {
         }
         self.serving.entry(component.spiffe_id.clone()).or_default().insert(target.clone());
         self.marks.serving = self.version.epoch;
+        self.marks.names.insert(target.lattice.clone(), self.version.epoch);
         if let Some(held) = self.held_mut(target) {
             held.component = Arc::clone(component);
             return;
@@ -131,6 +133,7 @@ impl Registry {
         let Some(held) = of_lattice.remove(&target.id) else {
             return;
         };
+        self.marks.names.insert(target.lattice.clone(), self.version.epoch);
         if of_lattice.is_empty() {
             self.components.remove(&target.lattice);
         }
@@ -150,6 +153,7 @@ impl Registry {
     fn remove_entry(&mut self, id: &EntryId) {
         let Some(entry) = self.entries.remove(id) else { return };
         self.mark_node(&entry.node);
+        self.mark_name(&entry.spiffe_id);
         if let Some(ids) = self.entries_for.get_mut(&entry.spiffe_id) {
             ids.remove(id);
             if ids.is_empty() {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_identity::{ComponentId, Lattice, SpiffeId, Target, component_id, virtual_component_id};
+use portcullis_identity::{ComponentId, Lattice, SpiffeId, Target, component_id, lattice_name, virtual_component_id};
 use portcullis_policy::{Engine, Principal, Transport};
 
 use super::Registry;
@@ -31,7 +31,7 @@ impl Registry {
     pub fn names_of(&self, id: &SpiffeId) -> BTreeSet<Target> {
         let serving = self.serving.get(id).into_iter().flatten().cloned();
         let own = id.is_member_of(&self.trust_domain);
-        let derived = own.then(|| derived_name(id)).flatten().filter(|_| self.entries_for.contains_key(id));
+        let derived = own.then(|| lattice_name(id)).flatten().filter(|_| self.entries_for.contains_key(id));
         serving.chain(derived).filter(|name| self.caller(name).as_ref() == Some(id)).collect()
     }
 
@@ -39,7 +39,7 @@ impl Registry {
     #[must_use]
     pub fn callers_in(&self, lattice: &Lattice) -> BTreeMap<ComponentId, SpiffeId> {
         let serving = self.components.get(lattice).into_iter().flat_map(BTreeMap::keys).cloned();
-        let derived = self.entries_for.keys().filter(|id| id.is_member_of(&self.trust_domain)).filter_map(derived_name);
+        let derived = self.entries_for.keys().filter(|id| id.is_member_of(&self.trust_domain)).filter_map(lattice_name);
         let derived = derived.filter(|name| name.lattice == *lattice).map(|name| name.id);
         let names: BTreeSet<ComponentId> = serving.chain(derived).collect();
         names
@@ -51,6 +51,19 @@ impl Registry {
             .collect()
     }
 
+    /// Whether a name in `lattice` may be another's, or nobody's, since `epoch`. A `false` is certain.
+    #[must_use]
+    pub fn names_may_have_changed(&self, lattice: &Lattice, epoch: u64) -> bool {
+        self.marks.names.get(lattice).is_some_and(|at| *at > epoch)
+    }
+
+    /// The default ID whose name in a lattice may be another's from now on.
+    pub(super) fn mark_name(&mut self, id: &SpiffeId) {
+        if let Some(name) = lattice_name(id) {
+            self.marks.names.insert(name.lattice, self.version.epoch);
+        }
+    }
+
     /// The virtual components that `id` serves, as their sidecar sees them.
     pub fn served_by(&self, id: &SpiffeId) -> impl Iterator<Item = &Arc<Served>> {
         self.serving.get(id).into_iter().flatten().filter_map(|target| self.served(target))
@@ -59,17 +72,6 @@ impl Registry {
     /// The virtual components of `lattice`, as their sidecars see them.
     pub fn served_in(&self, lattice: &Lattice) -> impl Iterator<Item = &Arc<Served>> {
         self.components.get(lattice).into_iter().flat_map(BTreeMap::values).map(|held| &held.served)
-    }
-}
-
-/// `LATTICE/ID` of `/component/LATTICE/ID` and `/virtual/LATTICE/ID`.
-fn derived_name(id: &SpiffeId) -> Option<Target> {
-    let mut segments = id.path().split('/').skip(1);
-    match (segments.next(), segments.next(), segments.next(), segments.next()) {
-        (Some("component" | "virtual"), Some(lattice), Some(id), None) => {
-            Some(Target { lattice: lattice.parse().ok()?, id: id.parse().ok()? })
-        }
-        _ => None,
     }
 }
 

@@ -61,7 +61,7 @@ pub use self::{
     },
     leaf::{InvalidLeaf, Leaf},
     name::{ComponentId, InvalidName, Lattice, NodeName, Target},
-    path::{broker_id, component_id, is_reserved, node_id, node_name, virtual_component_id},
+    path::{broker_id, component_id, is_reserved, lattice_name, node_id, node_name, virtual_component_id},
     peer::Peer,
     possession::{CHANNEL_BINDING_LABEL, ChannelBinding, NotProved, Possession, Purpose},
     private_key::{InvalidKey, NoRandomness, PrivateKey},

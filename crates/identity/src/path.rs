@@ -39,6 +39,19 @@ pub fn component_id(trust_domain: &TrustDomain, target: &Target) -> SpiffeId {
     below(trust_domain, &["component", target.lattice.as_str(), target.id.as_str()])
 }
 
+/// `LATTICE/ID` of a default ID, `/component/LATTICE/ID` or `/virtual/LATTICE/ID`: the name under which its holder may call over NATS, where
+/// nobody else has that name. The caller compares the trust domain.
+#[must_use]
+pub fn lattice_name(id: &SpiffeId) -> Option<Target> {
+    let mut segments = segments(id);
+    match (segments.next(), segments.next(), segments.next(), segments.next()) {
+        (Some("component" | "virtual"), Some(lattice), Some(id), None) => {
+            Some(Target { lattice: lattice.parse().ok()?, id: id.parse().ok()? })
+        }
+        _ => None,
+    }
+}
+
 /// Whether the ID lies in the subtree that no registration entry may grant: its first segment is exactly `portcullis`.
 #[must_use]
 pub fn is_reserved(id: &SpiffeId) -> bool {
@@ -83,6 +96,16 @@ mod tests {
         assert_eq!(node_id(&td, &"edge-1".parse().unwrap()), id("/portcullis/node/edge-1"));
         assert_eq!(virtual_component_id(&td, &target), id("/virtual/prod/billing"));
         assert_eq!(component_id(&td, &target), id("/component/prod/billing"));
+    }
+
+    #[test]
+    fn a_name_on_a_lattice_is_that_of_the_default_paths() {
+        let name = |path: &str| lattice_name(&id(path)).map(|name| name.to_string());
+        assert_eq!(name("/component/demo/alice").as_deref(), Some("demo/alice"));
+        assert_eq!(name("/virtual/demo/shop").as_deref(), Some("demo/shop"));
+        for none in ["/web", "/component/demo", "/component/demo/a/b", "/other/demo/a", "/component/demo/host"] {
+            assert_eq!(name(none), None, "{none}");
+        }
     }
 
     #[test]

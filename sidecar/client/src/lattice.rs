@@ -86,7 +86,7 @@ impl LatticeSettings {
             servers: self.servers.clone(),
             tls,
             login: self.credentials.as_ref().map_or(Login::Certificate, |text| Login::Credentials(Arc::clone(text))),
-            inbox: format!("{INBOXES}.{lattice}.{id}").parse()?,
+            inbox: format!("{}{id}", inboxes(&lattice)).parse()?,
             name: identity.id().to_string(),
             limits,
         })
@@ -105,16 +105,10 @@ fn token(name: String) -> Result<Token, LatticeError> {
     name.parse().map_err(|cause| LatticeError::Name { name, cause })
 }
 
-/// Under which name an identity calls: that in `/component/LATTICE/ID` or `/virtual/LATTICE/ID`.
+/// What is before the names in the inboxes of a lattice's identities. The server lets nobody but the holder of a name subscribe behind it.
 #[must_use]
-pub fn lattice_name(id: &SpiffeId) -> Option<Target> {
-    let mut segments = id.path().split('/').skip(1);
-    match (segments.next(), segments.next(), segments.next(), segments.next()) {
-        (Some("component" | "virtual"), Some(lattice), Some(id), None) => {
-            Some(Target { lattice: lattice.parse().ok()?, id: id.parse().ok()? })
-        }
-        _ => None,
-    }
+pub fn inboxes(lattice: &Token) -> String {
+    format!("{INBOXES}.{lattice}.")
 }
 
 /// What is called over NATS.
@@ -216,22 +210,5 @@ fn told(peer: String, failed: CallFailed, after: Duration) -> CallError {
         | CallFailed::Malformed(_)
         | CallFailed::TooLarge { .. }
         | CallFailed::TooManyCalls { .. } => CallError::Malformed { peer, cause: failed.to_string() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use portcullis_identity::parse_spiffe_id;
-
-    use super::*;
-
-    #[test]
-    fn a_name_is_that_of_the_default_paths() {
-        let name = |path: &str| lattice_name(&parse_spiffe_id(&format!("spiffe://a.test{path}")).unwrap());
-        assert_eq!(name("/component/demo/alice").unwrap().to_string(), "demo/alice");
-        assert_eq!(name("/virtual/demo/shop").unwrap().to_string(), "demo/shop");
-        for none in ["/web", "/component/demo", "/component/demo/a/b", "/other/demo/a", "/component/demo/host"] {
-            assert_eq!(name(none), None, "{none}");
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod cache;
+mod callers;
 mod certificate;
 mod certificate_files;
 mod fill;
@@ -35,6 +36,7 @@ use tracing::{info, warn};
 
 pub use audit::AuditHead;
 pub use cache::{Access, CacheError};
+pub use callers::MeetError;
 pub use certificate::JoinCertificate;
 pub use certificate_files::{CertificateFiles, CertificateFilesError, CertificateSettings, IncompleteSettings};
 pub use identity::Identity;
@@ -166,6 +168,7 @@ pub(super) enum Request {
     Sign { entry: String, digest: String, csr: Vec<u8>, reply: oneshot::Sender<Result<Vec<Vec<u8>>, SignError>> },
     SignJwts { wanted: Vec<v1::WantedJwt>, reply: oneshot::Sender<Result<Vec<v1::JwtResult>, SignError>> },
     Announce(Target),
+    Meet(Target),
     Applied(Version),
 }
 

@@ -1,10 +1,9 @@
 //! The virtual component at one version: its functions, its policies, its routes. Replaced as a whole when the broker says something new.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use portcullis_client::node::{ServedComponent, UpstreamKind, Version};
-use portcullis_identity::SpiffeId;
 use portcullis_policy::{ActionIndex, ComponentFacts, Engine, Slice};
 use portcullis_value::{FunctionKind, FunctionType, Wit};
 
@@ -59,8 +58,6 @@ pub(crate) struct Served {
     /// Only where the upstream is HTTP.
     pub(crate) mapping: Option<Mapping>,
     functions: HashMap<String, HashMap<String, Arc<ServedFunction>>>,
-    /// Who calls over NATS, by the name in the subject.
-    nats_callers: BTreeMap<String, SpiffeId>,
 }
 
 impl Served {
@@ -108,11 +105,7 @@ impl Served {
                 functions.entry(interface.name.clone()).or_default().insert(function.name.clone(), Arc::new(served));
             }
         }
-        Ok(Self { version, engine, mapping, functions, nats_callers: component.nats_callers.clone() })
-    }
-
-    pub(crate) fn nats_caller(&self, name: &str) -> Option<&SpiffeId> {
-        self.nats_callers.get(name)
+        Ok(Self { version, engine, mapping, functions })
     }
 
     pub(crate) fn function(&self, instance: &str, function: &str) -> Option<&Arc<ServedFunction>> {

@@ -133,6 +133,34 @@ fn a_host_calls_a_service_that_joined_by_its_svid_until_it_is_revoked() {
     lab.block_on(host.hears("disconnected"));
 }
 
+#[test]
+fn an_identity_calls_a_service_by_its_name() {
+    let (lab, lattice) = Lattice::start_with_svids();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
+        lattice.nodes_address
+    );
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    let _pay = lab.sidecar(&SidecarSetup::http("pay", service.address).with(&nats));
+    let config = lab.path().join("pay.toml");
+    let count = || {
+        let arguments = ["invoke", "--config", config.to_str().unwrap(), "--over", "nats", "demo/shop", "count"];
+        e2e::run("portcullis-sidecar", &arguments)
+    };
+    eventually("the sidecar to join the lattice", || (lab.status("shop")["nats"]["connected"] == true).then_some(()));
+    // Nobody may call it: the server does not let the call through.
+    let denied = count();
+    assert!(denied.code == 1 && denied.err.contains("cannot be reached"), "{denied:?}");
+    lab.policy(
+        "pay",
+        "@id(\"pay\") permit(principal == Workload::\"spiffe://test.example/virtual/demo/pay\", action, resource);",
+    );
+    let answer = eventually("an answer", || Some(count()).filter(|ran| ran.code == 0));
+    assert_eq!(answer.out, "3\n");
+    assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("spiffe://test.example/virtual/demo/pay"));
+}
+
 /// A server that cannot show that it is the registered one gets no call to answer.
 #[test]
 fn a_sidecar_joins_no_server_but_that_of_its_configuration() {

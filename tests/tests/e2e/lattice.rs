@@ -3,8 +3,12 @@
 use bytes::Bytes;
 use e2e::nats::{NatsServer, request_subject};
 use e2e::{Behaviour, Daemon, ITEMS, Lab, LegacyService, SidecarSetup, eventually};
+use portcullis_api::v1;
+use portcullis_client::lattice::{Callee, LatticeCaller, LatticeSettings, NatsSecurity};
+use portcullis_client::peers::{CallError, FunctionName};
+use portcullis_identity::lattice_name;
 use portcullis_transport::Refusal;
-use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsRefusal, VirtualAddress};
+use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsRefusal, VirtualAddress};
 use tokio_stream::StreamExt as _;
 use wrpc_transport::{InvokeExt as _, ServeExt as _};
 
@@ -58,7 +62,7 @@ fn scene(server: &NatsServer, answer: &str) -> (Lab, LegacyService, Daemon) {
 fn a_hosts_component_is_answered_and_its_refusals_say_why() {
     let server = NatsServer::start();
     let (lab, service, sidecar) = scene(&server, "3");
-    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let host = lab.block_on(async { server.link("_INBOX").await });
     let count = |source: &str| lab.block_on(call(&host, "count", &of(source), b""));
     // Nobody may call anything yet, and nobody learns what there is.
     for function in ["count", "no-such-function"] {
@@ -85,7 +89,7 @@ fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
     let server = NatsServer::start();
     let (lab, _service, sidecar) = scene(&server, "3");
     allow_app(&lab);
-    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let host = lab.block_on(async { server.link("_INBOX").await });
     let count = |headers: &Headers, params: &[u8]| lab.block_on(call(&host, "count", headers, params));
     eventually("the policy to be in force", || count(&of("app"), b"").ok());
     // A host that does not say for whom it calls, or says it twice, or in words that are no name.
@@ -95,11 +99,22 @@ fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
         let refusal = refused(count(&headers, b""));
         assert_eq!(refusal.refusal, Some(Refusal::MalformedHeader), "{refusal}");
     }
-    // A name that nobody has.
-    let subject = request_subject(&address("shop"), "mallory", ITEMS, "count");
-    let (headers, params) = (Headers::new(), Bytes::new());
-    let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
-    assert_eq!(refused(lab.block_on(host.call(call, 64))).refusal, Some(Refusal::Denied));
+    // A name that nobody has; and an answer that is wanted elsewhere than in the inbox of who calls.
+    let under = |name: &str, inbox: &str| {
+        let link = lab.block_on(server.link(inbox));
+        let subject = request_subject(&address("shop"), name, ITEMS, "count");
+        let (headers, params) = (of("app"), Bytes::new());
+        let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+        refused(lab.block_on(link.call(call, 64)))
+    };
+    assert_eq!(under("mallory", "_I.demo.mallory").refusal, Some(Refusal::Denied));
+    for (name, inbox) in [("mallory", "_I.demo.mallory2"), ("mallory", "_INBOX"), ("host", "_I.demo.shop")] {
+        let elsewhere = under(name, inbox);
+        assert!(
+            elsewhere.refusal == Some(Refusal::MalformedHeader) && elsewhere.reason.contains("own inbox"),
+            "{elsewhere}"
+        );
+    }
     // More than the parameters, where there are none.
     let surplus = count(&of("app"), b"\x01").unwrap_err();
     assert!(
@@ -115,6 +130,93 @@ fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
     });
     sidecar.logged(&["request has no reply subject"]);
     assert_eq!(count(&of("app"), b"").unwrap(), &b"\x03"[..]);
+}
+
+#[test]
+fn a_name_is_whose_the_broker_says_it_is() {
+    let server = NatsServer::start();
+    let (mut lab, service, mut sidecar) = scene(&server, "3");
+    let (alice, bob) = (lab.caller("alice"), lab.caller("bob"));
+    let alice = under_its_name(&lab, &server, &alice);
+    let bob = under_its_name(&lab, &server, &bob);
+    let refusal = |result: Result<Bytes, CallError>| match result {
+        Err(CallError::Refused { refusal, .. }) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(count(&lab, &alice)), Refusal::Denied);
+    let permit = "@id(\"alice\") permit(principal == Workload::\"spiffe://test.example/component/demo/alice\", action, resource);";
+    lab.policy("alice", permit);
+    assert_eq!(eventually("the policy to be in force", || count(&lab, &alice).ok()), &b"\x03"[..]);
+    assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("spiffe://test.example/component/demo/alice"));
+    assert_eq!(refusal(count(&lab, &bob)), Refusal::Denied);
+
+    // A host that speaks for a component of that name is somebody else.
+    let host = lab.block_on(server.link("_INBOX"));
+    assert_eq!(refused(lab.block_on(call(&host, "count", &of("alice"), b""))).refusal, Some(Refusal::Denied));
+
+    // Without the broker who was met is known, also to a sidecar that starts then; who was not, is not.
+    eventually("the names on disk", || {
+        std::fs::read(lab.path().join("shop-state/state")).ok().filter(|state| holds(state, b"alice"))
+    });
+    lab.broker().kill();
+    assert_eq!(count(&lab, &alice).unwrap(), &b"\x03"[..]);
+    sidecar.terminate();
+    sidecar.wait();
+    let _sidecar = lab.start_sidecar("shop", &lab.path().join("shop.toml"));
+    assert_eq!(eventually("the sidecar to be back", || count(&lab, &alice).ok()), &b"\x03"[..]);
+    let link = lab.block_on(server.link("_I.demo.carol"));
+    let subject = request_subject(&address("shop"), "carol", ITEMS, "count");
+    let (headers, params) = (Headers::new(), Bytes::new());
+    let unknown = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+    assert_eq!(refused(lab.block_on(link.call(unknown, 64))).refusal, Some(Refusal::NotReady));
+
+    // An identity whose entry is gone has no name any more, and one that comes has one.
+    lab.start_broker();
+    let entries = lab.broker_command(&["entry", "list", "--json"]).ok().json();
+    let entry = entries
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["spiffe_id"].as_str().unwrap().ends_with("/alice"))
+        .unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    lab.broker_command(&["entry", "remove", &entry]).ok();
+    eventually("alice to have no name", || {
+        (count(&lab, &alice).err().map(Err).map(refusal) == Some(Refusal::Denied)).then_some(())
+    });
+    lab.create(v1::CreateEntryRequest {
+        node: "alice".to_owned(),
+        component: Some(v1::Target { lattice: "demo".to_owned(), id: "alice".to_owned() }),
+        danger_any_digest: true,
+        ..Default::default()
+    });
+    assert_eq!(eventually("alice to have a name again", || count(&lab, &alice).ok()), &b"\x03"[..]);
+}
+
+/// `count` of the shop, as that caller.
+fn count(lab: &Lab, caller: &LatticeCaller) -> Result<Bytes, CallError> {
+    let callee = Callee::Virtual("demo/shop".parse().unwrap());
+    let name = FunctionName { instance: ITEMS, function: "count" };
+    lab.block_on(caller.call(&callee, name, Bytes::new(), e2e::PATIENCE))
+}
+
+fn holds(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+/// A caller under its own name on the server of a lattice.
+fn under_its_name(lab: &Lab, server: &NatsServer, caller: &e2e::Caller) -> LatticeCaller {
+    let settings = LatticeSettings {
+        servers: vec![server.url().parse().unwrap()],
+        security: NatsSecurity::DangerPlain,
+        credentials: None,
+    };
+    let name = lattice_name(&caller.identity.id()).unwrap();
+    let settings = settings.of(&caller.identity, &name, NatsLimits::default()).unwrap();
+    let member = portcullis_client::lattice::address(&name).unwrap();
+    lab.block_on(LatticeCaller::connect(settings, &member, 64, lab.tasks())).unwrap()
 }
 
 #[test]
@@ -141,7 +243,7 @@ fn the_lattice_may_come_late_and_go_away() {
     let mut server = NatsServer::start();
     let (lab, _service, mut sidecar) = scene(&server, "3");
     allow_app(&lab);
-    let host = lab.block_on(async { server.link("_INBOX_host").await });
+    let host = lab.block_on(async { server.link("_INBOX").await });
     let answered = || lab.block_on(call(&host, "count", &of("app"), b"")).ok();
     eventually("an answer", answered);
     // Over QUIC it is served meanwhile.

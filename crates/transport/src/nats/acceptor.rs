@@ -205,6 +205,11 @@ struct Open {
 }
 
 impl IncomingCall {
+    /// Where the handshake goes: the caller's inbox, if it is one.
+    pub fn reply(&self) -> &str {
+        self.open.as_ref().map_or("", |open| open.reply.as_str())
+    }
+
     /// How many bytes of parameters came with the request.
     pub fn first_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.payload.len())

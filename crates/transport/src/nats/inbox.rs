@@ -4,8 +4,8 @@ use ring::rand::SecureRandom;
 
 use super::subject::is_token_character;
 
-/// The longest inbox prefix, in bytes.
-const LONGEST_PREFIX: usize = 128;
+/// The longest inbox prefix, in bytes: two names of 64 bytes and what is before them.
+const LONGEST_PREFIX: usize = 132;
 /// Most tokens in a prefix.
 const MOST_TOKENS: usize = 4;
 /// The length of a key as it stands in a subject: 128 bits in lower-case hexadecimal.
@@ -19,7 +19,7 @@ pub struct InboxPrefix(Box<str>);
 
 /// A text is no [`InboxPrefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("inbox prefix has to be 1 to 4 tokens of `[A-Za-z0-9_-]`, at most 128 bytes in all")]
+#[error("inbox prefix has to be 1 to 4 tokens of `[A-Za-z0-9_-]`, at most 132 bytes in all")]
 pub struct InvalidInboxPrefix;
 
 impl InboxPrefix {
@@ -104,7 +104,7 @@ mod tests {
         for good in ["_INBOX", "_INBOX_pay", "_I.pay", "a.b.c.d"] {
             assert_eq!(good.parse::<InboxPrefix>().unwrap().as_str(), good);
         }
-        for bad in ["", ".", "a.", "a..b", "a.*", "a.>", "a b", "a.b.c.d.e", &"a".repeat(129)] {
+        for bad in ["", ".", "a.", "a..b", "a.*", "a.>", "a b", "a.b.c.d.e", &"a".repeat(133)] {
             assert_eq!(bad.parse::<InboxPrefix>(), Err(InvalidInboxPrefix), "{bad}");
         }
     }

@@ -206,6 +206,10 @@ async fn open(shared: &Shared) -> Result<(Streaming<v1::WatchReply>, Uplink), En
     for target in announced {
         uplink.announce(shared, &target).await.map_err(End::Lost)?;
     }
+    let met: Vec<_> = lock(&shared.met).iter().map(target_message).collect();
+    if !met.is_empty() {
+        uplink.send(watch_request::Message::Meet(v1::Meet { names: met })).await.map_err(End::Lost)?;
+    }
     *lock(&shared.client) = Some(client);
     Ok((stream.into_inner(), uplink))
 }
@@ -254,6 +258,9 @@ impl Uplink {
                 self.send(watch_request::Message::SignJwts(v1::SignJwts { request, wanted })).await
             }
             Request::Announce(target) => self.announce(shared, &target).await,
+            Request::Meet(name) => {
+                self.send(watch_request::Message::Meet(v1::Meet { names: vec![target_message(&name)] })).await
+            }
             Request::Applied(version) => self.send(watch_request::Message::Applied(version.into())).await,
         }
     }
@@ -281,13 +288,20 @@ impl Uplink {
                 warn_of_skew(state.now_seconds);
                 NodeState::from_message(state, known).map(|mut state| {
                     note_restoration(known, state.version);
-                    state.keep_revocations(&shared.state.borrow(), clock::now());
+                    let before = shared.state.borrow();
+                    state.keep_revocations(&before, clock::now());
+                    state.keep_callers(&before);
+                    drop(before);
                     state
                 })
             }
             Some(watch_reply::Message::Change(change)) => {
                 let before = Arc::clone(&shared.state.borrow());
                 before.changed(change)
+            }
+            Some(watch_reply::Message::Callers(callers)) => {
+                let before = Arc::clone(&shared.state.borrow());
+                before.told(callers)
             }
             Some(watch_reply::Message::Signed(v1::Signed { request, chain })) => {
                 self.answer_certificate(request, chain);

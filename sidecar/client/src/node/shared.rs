@@ -1,6 +1,6 @@
 //! What the tasks of a node share, and what they do with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) identities: Mutex<BTreeMap<String, Arc<Identity>>>,
     pub(super) cached: Mutex<Vec<CachedSvid>>,
     pub(super) announced: Mutex<BTreeMap<Target, Vec<String>>>,
+    /// Names of callers that the broker is to tell of, now and on every new stream.
+    pub(super) met: Mutex<BTreeSet<Target>>,
     pub(super) state: watch::Sender<Arc<NodeState>>,
     pub(super) connectivity: watch::Sender<Connectivity>,
     pub(super) client: Mutex<Option<v1::node_client::NodeClient<Channel>>>,
@@ -82,6 +84,7 @@ pub(super) fn shared(
         identities: Mutex::default(),
         cached: Mutex::new(svids),
         announced: Mutex::default(),
+        met: Mutex::new(state.callers.keys().cloned().collect()),
         state: watch::Sender::new(Arc::new(state)),
         connectivity: watch::Sender::new(Connectivity::Disconnected("not connected yet".to_owned())),
         client: Mutex::default(),

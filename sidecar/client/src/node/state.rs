@@ -76,8 +76,6 @@ pub struct ServedComponent {
     pub policies: Vec<PolicyText>,
     /// SPIFFE IDs granted on it.
     pub grants: Vec<String>,
-    /// Who calls it over NATS, by the name in the subject.
-    pub nats_callers: BTreeMap<String, SpiffeId>,
 }
 
 /// Everything the broker has told this node, at one version.
@@ -97,6 +95,8 @@ pub struct NodeState {
     pub components: BTreeMap<Target, PeerRecord>,
     /// Virtual components that this node serves.
     pub served: BTreeMap<Target, ServedComponent>,
+    /// Whose the names are that the node met over NATS; of one that is nobody's that is known, too.
+    pub callers: BTreeMap<Target, Option<SpiffeId>>,
     /// What is not trusted although a bundle vouches for it, or not for long.
     pub withdrawal: Withdrawal,
 }
@@ -131,8 +131,17 @@ impl NodeState {
     /// # Errors
     /// When a field is missing or malformed, or when it is older than `known`.
     pub fn from_message(message: v1::State, known: Version) -> Result<Self, InvalidState> {
-        let v1::State { version, bundles, entries, components, served, now_seconds: _, revocations, templates } =
-            message;
+        let v1::State {
+            version,
+            bundles,
+            entries,
+            components,
+            served,
+            now_seconds: _,
+            revocations,
+            templates,
+            callers,
+        } = message;
         let version = parse_version(version)?;
         if version < known {
             return Err(InvalidState::Older { offered: version, known });
@@ -141,6 +150,7 @@ impl NodeState {
         state.withdrawal.note_revocations(revocations)?;
         state.upsert(bundles, entries, components, served)?;
         template::note(&mut state.templates, templates);
+        super::callers::note(&mut state.callers, callers)?;
         Ok(state)
     }
 
@@ -211,6 +221,7 @@ impl NodeState {
             now_seconds: 0,
             revocations: self.withdrawal.revocation_messages(),
             templates: self.templates.values().map(Template::to_message).collect(),
+            callers: super::callers::messages(&self.callers),
         }
     }
 
@@ -284,7 +295,7 @@ impl PeerRecord {
 
 impl ServedComponent {
     fn from_message(message: v1::ServedComponent) -> Result<Self, InvalidState> {
-        let v1::ServedComponent { record, upstream, wit, policies, grants, nats_callers } = message;
+        let v1::ServedComponent { record, upstream, wit, policies, grants } = message;
         let upstream = match v1::Upstream::try_from(upstream) {
             Ok(v1::Upstream::Typed) => UpstreamKind::Typed,
             Ok(v1::Upstream::Splice) => UpstreamKind::Splice,
@@ -296,10 +307,6 @@ impl ServedComponent {
             wit: wit_sources(wit),
             policies: policies.into_iter().map(|v1::Policy { id, text }| PolicyText { id, text }).collect(),
             grants,
-            nats_callers: nats_callers
-                .into_iter()
-                .map(|caller| Ok((caller.name, parse_id("served.nats_callers", &caller.spiffe_id)?)))
-                .collect::<Result<_, InvalidState>>()?,
         })
     }
 
@@ -322,11 +329,6 @@ impl ServedComponent {
                 .map(|policy| v1::Policy { id: policy.id.clone(), text: policy.text.clone() })
                 .collect(),
             grants: self.grants.clone(),
-            nats_callers: self
-                .nats_callers
-                .iter()
-                .map(|(name, id)| v1::NatsCaller { name: name.clone(), spiffe_id: id.to_string() })
-                .collect(),
         }
     }
 }
@@ -339,12 +341,12 @@ pub(crate) fn target_message(target: &Target) -> v1::Target {
     v1::Target { lattice: target.lattice.to_string(), id: target.id.to_string() }
 }
 
-fn parse_version(version: Option<v1::Version>) -> Result<Version, InvalidState> {
+pub(super) fn parse_version(version: Option<v1::Version>) -> Result<Version, InvalidState> {
     let v1::Version { incarnation, epoch } = version.ok_or(InvalidState::Missing("version"))?;
     Ok(Version { incarnation, epoch })
 }
 
-fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
+pub(super) fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
     let v1::Target { lattice, id } = target.ok_or(InvalidState::Missing("target"))?;
     let field = |cause: String| InvalidState::Field { field: "target", cause };
     Ok(Target {
@@ -353,7 +355,7 @@ fn parse_target(target: Option<v1::Target>) -> Result<Target, InvalidState> {
     })
 }
 
-fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
+pub(super) fn parse_id(field: &'static str, text: &str) -> Result<SpiffeId, InvalidState> {
     portcullis_identity::parse_spiffe_id(text).map_err(|error| InvalidState::Field { field, cause: error.to_string() })
 }
 
