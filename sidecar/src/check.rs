@@ -10,7 +10,7 @@ use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
 
 use crate::component::seal_key;
-use crate::config::{Config, Mistake, NodeSection, Program, UpstreamSection};
+use crate::config::{Config, Mistake, NodeSection, Program, StreamEncoding, UpstreamSection};
 use crate::upstream::Upstream;
 
 /// What was found to be right.
@@ -56,8 +56,12 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
         if let Some(Err(problems)) = upstream.as_ref().and_then(|upstream| upstream.mapping(&wit, &interfaces)) {
             mistakes.extend(problems.into_iter().map(Mistake::from));
         }
-        if matches!(config.upstream, UpstreamSection::Http(_)) {
-            opaque(&wit, folder, &mut mistakes);
+        match &config.upstream {
+            UpstreamSection::Http(_) => opaque(&wit, folder, &mut mistakes),
+            UpstreamSection::Splice(splice) if config.nats.is_some() => {
+                streams(&wit, splice.streams, path, &mut mistakes)
+            }
+            UpstreamSection::Splice(_) => {}
         }
         checked.policies = policies(&config, &wit, &mut mistakes);
     }
@@ -108,6 +112,30 @@ fn opaque(wit: &Wit, folder: &Path, mistakes: &mut Vec<Mistake>) {
             }
         }
     }
+}
+
+/// Hosts read streams as wRPC 0.29 writes them, and nothing on the wire says how a service does.
+fn streams(wit: &Wit, encoding: Option<StreamEncoding>, path: &Path, mistakes: &mut Vec<Mistake>) {
+    let answers = |interface: &&portcullis_value::Interface| {
+        interface.functions.iter().any(|function| function.streams.in_result)
+    };
+    let Some(interface) = wit.interfaces().find(answers) else { return };
+    let (message, hint) = match encoding {
+        Some(StreamEncoding::V029) => return,
+        Some(StreamEncoding::V030) => {
+            let message = "callers over NATS cannot read the streams of a service that writes them as wRPC 0.30 does";
+            (
+                message,
+                "build the service with wRPC 0.29, or leave [nats] out: over QUIC the caller may be of its version",
+            )
+        }
+        None => {
+            let message = "nothing says how the service writes streams, and callers over NATS cannot tell";
+            (message, "say `streams = \"0.29\"` under [upstream.splice] if it is built with wRPC 0.29 or before")
+        }
+    };
+    let message = format!("`{}` answers with streams: {message}", interface.name);
+    mistakes.push(Mistake { file: path.display().to_string(), line: None, message, hint: Some(hint.to_owned()) });
 }
 
 fn policies(config: &Config, wit: &Wit, mistakes: &mut Vec<Mistake>) -> usize {

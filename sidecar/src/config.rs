@@ -128,6 +128,18 @@ pub struct SpliceSection {
     pub connect_timeout: Duration,
     /// How long a call with streams may be silent in both directions.
     pub idle_timeout: Duration,
+    /// How it writes streams.
+    pub streams: Option<StreamEncoding>,
+}
+
+/// The two encodings of streams that wRPC has under one version number: a stream that has ended already when it is sent stands among the
+/// plain values, and looks different there. Nothing on the wire tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEncoding {
+    /// `wrpc-transport` up to 0.29, as wasmCloud 1 hosts speak it.
+    V029,
+    /// From 0.30 on.
+    V030,
 }
 
 /// `[limits]`: what callers may take.
@@ -316,6 +328,19 @@ fn splice_upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
     let address = section.required_text("address", reader);
     let connect_timeout = section.duration("connect_timeout", reader).unwrap_or(Duration::from_secs(2));
     let idle_timeout = section.duration("idle_timeout", reader).unwrap_or(Duration::from_secs(300));
+    let streams = section.text("streams", reader).and_then(|found| match found.value.as_str() {
+        "0.29" => Some(StreamEncoding::V029),
+        "0.30" => Some(StreamEncoding::V030),
+        other => {
+            let message = format!("`upstream.splice.streams`: `{other}` is neither 0.29 nor 0.30");
+            reader.mistake(
+                Some(found.at),
+                message,
+                Some("the version of wRPC that the service is built with".to_owned()),
+            );
+            None
+        }
+    });
     section.finish(reader);
     let address = address?;
     let address = match address.value.split_once(':') {
@@ -328,7 +353,7 @@ fn splice_upstream(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
             return None;
         }
     };
-    Some(SpliceSection { address, connect_timeout, idle_timeout })
+    Some(SpliceSection { address, connect_timeout, idle_timeout, streams })
 }
 
 fn limits(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> LimitsSection {

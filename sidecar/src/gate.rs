@@ -2,6 +2,7 @@
 //!
 //! It knows one virtual component, its policies and its upstream. It does not know where connections come from, nor the broker.
 
+mod bridged;
 mod caller;
 mod nats;
 mod quota;
@@ -222,7 +223,13 @@ impl Gate {
     }
 
     /// Waits until a change of policy takes back what a call under way was permitted by `decided`.
-    async fn withdrawn(&self, caller: &Caller, function: &served::ServedFunction, decided: &Outlook) -> Refused {
+    async fn withdrawn(
+        &self,
+        caller: &Caller,
+        function: &served::ServedFunction,
+        decided: &Outlook,
+        transport: Transport,
+    ) -> Refused {
         let mut changes = self.changes.subscribe();
         let mut seen = Arc::clone(&decided.served);
         loop {
@@ -236,7 +243,7 @@ impl Gate {
                 let Some(now) = outlook.served.function(&function.instance, &function.name) else {
                     return Refused::new(Refusal::UnknownFunction, "the function is not served any more");
                 };
-                let verdict = outlook.view.decide(now.action, &CallContext::over(Transport::Quic));
+                let verdict = outlook.view.decide(now.action, &CallContext::over(transport));
                 if !verdict.is_allowed() {
                     return Refused::denied(&verdict);
                 }

@@ -1,9 +1,11 @@
+mod paths;
 mod scanner;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{leb::put_leb, refusal::Refusal};
 
+pub use paths::{PathFrames, encode_frame_head};
 pub use scanner::FrameScanner;
 
 /// How much room a payload that comes in several pieces is given beyond what has arrived, in bytes. A peer that only

@@ -13,7 +13,10 @@ pub mod nats;
 pub mod quic;
 mod refusal;
 
-pub use frame::{FrameError, FrameLimits, FrameScanner, RootFrames, encode_root_frame, encode_root_frame_head};
+pub use frame::{
+    FrameError, FrameLimits, FrameScanner, PathFrames, RootFrames, encode_frame_head, encode_root_frame,
+    encode_root_frame_head,
+};
 pub use header::{Field, Header, HeaderLimits, InvalidHeader, Parsed};
 pub use limit::LimitedReader;
 pub use refusal::{CloseReason, Refusal};

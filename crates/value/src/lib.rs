@@ -24,4 +24,4 @@ pub use function::FunctionType;
 pub use limits::{Bound, Exceeded, Limits};
 pub use types::{Enum, Flags, Record, ResultType, Type, Variant};
 pub use value::Value;
-pub use wit::{Function, FunctionKind, Interface, InvalidWit, Wit, WitSource};
+pub use wit::{Function, FunctionKind, Interface, InvalidWit, Streams, Wit, WitSource};

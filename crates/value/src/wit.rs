@@ -77,8 +77,19 @@ pub struct Function {
     pub name: String,
     /// Its type.
     pub kind: FunctionKind,
+    /// Where its calls go on after their plain values.
+    pub streams: Streams,
     /// The doc comment.
     pub docs: Option<String>,
+}
+
+/// Whether a function has streams or futures, which cross beside the plain values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Among its parameters.
+    pub in_params: bool,
+    /// In its result.
+    pub in_result: bool,
 }
 
 /// Whether the calls of a function can be read.
@@ -214,7 +225,7 @@ fn parse_group(files: &[&WitSource]) -> Result<UnresolvedPackageGroup, InvalidWi
 
 #[cfg(test)]
 mod tests {
-    use super::{FunctionKind, InvalidWit, Wit, WitSource};
+    use super::{FunctionKind, InvalidWit, Streams, Wit, WitSource};
     use crate::Type;
 
     fn sources(files: &[(&str, &str)]) -> Vec<WitSource> {
@@ -313,6 +324,27 @@ mod tests {
         assert!(wit.function("", "run").unwrap().typed().is_some());
         let FunctionKind::Opaque(reason) = &wit.function("", "stop").unwrap().kind else { panic!("typed") };
         assert_eq!(reason, "two worlds export it with different types");
+    }
+
+    #[test]
+    fn streams_are_found_wherever_they_are() {
+        let body = "
+            record holder { deep: list<option<tuple<u8, stream<u8>>>> }
+            variant either { none, some(future) }
+            type future = future<result<list<string>, u8>>;
+            resource r { m: func() -> stream<u8>; }
+            a: func(x: holder) -> u8;
+            b: func(x: u8) -> result<either, u8>;
+            c: func(x: stream<u8>) -> stream<u8>;
+            d: func(x: list<u8>) -> result<own<r>>;
+        ";
+        let wit = parse(&[("s.wit", &format!("package a:b; interface c {{ {body} }}"))]);
+        for (name, in_params, in_result) in
+            [("a", true, false), ("b", false, true), ("c", true, true), ("d", false, false), ("r.m", false, true)]
+        {
+            let function = wit.function("a:b/c", name).unwrap();
+            assert_eq!(function.streams, Streams { in_params, in_result }, "{name}");
+        }
     }
 
     #[test]

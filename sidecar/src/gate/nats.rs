@@ -1,4 +1,4 @@
-//! A call over NATS. Every path of it is a subject of its own, so nothing is spliced: its values are carried whole.
+//! A call over NATS. Every path of it is a subject of its own, so nothing is spliced: plain values are carried whole, streams path by path.
 //!
 //! It is refused on the handshake subject wherever that can be: there a stock host reads the reason, and needs not wait.
 
@@ -9,7 +9,7 @@ use portcullis_transport::{FrameLimits, Header, Refusal};
 use portcullis_value::{DecodeError, FunctionType, Value};
 
 use super::served::ServedFunction;
-use super::{Call, Caller, Gate, Outlook, Refused, recorded, typed, unknown};
+use super::{Call, Caller, Gate, Outlook, Refused, bridged, recorded, typed, unknown};
 use crate::clock;
 use crate::upstream::{Splice, Upstream};
 
@@ -17,7 +17,7 @@ use crate::upstream::{Splice, Upstream};
 const LINK_NAME: &str = "link-name";
 
 /// What stops a call after the handshake.
-enum Stop {
+pub(super) enum Stop {
     /// The caller, or the connection to the server.
     Failed(CallFailed),
     Refused(Refused),
@@ -49,7 +49,15 @@ impl From<Refused> for Stop {
 }
 
 /// What is known before the handshake.
-struct Begun {
+enum Begun<'g> {
+    /// Its values are carried whole.
+    Plain(Plain),
+    /// It holds streams: leave to carry it path by path.
+    Streams(&'g Splice, Permit),
+}
+
+/// What is known of a call of plain values before the handshake.
+struct Plain {
     /// Leave to forward, where no parameter had to be read for it.
     permit: Option<Permit>,
     /// The parameters, where they came whole with the request and are read; and how many bytes they were.
@@ -71,23 +79,31 @@ impl Gate {
         };
         let link = incoming.headers.only(LINK_NAME).map(str::to_owned);
         let call = Call { caller, outlook: &outlook, function, transport: Transport::Nats, link_name: link.as_deref() };
-        let begun = typed::plain(function)
-            .and_then(|ty| self.begin(&call, ty, incoming.first()))
+        let begun = self
+            .begin(&call, incoming.first())
             .and_then(|begun| Ok((begun, self.quota.admit(&caller.underway, &function.underway)?)));
         let (begun, _underway) = match begun {
             Ok(begun) => begun,
             Err(refused) => return self.refuse_nats(caller, &header, incoming, refused),
         };
-        let patience = Patience::InAll(self.limits.call_timeout);
+        let patience = match &begun {
+            Begun::Plain(_) => Patience::InAll(self.limits.call_timeout),
+            // Streams may last and carry any amount; silence ends them.
+            Begun::Streams(splice, _) => Patience::InSilence(splice.idle_timeout),
+        };
         let (params, mut results) = match incoming.accept(Deadlines { then: patience, ..Deadlines::default() }).await {
             Ok(halves) => halves,
             // The caller was told.
             Err(failed) => return tracing::debug!(peer = caller.id(), %failed, "no handshake"),
         };
-        let answering = self.answer_nats(&call, begun, params, &mut results);
-        let answered = tokio::time::timeout(self.limits.call_timeout, answering)
-            .await
-            .unwrap_or_else(|_| Err(typed::too_long(self).into()));
+        let answered = match begun {
+            Begun::Plain(plain) => {
+                let answering = self.answer_plain(&call, plain, params, &mut results);
+                let answered = tokio::time::timeout(self.limits.call_timeout, answering).await;
+                answered.unwrap_or_else(|_| Err(typed::too_long(self).into()))
+            }
+            Begun::Streams(splice, permit) => bridged::call(self, (splice, permit), &call, params, &mut results).await,
+        };
         match answered {
             Ok(()) => {
                 if let Err(failed) = results.finish().await {
@@ -117,24 +133,34 @@ impl Gate {
     }
 
     /// Decides, where that can be done before the handshake.
-    fn begin(&self, call: &Call<'_>, ty: &FunctionType, first: &[u8]) -> Result<Begun, Refused> {
+    fn begin(&self, call: &Call<'_>, first: &[u8]) -> Result<Begun<'_>, Refused> {
+        match &call.function.ty {
+            Some(ty) => self.begin_plain(call, ty, first).map(Begun::Plain),
+            None => {
+                let permit = call.permit(self, None)?;
+                Ok(Begun::Streams(bridged::carrier(&self.upstream, call.function)?, permit))
+            }
+        }
+    }
+
+    fn begin_plain(&self, call: &Call<'_>, ty: &FunctionType, first: &[u8]) -> Result<Plain, Refused> {
         if !call.outlook.view.reads_params(call.function.action) {
-            return Ok(Begun { permit: Some(call.permit(self, None)?), values: None });
+            return Ok(Plain { permit: Some(call.permit(self, None)?), values: None });
         }
         match portcullis_value::decode_params(ty, first, &typed::value_limits(self)) {
             Ok(values) => {
                 let permit = call.permit(self, Some(&readable_params(ty, &values)))?;
-                Ok(Begun { permit: Some(permit), values: Some((values, first.len())) })
+                Ok(Plain { permit: Some(permit), values: Some((values, first.len())) })
             }
-            Err(DecodeError::Incomplete { .. }) => Ok(Begun { permit: None, values: None }),
+            Err(DecodeError::Incomplete { .. }) => Ok(Plain { permit: None, values: None }),
             Err(error) => Err(typed::malformed(&error)),
         }
     }
 
-    async fn answer_nats(
+    async fn answer_plain(
         &self,
         call: &Call<'_>,
-        begun: Begun,
+        begun: Plain,
         mut params: Incoming,
         results: &mut Outgoing,
     ) -> Result<(), Stop> {

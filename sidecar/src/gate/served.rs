@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_client::node::{ServedComponent, UpstreamKind, Version};
 use portcullis_policy::{ActionIndex, ComponentFacts, Engine, Slice};
-use portcullis_value::{FunctionKind, FunctionType, Wit};
+use portcullis_value::{FunctionKind, FunctionType, Streams, Wit};
 
 use super::quota::Counter;
 use crate::http::{Mapping, MappingProblem};
@@ -46,6 +46,7 @@ pub(crate) struct ServedFunction {
     pub(crate) action: ActionIndex,
     /// Nothing for functions with streams, futures or resources.
     pub(crate) ty: Option<FunctionType>,
+    pub(crate) streams: Streams,
     pub(crate) meter: FunctionMeter,
     pub(crate) underway: Arc<Counter>,
 }
@@ -99,6 +100,7 @@ impl Served {
                         FunctionKind::Typed(ty) => Some(ty.clone()),
                         FunctionKind::Opaque(_) => None,
                     },
+                    streams: function.streams,
                     meter: meters.function(&interface.name, &function.name),
                     underway: known.map(|known| Arc::clone(&known.underway)).unwrap_or_default(),
                 };

@@ -36,7 +36,7 @@ pub(super) async fn call(
     let ended = {
         // Pinned here: `select!` would move them.
         let mut carried = pin!(splice.call(permit, spliced));
-        let mut withdrawn = pin!(gate.withdrawn(caller, function, outlook));
+        let mut withdrawn = pin!(gate.withdrawn(caller, function, outlook, portcullis_policy::Transport::Quic));
         tokio::select! {
             biased;
             ended = &mut carried => ended?,

@@ -22,7 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 pub(crate) use patience::{Patience, Progress};
 
-use crate::config::{SpliceAddress, SpliceSection};
+use crate::config::{SpliceAddress, SpliceSection, StreamEncoding};
 use crate::gate::Refused;
 
 /// Room for the beginning of an answer: most are no longer.
@@ -38,6 +38,14 @@ pub(crate) struct Splice {
     address: SpliceAddress,
     connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    pub(crate) streams: Option<StreamEncoding>,
+}
+
+/// A connection to the service, for one permitted call.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Unix(UnixStream),
+    Tcp(TcpStream),
 }
 
 /// The caller's two halves and what was read of them already.
@@ -66,8 +74,8 @@ pub(crate) enum Ended {
 
 impl Splice {
     pub(crate) fn new(section: &SpliceSection) -> Self {
-        let SpliceSection { address, connect_timeout, idle_timeout } = section.clone();
-        Self { address, connect_timeout, idle_timeout }
+        let SpliceSection { address, connect_timeout, idle_timeout, streams } = section.clone();
+        Self { address, connect_timeout, idle_timeout, streams }
     }
 
     /// Carries one permitted call.
@@ -103,15 +111,22 @@ impl Splice {
         params: Bytes,
         limits: FrameLimits,
     ) -> Result<Option<Bytes>, Refused> {
+        match self.connect(permit).await? {
+            Connection::Unix(stream) => exchange(stream, header, params, limits).await,
+            Connection::Tcp(stream) => exchange(stream, header, params, limits).await,
+        }
+    }
+
+    /// Connects for one permitted call.
+    pub(crate) async fn connect(&self, permit: Permit) -> Result<Connection, Refused> {
         drop(permit);
         match &self.address {
             SpliceAddress::Unix(path) => {
                 let socket = unix::connected(path, self.connect_timeout).await?;
                 let name = || path.display().to_string();
-                let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
-                exchange(stream, header, params, limits).await
+                UnixStream::from_std(socket).map(Connection::Unix).map_err(|error| unavailable(&name(), &error))
             }
-            SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, header, params, limits).await,
+            SpliceAddress::Tcp(peer) => self.tcp(peer).await.map(Connection::Tcp),
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use e2e::nats::NatsServer;
 use e2e::wire::{self, Ended, begin, raw_connect, read_to_end};
 use e2e::{
     Behaviour, Caller, Daemon, Flaw, ITEMS, Lab, LegacyService, PIPE_WIT, PIPES, ScriptedUpstream, SidecarSetup,
@@ -288,6 +289,100 @@ fn an_answer_flows_before_the_caller_has_said_everything() {
         assert_eq!(answer.next().await, None);
         io.await.unwrap().unwrap();
     });
+}
+
+/// A host's client, whose component is `app`, of the pipe on a lattice that has no callout.
+fn host_of_pipes(lab: &Lab, server: &NatsServer) -> wrpc_transport_nats::Client {
+    lab.block_on(async {
+        let nats = server.stock().await;
+        wrpc_transport_nats::Client::new(nats, "demo.vc.pipe.host", None).await.unwrap()
+    })
+}
+
+fn as_app() -> Option<async_nats::HeaderMap> {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("source-id", "app");
+    Some(headers)
+}
+
+#[test]
+fn streams_cross_between_a_stock_host_and_a_stock_server() {
+    let server = NatsServer::start();
+    let nats = format!("streams = \"0.29\"\n[nats]\nservers = [\"{}\"]\ndanger_plain = true\n", server.url());
+    let spliced = Spliced::before(&nats, stock_server);
+    let lab = &spliced.lab;
+    eventually("the sidecar to be on its lattice", || (lab.status("pipe")["nats"]["connected"] == true).then_some(()));
+    let client = host_of_pipes(lab, &server);
+    let flow = async |data: ByteStream| {
+        let (answer, io) = pipes::flow(&client, as_app(), data).await.unwrap();
+        let sending = async {
+            if let Some(io) = io {
+                io.await.unwrap();
+            }
+        };
+        let (parts, ()) = tokio::join!(answer.collect::<Vec<_>>(), sending);
+        parts.concat()
+    };
+    assert_eq!(lab.block_on(pipes::double(&client, as_app(), 21)).unwrap(), 42);
+    let bytes = lab.block_on(flow(chunks(32)));
+    assert_eq!(bytes.len(), 32 * CHUNK);
+    let right = |(at, byte): (usize, &u8)| usize::from(*byte) == (at / CHUNK) % 251 + 1;
+    assert!(bytes.iter().enumerate().all(right));
+    assert!(lab.block_on(flow(chunks(0))).is_empty());
+    // The answer flows before the caller has said everything.
+    lab.block_on(async {
+        let (sender, data) = mpsc::channel(1);
+        let data: ByteStream = Box::pin(ReceiverStream::new(data));
+        sender.send(Bytes::from_static(b"a")).await.unwrap();
+        let (mut answer, io) = pipes::flow(&client, as_app(), data).await.unwrap();
+        let io = tokio::spawn(io.unwrap());
+        assert_eq!(answer.next().await.unwrap(), "b");
+        sender.send(Bytes::from_static(b"y")).await.unwrap();
+        assert_eq!(answer.next().await.unwrap(), "z");
+        drop(sender);
+        assert_eq!(answer.next().await, None);
+        io.await.unwrap().unwrap();
+    });
+    // Whom the policy does not permit is refused at once, and a call under way ends when it does not any more.
+    let (_sender, data) = mpsc::channel(1);
+    let data: ByteStream = Box::pin(ReceiverStream::new(data));
+    let (mut answer, io) = lab.block_on(pipes::flow(&client, as_app(), data)).unwrap();
+    let io = lab.spawn(io.unwrap());
+    lab.policy("app", "@id(\"not-app\") forbid(principal == HostedComponent::\"app\", action, resource);");
+    assert_eq!(lab.block_on(answer.next()), None);
+    io.abort();
+    spliced.sidecar.logged(&["decision", "refused", "denied", "host:app", "not-app"]);
+    let denied = lab.block_on(pipes::flow(&client, as_app(), chunks(1))).err().unwrap();
+    assert!(format!("{denied:#}").contains("403"), "{denied:#}");
+}
+
+#[test]
+fn streams_that_a_host_could_misread_are_not_carried() {
+    let server = NatsServer::start();
+    for (streams, hint) in [("", "streams = \"0.29\""), ("streams = \"0.30\"", "build the service with wRPC 0.29")] {
+        let nats = format!("{streams}\n[nats]\nservers = [\"{}\"]\ndanger_plain = true\n", server.url());
+        let spliced = Spliced::before(&nats, stock_server);
+        let lab = &spliced.lab;
+        eventually("the sidecar to be on its lattice", || {
+            (lab.status("pipe")["nats"]["connected"] == true).then_some(())
+        });
+        let client = host_of_pipes(lab, &server);
+        let refused = lab.block_on(pipes::flow(&client, as_app(), chunks(1))).err().unwrap();
+        assert!(format!("{refused:#}").contains("404"), "{refused:#}");
+        assert_eq!(lab.block_on(pipes::double(&client, as_app(), 21)).unwrap(), 42);
+        // Over QUIC caller and service are of one version.
+        let (bytes, ended) = lab.block_on(spliced.flow(CallOutcome::default(), chunks(1)));
+        ended.unwrap();
+        assert_eq!(bytes.len(), CHUNK);
+        // `check` says it before.
+        let (wit, config) = (lab.path().join("wit"), lab.path().join("pipe.toml"));
+        std::fs::create_dir(&wit).unwrap();
+        std::fs::write(wit.join("pipe.wit"), PIPE_WIT).unwrap();
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("id = \"pipe\"", "id = \"pipe\"\nwit = \"wit\"")).unwrap();
+        let checked = e2e::run("portcullis-sidecar", &["check", "--config", config.to_str().unwrap()]);
+        assert!(checked.code != 0 && checked.err.contains(hint), "{checked:?}");
+    }
 }
 
 /// Reads everything the caller has to say, then answers with these bytes and is gone.

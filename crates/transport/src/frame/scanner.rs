@@ -73,8 +73,8 @@ impl FrameScanner {
         };
     }
 
-    /// Takes the next byte of a frame's head.
-    pub(crate) fn head_byte(&mut self, byte: u8) -> Result<(), FrameError> {
+    /// Takes the next byte of a frame's head; returns an index of the frame's path where it is complete.
+    pub(crate) fn head_byte(&mut self, byte: u8) -> Result<Option<u32>, FrameError> {
         if self.state == State::Boundary {
             self.frames = self.frames.saturating_add(1);
             if self.frames > self.limits.frames {
@@ -83,15 +83,16 @@ impl FrameScanner {
             self.state = State::PathLength;
         }
         let Some(number) = self.leb.push(byte).map_err(|_| FrameError::Number)? else {
-            return Ok(());
+            return Ok(None);
         };
+        let index = matches!(self.state, State::Path { .. }).then_some(number);
         self.state = match self.state {
             State::Boundary | State::PathLength => self.path_of(number)?,
             State::Path { left: 0 | 1 } => State::Length,
             State::Path { left } => State::Path { left: left - 1 },
             State::Length | State::Payload { .. } => self.payload_of(number)?,
         };
-        Ok(())
+        Ok(index)
     }
 
     pub(crate) const fn frames(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Resolved WIT to our types.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use wit_parser::{
@@ -7,7 +8,7 @@ use wit_parser::{
     WorldKey,
 };
 
-use super::{Function, FunctionKind, Interface};
+use super::{Function, FunctionKind, Interface, Streams};
 use crate::{Enum, Flags, FunctionType, Record, ResultType, Type, Variant};
 
 /// Nesting of a type: more is Opaque, so that no walk over a type can exhaust the stack.
@@ -83,7 +84,11 @@ impl Found<'_> {
         match root.functions.iter_mut().find(|known| known.name == function.name) {
             None => root.functions.push(function),
             Some(known) if known.kind == function.kind => {}
-            Some(known) => known.kind = FunctionKind::Opaque("two worlds export it with different types".to_owned()),
+            Some(known) => {
+                known.kind = FunctionKind::Opaque("two worlds export it with different types".to_owned());
+                known.streams.in_params |= function.streams.in_params;
+                known.streams.in_result |= function.streams.in_result;
+            }
         }
     }
 }
@@ -106,15 +111,22 @@ impl Compiled {
 }
 
 /// Every type definition of a package and its dependencies, by its index.
-struct Types(Vec<(TypeId, Result<Compiled, Unreadable>)>);
+struct Types {
+    compiled: Vec<(TypeId, Result<Compiled, Unreadable>)>,
+    /// Those that hold a stream or future.
+    streaming: HashSet<TypeId>,
+}
 
 impl Types {
     /// Definitions come in topological order, so that one pass without recursion suffices.
     fn compile(resolve: &Resolve) -> Self {
-        let mut types = Self(Vec::with_capacity(resolve.types.len()));
+        let mut types = Self { compiled: Vec::with_capacity(resolve.types.len()), streaming: HashSet::new() };
         for (id, definition) in resolve.types.iter() {
             let compiled = types.definition(&definition.kind);
-            types.0.push((id, compiled));
+            types.compiled.push((id, compiled));
+            if types.definition_streams(&definition.kind) {
+                types.streaming.insert(id);
+            }
         }
         types
     }
@@ -124,7 +136,11 @@ impl Types {
             Ok(ty) => FunctionKind::Typed(ty),
             Err(reason) => FunctionKind::Opaque(reason),
         };
-        Function { name: wrpc_name(function), kind, docs: function.docs.contents.clone() }
+        let streams = Streams {
+            in_params: function.params.iter().any(|param| self.streams(&param.ty)),
+            in_result: function.result.as_ref().is_some_and(|ty| self.streams(ty)),
+        };
+        Function { name: wrpc_name(function), kind, streams, docs: function.docs.contents.clone() }
     }
 
     fn function_type(&self, function: &wit_parser::Function) -> Result<FunctionType, String> {
@@ -155,11 +171,36 @@ impl Types {
             Parsed::String => Type::String,
             Parsed::ErrorContext => return Err("or holds an error-context".into()),
             Parsed::Id(id) => {
-                let known = self.0.get(id.index()).filter(|(known, _)| known == id);
+                let known = self.compiled.get(id.index()).filter(|(known, _)| known == id);
                 return known
                     .map_or_else(|| Err("or holds an unresolved type".into()), |(_, compiled)| compiled.clone());
             }
         }))
+    }
+
+    fn streams(&self, ty: &Parsed) -> bool {
+        matches!(ty, Parsed::Id(id) if self.streaming.contains(id))
+    }
+
+    fn definition_streams(&self, kind: &TypeDefKind) -> bool {
+        let maybe = |ty: Option<&Parsed>| ty.is_some_and(|ty| self.streams(ty));
+        match kind {
+            TypeDefKind::Stream(_) | TypeDefKind::Future(_) => true,
+            TypeDefKind::Type(ty)
+            | TypeDefKind::List(ty)
+            | TypeDefKind::Option(ty)
+            | TypeDefKind::FixedLengthList(ty, _) => self.streams(ty),
+            TypeDefKind::Map(key, value) => self.streams(key) || self.streams(value),
+            TypeDefKind::Tuple(tuple) => tuple.types.iter().any(|ty| self.streams(ty)),
+            TypeDefKind::Record(record) => record.fields.iter().any(|field| self.streams(&field.ty)),
+            TypeDefKind::Variant(variant) => variant.cases.iter().any(|case| maybe(case.ty.as_ref())),
+            TypeDefKind::Result(result) => maybe(result.ok.as_ref()) || maybe(result.err.as_ref()),
+            TypeDefKind::Enum(_)
+            | TypeDefKind::Flags(_)
+            | TypeDefKind::Resource
+            | TypeDefKind::Handle(_)
+            | TypeDefKind::Unknown => false,
+        }
     }
 
     fn definition(&self, kind: &TypeDefKind) -> Result<Compiled, Unreadable> {
