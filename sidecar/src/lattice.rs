@@ -12,7 +12,7 @@ use portcullis_client::node::{Identity, MeetError, Node};
 use portcullis_identity::{Lattice as LatticeName, SpiffeId, Target};
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
-    Arrival, CallerToken, IncomingCall, NatsLimits, NatsSettings, Session, SessionAcceptor, VirtualAddress,
+    Arrival, CallerToken, IncomingCall, Link, NatsLimits, NatsSettings, Session, SessionAcceptor, VirtualAddress,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::component::Component;
 use crate::gate::{Caller, Gate, Refused};
+use crate::links::{self, Linked, Links};
 
 /// The header in which a host names its component.
 const SOURCE_ID: &str = "source-id";
@@ -41,6 +42,7 @@ const RETRY_CEILING: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Lattice {
     session: Mutex<Option<Session>>,
+    links: Links,
 }
 
 /// One reading of it.
@@ -52,19 +54,21 @@ pub struct LatticeStatus {
     pub calls: usize,
     /// Requests that were lost because they came faster than they were taken.
     pub dropped_requests: u64,
+    /// Components whose hosts send their calls here.
+    #[serde(default)]
+    pub links: Vec<Linked>,
 }
 
 impl Lattice {
     pub(crate) fn status(&self) -> LatticeStatus {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        session.as_ref().map_or(LatticeStatus { connected: false, calls: 0, dropped_requests: 0 }, |session| {
-            let link = session.link();
-            LatticeStatus {
-                connected: link.is_connected(),
-                calls: link.calls(),
-                dropped_requests: link.dropped_requests(),
-            }
-        })
+        let link = session.as_ref().map(Session::link);
+        LatticeStatus {
+            connected: link.as_ref().is_some_and(Link::is_connected),
+            calls: link.as_ref().map_or(0, Link::calls),
+            dropped_requests: link.as_ref().map_or(0, Link::dropped_requests),
+            links: self.links.all(),
+        }
     }
 }
 
@@ -116,6 +120,11 @@ impl LatticeListener {
         let joined = joining.await;
         let Some((session, mut acceptor)) = joined else { return };
         info!(address = this.address.subscription(), "listening on the lattice");
+        let following = {
+            let (this, session) = (Arc::clone(&this), session.clone());
+            async move { links::follow(session, this.address.clone(), &this.lattice.links).await }
+        };
+        drop(tasks.spawn(draining.clone().run_until_cancelled_owned(following)));
         let mut renewals = this.identity.renewals();
         renewals.mark_unchanged();
         loop {

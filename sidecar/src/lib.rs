@@ -13,6 +13,7 @@ pub mod files;
 pub mod http;
 pub mod invoke;
 pub mod lattice;
+mod links;
 mod local;
 pub mod scaffold;
 pub mod status;

@@ -84,6 +84,12 @@ impl NatsServer {
         let _ = self.child.wait();
     }
 
+    /// SIGHUP: it reads its configuration again.
+    pub fn reload(&self) {
+        let process = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Starts it again, at its port.
     pub fn revive(&mut self) {
         self.child = launch(self.folder.path(), &self.config, self.port.into());
@@ -174,9 +180,7 @@ pub async fn echo(mut acceptor: Acceptor) {
 /// Answers one call with its parameters.
 pub async fn echo_one(call: IncomingCall) {
     // A caller that is gone needs no answer.
-    let Ok((mut params, mut results)) = call.accept(Deadlines::default()).await else { return };
+    let Ok((mut params, results)) = call.accept(Deadlines::default()).await else { return };
     let Ok(params) = params.read_root(64 << 20).await else { return };
-    if results.write(params).await.is_ok() {
-        let _ = results.finish().await;
-    }
+    let _ = results.finish_with(params).await;
 }

@@ -9,6 +9,7 @@ use super::{ask, broken, say};
 use crate::agent::AgentStatus;
 use crate::clock;
 use crate::config::Program;
+use crate::links::Linked;
 use crate::status::Status;
 
 /// Shows how a running sidecar is.
@@ -123,8 +124,20 @@ fn table(status: &Status) -> String {
         ("audit log", audit.unwrap_or_else(|| "not heard of yet".to_owned())),
         ("cache", if status.unsealed { "unsealed: its keys lie unencrypted (mode 0600)" } else { "sealed" }.to_owned()),
     ];
+    if let Some(nats) = status.nats.as_ref().filter(|nats| !nats.links.is_empty()) {
+        let linked: Vec<_> = nats.links.iter().map(linked).collect();
+        rows.push(("linked", linked.join("\n           ")));
+    }
     if let Some(local) = &status.local {
         rows.extend(local.rows(left));
     }
     lines(&rows)
+}
+
+/// `cart (default): test:shop/items, with currency=EUR`
+fn linked(link: &Linked) -> String {
+    let known = link.config.iter().map(|(key, value)| format!("{key}={value}"));
+    let config: Vec<_> = if link.config.is_empty() { link.config_names.clone() } else { known.collect() };
+    let config = if config.is_empty() { String::new() } else { format!(", with {}", config.join(" ")) };
+    format!("{} ({}): {}{config}", link.source, link.name, link.interfaces.join(", "))
 }

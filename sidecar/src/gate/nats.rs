@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use portcullis_policy::{Permit, Transport, readable_params};
-use portcullis_transport::nats::{CallFailed, CalledName, Deadlines, Incoming, IncomingCall, Outgoing, Patience};
+use portcullis_transport::nats::{CallFailed, CalledName, Deadlines, Incoming, IncomingCall, Patience};
 use portcullis_transport::{FrameLimits, Header, Refusal};
 use portcullis_value::{DecodeError, FunctionType, Value};
 
@@ -98,15 +98,18 @@ impl Gate {
         };
         let answered = match begun {
             Begun::Plain(plain) => {
-                let answering = self.answer_plain(&call, plain, params, &mut results);
+                let answering = self.answer_plain(&call, plain, params);
                 let answered = tokio::time::timeout(self.limits.call_timeout, answering).await;
                 answered.unwrap_or_else(|_| Err(typed::too_long(self).into()))
             }
-            Begun::Streams(splice, permit) => bridged::call(self, (splice, permit), &call, params, &mut results).await,
+            Begun::Streams(splice, permit) => {
+                let carried = bridged::call(self, (splice, permit), &call, params, &mut results).await;
+                carried.map(|()| Bytes::new())
+            }
         };
         match answered {
-            Ok(()) => {
-                if let Err(failed) = results.finish().await {
+            Ok(rest) => {
+                if let Err(failed) = results.finish_with(rest).await {
                     return tracing::debug!(peer = caller.id(), %failed, "the answer did not leave");
                 }
                 function.meter.answered(clock::instant().duration_since(began));
@@ -157,13 +160,7 @@ impl Gate {
         }
     }
 
-    async fn answer_plain(
-        &self,
-        call: &Call<'_>,
-        begun: Plain,
-        mut params: Incoming,
-        results: &mut Outgoing,
-    ) -> Result<(), Stop> {
+    async fn answer_plain(&self, call: &Call<'_>, begun: Plain, mut params: Incoming) -> Result<Bytes, Stop> {
         let ty = typed::plain(call.function)?;
         let payload = params.read_root(self.limits.value_bytes).await?;
         let _held = self.quota.hold(payload.len())?;
@@ -186,7 +183,7 @@ impl Gate {
                 (call.permit(self, Some(&readable_params(ty, &values)))?, Some(values))
             }
         };
-        let answer = match &self.upstream {
+        Ok(match &self.upstream {
             Upstream::Http(http) => {
                 let values = known.map_or_else(decoded, Ok)?;
                 Bytes::from(typed::exchange(http, call, permit, ty, &values).await?)
@@ -195,9 +192,7 @@ impl Gate {
                 drop(known);
                 spliced(self, splice, call.function, permit, payload).await?
             }
-        };
-        results.write(answer).await?;
-        Ok(())
+        })
     }
 
     fn refuse_nats(&self, caller: &Caller, header: &Header, incoming: IncomingCall, refused: Refused) {

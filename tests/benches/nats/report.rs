@@ -62,6 +62,13 @@ impl Report {
             targets.push(Target::at_least(what("calls of o, of 1.3 × s"), "per s", ours.per_s, 1.3 * stock.per_s));
             targets.push(Target::at_most(what("p50 of o, of s"), "µs", ours.p50_us, stock.p50_us));
         }
+        for concurrency in CONCURRENCIES {
+            let row = |letter| self.row(letter, concurrency);
+            let (Some(ours), Some(unix), Some(both)) = (row("o "), row("u "), row("b ")) else { continue };
+            let legs = 1.0 / (1.0 / ours.per_s + 1.0 / unix.per_s);
+            let what = format!("calls of b at {concurrency}, of 80 % of the legs o and u");
+            targets.push(Target::at_least(what, "per s", both.per_s, 0.8 * legs));
+        }
         targets
     }
 

@@ -1,13 +1,19 @@
 //! The ways of a call, each with a callee that is ready.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use e2e::nats::{NatsServer, fresh_address, request_subject};
-use portcullis_transport::nats::{Arrival, Call, Deadlines, Headers, IncomingCall, Link, Path, RequestSubject};
+use portcullis_transport::nats::{
+    Arrival, Call, Deadlines, Headers, IncomingCall, Link, Path, RequestSubject, VirtualAddress,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
-use wrpc_transport::{Invoke as _, Serve as _};
+use wrpc_transport::{Invoke, InvokeExt as _, Serve as _};
+
+use crate::scene::Scene;
 
 const INSTANCE: &str = "test:shop/items@1.0.0";
 /// What a `list<u8>` of 16 bytes is on the wire.
@@ -24,7 +30,10 @@ pub struct Way {
 pub enum Caller {
     Stock(wrpc_transport_nats::Client),
     Ours(Link, Arc<RequestSubject>),
+    InSteps(Link, Arc<RequestSubject>),
     Plain(async_nats::Client),
+    Quic(wrpc_transport_quic::Client),
+    Unix(wrpc_transport::unix::Client<PathBuf>),
 }
 
 impl Caller {
@@ -46,20 +55,55 @@ impl Caller {
                 let call = Call { subject, headers: &headers, params, deadlines: Deadlines::default() };
                 assert_eq!(link.call(call, 100).await.expect("the call is answered"), &PARAMS[..]);
             }
+            Self::InSteps(link, subject) => {
+                let params = Bytes::from_static(PARAMS);
+                let headers = Headers::new();
+                let call = Call { subject, headers: &headers, params, deadlines: Deadlines::default() };
+                let (params, mut results) = link.invoke(call).await.expect("the callee shakes hands");
+                params.finish().await.expect("the end goes");
+                assert_eq!(results.read_root(100).await.expect("the call is answered"), &PARAMS[..]);
+            }
             Self::Plain(client) => {
                 let answer = client.request("plain.echo", Bytes::from_static(PARAMS)).await.expect("an answer");
                 assert_eq!(answer.payload, &PARAMS[..]);
             }
+            Self::Quic(client) => echo(client).await,
+            Self::Unix(client) => echo(client).await,
         }
     }
 }
 
+async fn echo(client: &impl Invoke<Context = ()>) {
+    let params = (Bytes::from_static(&PARAMS[1..]),);
+    let (answer,): (Bytes,) =
+        client.invoke_values_blocking((), INSTANCE, "echo", params, NO_PATHS).await.expect("the call is answered");
+    assert_eq!(answer, &PARAMS[1..]);
+}
+
 pub async fn all(server: &NatsServer) -> Vec<Way> {
+    let (link, subject) = ours(server).await;
     vec![
         Way { letter: 's', name: "wrpc-transport-nats 0.31", caller: stock(server).await },
-        Way { letter: 'o', name: "ours", caller: ours(server).await },
+        Way {
+            letter: 'f',
+            name: "ours, as with stock ends",
+            caller: Caller::InSteps(link.clone(), Arc::clone(&subject)),
+        },
+        Way { letter: 'o', name: "ours", caller: Caller::Ours(link, subject) },
         Way { letter: 'r', name: "plain request and reply", caller: plain(server).await },
     ]
+}
+
+/// What has to do with the sidecar: the leg behind it, and the ways through it.
+pub fn through_the_sidecar(runtime: &Runtime, server: &NatsServer, scene: &mut Scene) -> anyhow::Result<Vec<Way>> {
+    let address = VirtualAddress { lattice: "demo".parse()?, id: "shop".parse()? };
+    let subject = request_subject(&address, "caller", INSTANCE, "echo");
+    let ours = Caller::Ours(scene.on_lattice(runtime, server)?, Arc::new(subject));
+    Ok(vec![
+        Way { letter: 'u', name: "Unix socket", caller: Caller::Unix(scene.socket.clone().into()) },
+        Way { letter: 'b', name: "sidecar to that socket", caller: ours },
+        Way { letter: 'q', name: "QUIC, sidecar, that socket", caller: Caller::Quic(scene.quic(runtime)?) },
+    ])
 }
 
 async fn stock(server: &NatsServer) -> Caller {
@@ -84,7 +128,7 @@ async fn stock(server: &NatsServer) -> Caller {
     Caller::Stock(client(None).await)
 }
 
-async fn ours(server: &NatsServer) -> Caller {
+async fn ours(server: &NatsServer) -> (Link, Arc<RequestSubject>) {
     let callee = server.link("_INBOX_callee").await;
     let address = fresh_address();
     let mut acceptor = callee.accept_calls(address.clone()).await.unwrap();
@@ -94,16 +138,15 @@ async fn ours(server: &NatsServer) -> Caller {
         }
     });
     let subject = request_subject(&address, "caller", INSTANCE, "echo");
-    Caller::Ours(server.link("_INBOX_caller").await, Arc::new(subject))
+    (server.link("_INBOX_caller").await, Arc::new(subject))
 }
 
 async fn answer(call: IncomingCall) {
-    let (params, mut results) = call.accept(Deadlines::default()).await.unwrap();
+    let (params, results) = call.accept(Deadlines::default()).await.unwrap();
     // Nobody cuts so little.
     let params = params.path(Path::root()).next().await.unwrap().unwrap();
     assert_eq!(params.len(), PARAMS.len());
-    results.write(params).await.unwrap();
-    results.finish().await.unwrap();
+    results.finish_with(params).await.unwrap();
 }
 
 async fn plain(server: &NatsServer) -> Caller {

@@ -151,7 +151,7 @@ fn an_identity_calls_a_service_by_its_name() {
     eventually("the sidecar to join the lattice", || (lab.status("shop")["nats"]["connected"] == true).then_some(()));
     // Nobody may call it: the server does not let the call through.
     let denied = count();
-    assert!(denied.code == 1 && denied.err.contains("cannot be reached"), "{denied:?}");
+    assert!(denied.code == 1 && denied.err.contains("does not permit to publish"), "{denied:?}");
     lab.policy(
         "pay",
         "@id(\"pay\") permit(principal == Workload::\"spiffe://test.example/virtual/demo/pay\", action, resource);",
@@ -159,6 +159,56 @@ fn an_identity_calls_a_service_by_its_name() {
     let answer = eventually("an answer", || Some(count()).filter(|ran| ran.code == 0));
     assert_eq!(answer.out, "3\n");
     assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("spiffe://test.example/virtual/demo/pay"));
+}
+
+#[test]
+fn the_links_to_a_component_are_shown() {
+    let (lab, lattice) = Lattice::start_with_svids();
+    lab.lattice_entry("/host/one");
+    let host = host(&lab, &lattice);
+    let link = |source: &str, config: serde_json::Value| {
+        serde_json::json!({
+            "source_id": source, "target": "vc.shop.host", "name": "default", "wit_namespace": "test", "wit_package": "shop",
+            "interfaces": ["items"], "source_config": {}, "target_config": config,
+        })
+    };
+    // As a host stores a link: one that stood before the sidecar came.
+    let stored =
+        serde_json::json!({ "url": "file:///cart.wasm", "links": [link("cart", serde_json::json!(["prices"]))] });
+    lab.block_on(async {
+        let stored =
+            host.client.request("$KV.LATTICEDATA_demo.COMPONENT_cart", stored.to_string().into()).await.unwrap();
+        assert!(String::from_utf8_lossy(&stored.payload).contains("\"seq\":1"), "{stored:?}");
+    });
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
+        lattice.nodes_address
+    );
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    let links = || lab.status("shop")["nats"]["links"].as_array().cloned().unwrap_or_default();
+    let [cart] = &eventually("the link that stands", || Some(links()).filter(|links| !links.is_empty()))[..] else {
+        panic!()
+    };
+    assert_eq!((&cart["source"], &cart["interfaces"][0]), (&"cart".into(), &"test:shop/items".into()));
+    assert_eq!(cart["config_names"][0], "prices");
+    // As it announces one, and its end.
+    let announce = |verb: &str| {
+        let subject = format!("wasmbus.rpc.demo.vc.shop.host.linkdefs.{verb}");
+        let told = link("till", serde_json::json!({ "currency": "EUR" })).to_string();
+        lab.block_on(async {
+            host.client.publish(subject, told.into()).await.unwrap();
+            host.client.flush().await.unwrap();
+        });
+    };
+    announce("put");
+    let both = eventually("the link that was announced", || Some(links()).filter(|links| links.len() == 2));
+    assert_eq!(both[1]["config"]["currency"], "EUR");
+    let config = lab.path().join("shop.toml");
+    let shown = e2e::run("portcullis-sidecar", &["status", "--config", config.to_str().unwrap()]).ok();
+    assert!(shown.out.contains("till (default): test:shop/items, with currency=EUR"), "{}", shown.out);
+    announce("del");
+    eventually("the link to be gone", || (links().len() == 1).then_some(()));
 }
 
 /// A server that cannot show that it is the registered one gets no call to answer.

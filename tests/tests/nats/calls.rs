@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::nats::{NatsServer, echo, fresh_address, next_call, request_subject};
+use e2e::nats::{NatsServer, echo, echo_one, fresh_address, next_call, request_subject};
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
     Call, CallFailed, CallerToken, Deadlines, Headers, NatsRefusal, Path, Patience, Piece, RequestSubject, Step,
 };
 use tokio::io::AsyncReadExt as _;
+use tokio_stream::StreamExt as _;
 
 pub(crate) const INSTANCE: &str = "acme:billing/invoices@1.0.0";
 
@@ -147,6 +148,60 @@ async fn every_step_of_a_call_has_a_deadline() {
     let (held, ended) = tokio::join!(caller.invoke(call(&subject, &headers, b"p")), serving);
     assert!(held.is_ok());
     assert_eq!(ended, Err(CallFailed::TimedOut(Step::Whole)));
+}
+
+/// Between our own ends a call that fits into one message has two; a stock end, and a callee that takes its time, shake hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_call_needs_no_handshake_and_a_slow_one_has_it() {
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    let mut acceptor = callee.accept_calls(address.clone()).await.unwrap();
+    let stock = server.stock().await;
+    let mut overheard = stock.subscribe("_INBOX_caller.>").await.unwrap();
+    stock.flush().await.unwrap();
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    let headers = Headers::new();
+    for length in [0, 16] {
+        let params = Bytes::from(vec![b'x'; length]);
+        let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+        let answering = async { echo_one(next_call(&mut acceptor).await).await };
+        let (answer, ()) = tokio::join!(caller.call(call, 100), answering);
+        assert_eq!(answer.unwrap().len(), length);
+        let message = overheard.next().await.unwrap();
+        assert!(message.subject.ends_with(".whole") && message.payload.len() == length, "{message:?}");
+    }
+    // It shakes hands after a while, so that a caller that gives up can say so.
+    let deadlines = Deadlines { handshake: Duration::from_secs(2), ..Deadlines::default() };
+    let calling = tokio::spawn({
+        let (caller, subject) = (caller.clone(), subject.clone());
+        async move {
+            let headers = Headers::new();
+            caller.call(call_of(&subject, &headers, deadlines), 100).await
+        }
+    });
+    let (mut params, results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
+    assert_eq!(params.read_root(100).await.unwrap(), "p");
+    let handshake = overheard.next().await.unwrap();
+    assert!(handshake.reply.is_some() && handshake.payload.is_empty(), "{handshake:?}");
+    calling.abort();
+    assert!(calling.await.unwrap_err().is_cancelled());
+    assert_eq!(params.next().await.unwrap(), Piece::End(Path::root()));
+    assert_eq!(params.next().await, Err(CallFailed::GivenUp));
+    drop(results);
+    // An answer of several messages needs none either.
+    let large = Bytes::from(vec![b'x'; 3_000_000]);
+    let calling = caller.call(call_of(&subject, &headers, deadlines), 4 << 20);
+    let answering = async {
+        let (_, results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
+        results.finish_with(large.clone()).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(calling, answering);
+    assert_eq!(answer.unwrap(), large);
+}
+
+fn call_of<'a>(subject: &'a RequestSubject, headers: &'a Headers, deadlines: Deadlines) -> Call<'a> {
+    Call { subject, headers, params: Bytes::from_static(b"p"), deadlines }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

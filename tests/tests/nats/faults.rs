@@ -1,15 +1,18 @@
 //! What goes wrong without anybody's ill will.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject};
 use e2e::{PATIENCE, eventually};
 use portcullis_transport::nats::{
-    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, Overflow, Patience, RequestSubject,
+    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsSettings, Overflow, Patience, RequestSubject,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::calls::{INSTANCE, call};
 
@@ -127,6 +130,109 @@ async fn a_stalled_call_delays_no_other() {
     their_results.finish().await.unwrap();
     assert_eq!(their_params.read_root(2 << 20).await.unwrap().len(), 1 << 20);
     assert_eq!(results.read_root(2 << 20).await.unwrap().len(), 1 << 20);
+}
+
+/// A network between an end and the server, which can go silent: what is sent then arrives nowhere, and no connection ends.
+struct Network {
+    address: std::net::SocketAddr,
+    silent: tokio::sync::watch::Sender<bool>,
+}
+
+impl Network {
+    async fn before(server: &NatsServer) -> Self {
+        let to = server.url().strip_prefix("nats://").unwrap().to_owned();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (silent, heard) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (to, heard) = (to.clone(), heard.clone());
+                tokio::spawn(async move {
+                    let far = TcpStream::connect(to).await.unwrap();
+                    let (near_read, near_write) = near.into_split();
+                    let (far_read, far_write) = far.into_split();
+                    tokio::join!(relay(near_read, far_write, heard.clone()), relay(far_read, near_write, heard));
+                });
+            }
+        });
+        Self { address, silent }
+    }
+}
+
+async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut silent: tokio::sync::watch::Receiver<bool>) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        // Held back until the network is there again, as TCP would send it again.
+        if silent.wait_for(|silent| !silent).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_ends_calls_in_their_time_and_is_over_when_it_is() {
+    let server = NatsServer::start();
+    let network = Network::before(&server).await;
+    let limits = NatsLimits { ping_interval: Duration::from_millis(200), ..NatsLimits::default() };
+    let beyond = NatsSettings {
+        servers: vec![format!("nats://{}", network.address).parse().unwrap()],
+        limits,
+        ..server.settings("_INBOX_callee")
+    };
+    let callee = connect(&beyond).await;
+    let caller = server.link("_INBOX_caller").await;
+    let address = fresh_address();
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    answered(&caller, &subject).await;
+    network.silent.send_replace(true);
+    // The server knows of no partition yet: the callee's silence ends the call.
+    let headers = Headers::new();
+    let deadlines = Deadlines { handshake: Duration::from_millis(500), ..Deadlines::default() };
+    let params = Bytes::from_static(b"p");
+    let began = std::time::Instant::now();
+    let failed = caller.call(Call { subject: &subject, headers: &headers, params, deadlines }, 100).await;
+    assert!(matches!(failed, Err(CallFailed::TimedOut(_) | CallFailed::NoResponder)), "{failed:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // Beyond it, it is noticed by the pings that nobody answers.
+    eventually("the callee to miss the server", || (!callee.is_connected()).then_some(()));
+    network.silent.send_replace(false);
+    answered(&caller, &subject).await;
+    assert_eq!(caller.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_reloads_loses_no_call() {
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (caller, subject, stop, made) = (caller.clone(), subject.clone(), Arc::clone(&stop), Arc::clone(&made));
+            tokio::spawn(async move {
+                let headers = Headers::new();
+                while !stop.load(Ordering::Relaxed) {
+                    caller.call(call(&subject, &headers, b"p"), 100).await.unwrap();
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for reload in 1..=5 {
+        server.reload();
+        let before = made.load(Ordering::Relaxed);
+        eventually("the server to have reloaded under calls", || {
+            let reloaded = server.log().matches("Reloaded server configuration").count() >= reload;
+            (reloaded && made.load(Ordering::Relaxed) > before + 100).then_some(())
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
 }
 
 /// What the last stock release does too; that of wasmCloud's hosts loses one of some thousand.

@@ -1,11 +1,21 @@
 //! Conformance with the transport that others use, in both directions, for both releases that are in the field: 0.31, the
 //! last one, and 0.29, which is in wasmCloud 1.9 hosts.
 
+/// Whether calls of a release under load may never end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangs {
+    Never,
+    /// 0.29 loses a message where its channel is full or a subscription comes late: known, and not ours to mend.
+    Sometimes,
+}
+
 macro_rules! conformance {
-    ($release:ident, $client:ident, $transport:ident, $nats:ident) => {
+    ($release:ident, $client:ident, $transport:ident, $nats:ident, hangs: $hangs:expr) => {
         mod $release {
             use std::pin::Pin;
             use std::sync::Arc;
+            use std::sync::atomic::{AtomicUsize, Ordering};
+            use std::time::Duration;
 
             use bytes::Bytes;
             use e2e::nats::{NatsServer, echo, fresh_address, next_call, request_subject};
@@ -220,6 +230,44 @@ macro_rules! conformance {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_hundred_thousand_stock_calls_are_answered() {
+                const CALLS: usize = 100_000;
+                const PATIENCE: Duration = Duration::from_secs(10);
+                let server = NatsServer::start();
+                let address = fresh_address();
+                let acceptor = server.link("_INBOX_callee").await.accept_calls(address.clone()).await.unwrap();
+                tokio::spawn(echo(acceptor));
+                let stock = caller(&server, &address).await;
+                let (made, hung) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+                let callers: Vec<_> = (0..32)
+                    .map(|_| {
+                        let (stock, made, hung) = (stock.clone(), Arc::clone(&made), Arc::clone(&hung));
+                        tokio::spawn(async move {
+                            while made.fetch_add(1, Ordering::Relaxed) < CALLS {
+                                let calling = stock.invoke_values_blocking::<_, (u64,), (u64,)>(
+                                    None,
+                                    INSTANCE,
+                                    "echo",
+                                    (7,),
+                                    NONE,
+                                );
+                                match tokio::time::timeout(PATIENCE, calling).await {
+                                    Ok(answer) => assert_eq!(answer.unwrap(), (7,)),
+                                    Err(_) => drop(hung.fetch_add(1, Ordering::Relaxed)),
+                                }
+                            }
+                        })
+                    })
+                    .collect();
+                for caller in callers {
+                    caller.await.unwrap();
+                }
+                let hung = hung.load(Ordering::Relaxed);
+                println!("{}: {hung} of {CALLS} calls had no answer in {PATIENCE:?}", stringify!($release));
+                assert!($hangs == super::Hangs::Sometimes || hung == 0, "{hung}");
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn nobody_there_is_seen_by_both() {
                 let server = NatsServer::start();
                 let address = fresh_address();
@@ -238,5 +286,5 @@ macro_rules! conformance {
     };
 }
 
-conformance!(of_0_31, async_nats, wrpc_transport, wrpc_transport_nats);
-conformance!(of_0_29, async_nats_0_39, wrpc_transport_0_28, wrpc_transport_nats_0_29);
+conformance!(of_0_31, async_nats, wrpc_transport, wrpc_transport_nats, hangs: super::Hangs::Never);
+conformance!(of_0_29, async_nats_0_39, wrpc_transport_0_28, wrpc_transport_nats_0_29, hangs: super::Hangs::Sometimes);

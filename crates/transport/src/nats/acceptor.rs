@@ -19,7 +19,7 @@ use super::{
     link::Link,
     outgoing::Outgoing,
     path::Path,
-    router::Role,
+    router::{Role, WHOLE},
     shared::{Lease, Shared},
     status::NatsRefusal,
     subject::{CallerToken, InvalidSubject, ReplySubject, VirtualAddress},
@@ -220,7 +220,7 @@ impl IncomingCall {
         self.open.as_ref().map_or(&[], |open| &open.payload)
     }
 
-    /// Shakes hands: from here on the parameters arrive. `deadlines.then` holds from now.
+    /// Shakes hands, or answers without where the caller knows that: from here on the parameters arrive. `deadlines.then` holds from now.
     ///
     /// # Errors
     ///
@@ -249,6 +249,12 @@ impl IncomingCall {
             payload: Bytes::new(),
             headers: None,
         };
+        if self.headers.is_whole() {
+            live.buffer.end(Path::root(), shared.clock.now());
+            shared.shake_later(live.key, handshake);
+            let whole = Subject::from(format!("{}{WHOLE}", reply.as_str()));
+            return Ok((Incoming::new(Arc::clone(&live)), Outgoing::whole(live, base, whole)));
+        }
         live.publish(handshake).await?;
         Ok((Incoming::new(Arc::clone(&live)), Outgoing::new(live, base)))
     }

@@ -252,6 +252,22 @@ impl CallBuffer {
         Poll::Pending
     }
 
+    /// What comes first: the handshake, or `None` for results without one.
+    pub(super) fn poll_begun(&self, cx: &Context<'_>) -> Poll<Result<Option<ReplySubject>, CallFailed>> {
+        let mut state = self.state();
+        if state.slots.iter().any(|slot| slot.ended || !slot.pieces.is_empty()) {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(reply) = &state.handshake {
+            return Poll::Ready(Ok(Some(reply.clone())));
+        }
+        if let Some(failed) = &state.failed {
+            return Poll::Ready(Err(failed.clone()));
+        }
+        state.any = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// The next bytes of `path`; `None` when it is complete.
     pub(super) fn poll_piece(&self, path: &Path, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, CallFailed>> {
         let mut state = self.state();
@@ -337,7 +353,8 @@ impl State {
     }
 
     fn touch(&mut self, now: Moment) {
-        if self.step == Step::Silence {
+        // Results without a handshake stand for one.
+        if matches!(self.step, Step::Silence | Step::Handshake) {
             self.proceed(now);
         }
     }

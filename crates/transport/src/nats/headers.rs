@@ -8,6 +8,11 @@ use super::{failure::CallFailed, limits::NatsLimits, status::NatsRefusal};
 /// an end that comes too early, which is what their own writers send when they fail.
 const ENDED: &str = "portcullis-ended";
 
+/// On a request: its parameters are whole, and so may be the answer. A callee of ours then needs no handshake: it answers with one message to
+/// `{reply}.whole`, or shakes hands when that takes longer. Others do not know the header, and shake hands.
+const WHOLE: &str = "portcullis-whole";
+const YES: &str = "1";
+
 /// The headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(HeaderMap);
@@ -76,10 +81,16 @@ impl Headers {
         self.0.is_empty()
     }
 
-    /// How many bytes they take on the wire.
+    /// How many bytes they take on the wire, that of a whole request among them.
     pub(super) fn wire_length(&self) -> usize {
-        let lines: usize = self.iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
-        if self.is_empty() { 0 } else { lines + "NATS/1.0\r\n\r\n".len() }
+        let line = |name: &str, value: &str| name.len() + value.len() + ": \r\n".len();
+        let lines: usize = self.iter().map(|(name, value)| line(name, value)).sum();
+        lines + line(WHOLE, YES) + "NATS/1.0\r\n\r\n".len()
+    }
+
+    /// Whether the request says that it is whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.only(WHOLE) == Some(YES)
     }
 
     pub(super) fn read(headers: Option<HeaderMap>, limits: &NatsLimits) -> Result<Self, HeadersTooLarge> {
@@ -95,6 +106,13 @@ impl Headers {
 
     pub(super) fn to_map(&self) -> Option<HeaderMap> {
         (!self.is_empty()).then(|| self.0.clone())
+    }
+
+    /// The same of a request that is whole.
+    pub(super) fn to_whole_map(&self) -> HeaderMap {
+        let mut headers = self.0.clone();
+        headers.insert(WHOLE, YES);
+        headers
     }
 }
 

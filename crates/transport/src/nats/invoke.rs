@@ -9,9 +9,10 @@ use super::{
     incoming::Incoming,
     limits::Deadlines,
     link::Link,
+    live::Live,
     outgoing::{Outgoing, chunk},
     router::Role,
-    subject::RequestSubject,
+    subject::{ReplySubject, RequestSubject},
 };
 
 /// One call to make.
@@ -37,7 +38,17 @@ impl Link {
     ///
     /// [`CallFailed`]
     pub async fn call(&self, call: Call<'_>, limit: usize) -> Result<Bytes, CallFailed> {
-        let (params, mut results) = self.invoke(call).await?;
+        let Begun { live, rest, form } = self.begin(call, Form::Whole).await?;
+        let callee = match form {
+            Form::Whole => match poll_fn(|cx| live.buffer.poll_begun(cx)).await? {
+                Some(callee) => callee,
+                // It answered without a handshake.
+                None => return Incoming::new(live).read_root(limit).await,
+            },
+            Form::InSteps => poll_fn(|cx| live.buffer.poll_handshake(cx)).await?,
+        };
+        let (mut params, mut results) = halves(live, &callee);
+        params.write(rest).await?;
         // A callee may have answered without its parameters' end.
         params.finish().await?;
         results.read_root(limit).await
@@ -50,24 +61,54 @@ impl Link {
     ///
     /// [`CallFailed`]
     pub async fn invoke(&self, call: Call<'_>) -> Result<(Outgoing, Incoming), CallFailed> {
-        let Call { subject, headers, mut params, deadlines } = call;
+        let Begun { live, rest, .. } = self.begin(call, Form::InSteps).await?;
+        let callee = poll_fn(|cx| live.buffer.poll_handshake(cx)).await?;
+        let (mut outgoing, incoming) = halves(live, &callee);
+        outgoing.write(rest).await?;
+        Ok((outgoing, incoming))
+    }
+
+    /// Sends the request with as much of the parameters as fits.
+    async fn begin(&self, call: Call<'_>, wanted: Form) -> Result<Begun, CallFailed> {
+        let Call { subject, headers, params: mut rest, deadlines } = call;
         let live = Arc::new(self.shared.register(Role::Caller, subject.subject().clone(), deadlines)?);
         let reply = self.shared.subject(live.key);
         // What the server counts into `max_payload`, and the reply subject as stock callers do.
         let first = chunk(&live, headers.wire_length() + reply.len());
-        let payload = params.split_to(first.min(params.len()));
+        let payload = rest.split_to(first.min(rest.len()));
+        let form = if rest.is_empty() { wanted } else { Form::InSteps };
         let message = OutboundMessage {
             subject: subject.subject().clone(),
             reply: Some(Subject::from(reply)),
             payload,
-            headers: headers.to_map(),
+            headers: match form {
+                Form::Whole => Some(headers.to_whole_map()),
+                Form::InSteps => headers.to_map(),
+            },
         };
         live.publish(message).await?;
-        let callee = poll_fn(|cx| live.buffer.poll_handshake(cx)).await?;
-        let base = Subject::from(format!("{}.params", callee.as_str()));
-        let incoming = Incoming::new(Arc::clone(&live));
-        let mut outgoing = Outgoing::new(live, base);
-        outgoing.write(params).await?;
-        Ok((outgoing, incoming))
+        Ok(Begun { live, rest, form })
     }
+}
+
+/// How a call begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// All parameters are in the request.
+    Whole,
+    /// More of them follow the handshake.
+    InSteps,
+}
+
+/// A call whose request was sent.
+struct Begun {
+    live: Arc<Live>,
+    /// The parameters that did not fit.
+    rest: Bytes,
+    form: Form,
+}
+
+fn halves(live: Arc<Live>, callee: &ReplySubject) -> (Outgoing, Incoming) {
+    let base = Subject::from(format!("{}.params", callee.as_str()));
+    (Outgoing::new(Arc::clone(&live), base), Incoming::new(live))
 }

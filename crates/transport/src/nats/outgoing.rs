@@ -17,12 +17,19 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub struct Outgoing {
     root: PathWriter,
+    /// Where the other end takes an end together with the last bytes.
+    whole: Option<Subject>,
 }
 
 impl Outgoing {
     /// `base` is the subject of the plain values.
     pub(super) const fn new(live: Arc<Live>, base: Subject) -> Self {
-        Self { root: PathWriter { live, subject: base, is_open: true } }
+        Self { root: PathWriter { live, subject: base, is_open: true }, whole: None }
+    }
+
+    /// The same for a caller that takes a whole answer on the subject `whole`.
+    pub(super) const fn whole(live: Arc<Live>, base: Subject, whole: Subject) -> Self {
+        Self { root: PathWriter { live, subject: base, is_open: true }, whole: Some(whole) }
     }
 
     /// A writer of one path.
@@ -49,6 +56,23 @@ impl Outgoing {
     ///
     /// [`CallFailed`]
     pub async fn finish(mut self) -> Result<(), CallFailed> {
+        self.root.end().await
+    }
+
+    /// Sends the last plain values, which are complete with them: in one message where the other end knows that. The other paths go on.
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`]
+    pub async fn finish_with(mut self, bytes: Bytes) -> Result<(), CallFailed> {
+        if let Some(subject) = self.whole.take()
+            && bytes.len() <= chunk(&self.root.live, 0)
+        {
+            let sent = self.root.live.publish(plain(subject, bytes)).await;
+            self.root.is_open = false;
+            return sent;
+        }
+        self.root.write(bytes).await?;
         self.root.end().await
     }
 

@@ -4,8 +4,8 @@ use std::{
     sync::Arc,
 };
 
-use async_nats::{Message, Subject};
-use tokio::sync::oneshot;
+use async_nats::{Message, Subject, message::OutboundMessage};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     buffer::CallBuffer,
@@ -17,6 +17,9 @@ use super::{
     status::NatsRefusal,
     subject::ReplySubject,
 };
+
+/// Behind the key in the subject of an answer that is complete with this message.
+pub(super) const WHOLE: &str = ".whole";
 
 /// Which end of a call this is, and so what may arrive for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) enum Route {
     },
     /// A message of our own, which comes back when the server has done all that was asked before.
     Echo(oneshot::Sender<()>),
+    /// Who asked takes every answer.
+    Answers(mpsc::Sender<Message>),
 }
 
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(super) struct CallRoute {
     pub(super) to: Subject,
     /// How often the client had connected when the call began.
     pub(super) connects: u64,
+    /// A handshake that is sent when the answer takes longer than this moment lasts.
+    pub(super) later: Option<(Moment, OutboundMessage)>,
 }
 
 /// Every key that means something. Keys are random, and only we add some: the map needs no hash.
@@ -86,6 +93,12 @@ impl Role {
     pub(super) fn deliver(self, buffer: &CallBuffer, rest: &str, message: &Message, now: Moment) {
         if rest.is_empty() {
             return self.hand_shake(buffer, message, now);
+        }
+        if self == Self::Caller && rest == WHOLE {
+            if !message.payload.is_empty() {
+                buffer.push(Path::root(), &message.payload, now);
+            }
+            return buffer.end(Path::root(), now);
         }
         let Some(path) = rest.strip_prefix(self.values()) else {
             return buffer.fail(CallFailed::Malformed(Malformed::Subject));

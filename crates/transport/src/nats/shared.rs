@@ -146,9 +146,17 @@ impl Shared {
             return Err(CallFailed::TooManyCalls { limit: self.limits.calls });
         }
         // Two equal keys would need 2^64 calls under way.
-        routes.insert(key, Route::Call(CallRoute { buffer: Arc::clone(&buffer), role, to, connects }));
+        routes.insert(key, Route::Call(CallRoute { buffer: Arc::clone(&buffer), role, to, connects, later: None }));
         drop(routes);
         Ok(Live::new(Arc::clone(self), key, buffer, role))
+    }
+
+    /// Shakes hands when the next tick finds the call not answered yet: until then its caller can do without.
+    pub(super) fn shake_later(&self, key: Key, handshake: OutboundMessage) {
+        let now = self.clock.now();
+        if let Some(Route::Call(call)) = self.routes().get_mut(&key) {
+            call.later = Some((now, handshake));
+        }
     }
 
     pub(super) fn forget(&self, key: Key, instead: Option<Route>) {
@@ -159,6 +167,10 @@ impl Shared {
         };
         drop(routes);
         self.idle.notify_waiters();
+    }
+
+    pub(super) fn new_key(&self) -> Result<Key, NoRandomness> {
+        Key::random(&self.random)
     }
 
     /// The subject of a key, with what stands behind it.
@@ -206,7 +218,7 @@ impl Shared {
     /// Waits until the server has done everything that was sent to it before, and everything it had sent until then has
     /// arrived: until a message to ourselves comes back. False when it does not in time.
     pub(super) async fn settled(&self) -> Result<bool, NoRandomness> {
-        let key = Key::random(&self.random)?;
+        let key = self.new_key()?;
         let (echo, heard) = oneshot::channel();
         self.routes().insert(key, Route::Echo(echo));
         let message = plain(Subject::from(self.subject(key)), Bytes::new());
@@ -248,6 +260,10 @@ impl Shared {
                     let _ = echo.send(());
                 }
             }
+            Some(Route::Answers(answers)) => {
+                // More than were asked for.
+                let _ = answers.try_send(message.clone());
+            }
             None => {}
         }
     }
@@ -256,14 +272,22 @@ impl Shared {
     pub(super) fn tick(&self) {
         let now = self.clock.tick();
         self.notice_loss();
+        let mut due = Vec::new();
         self.routes().retain(|_, route| match route {
             Route::Call(call) => {
                 call.buffer.expire(now);
+                if call.later.as_ref().is_some_and(|(since, _)| *since < now) {
+                    due.extend(call.later.take());
+                }
                 true
             }
             Route::Cancelled { until } => now < *until,
-            Route::Echo(_) => true,
+            Route::Echo(_) | Route::Answers(_) => true,
         });
+        for (_, handshake) in due {
+            // Where nothing can be sent at the moment, the caller's own deadline ends the call.
+            let _ = self.try_publish(handshake);
+        }
     }
 
     /// What was sent over a connection before this one may be lost: its calls end.

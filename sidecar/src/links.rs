@@ -1,0 +1,276 @@
+//! Which components are linked to this one on its lattice, as wasmCloud hosts say it.
+//!
+//! For the operator's eyes: a link says where a host sends its component's calls, and permits nothing. Hosts announce a link once, with its
+//! configuration, to `wasmbus.rpc.LATTICE.TARGET.linkdefs.put` and `.del`; what stands is in the lattice's bucket, which is read at the
+//! start and now and then. On a lattice without that bucket the announcements are all there is.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use portcullis_transport::nats::{Announcement, AskError, Link, Session, SubscribeError, VirtualAddress};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+/// How often the bucket is read.
+const LOOK: Duration = Duration::from_secs(60);
+/// The wait after the subscription failed.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long the bucket may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The most links that are kept, and values of the bucket that are read: as many as one direct get may have.
+const MOST: usize = 1024;
+/// Bytes of a name or value in one.
+const LONGEST: usize = 1024;
+/// Interfaces, and values of the configuration, of one.
+const MOST_PARTS: usize = 64;
+
+/// A component whose calls a host sends here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    /// The component's id.
+    pub source: String,
+    /// The link's name.
+    pub name: String,
+    /// What the component calls here: `namespace:package/interface`.
+    pub interfaces: Vec<String>,
+    /// The target in full, with the caller's token.
+    pub target: String,
+    /// What configurations the link names for us.
+    pub config_names: Vec<String>,
+    /// What is in them, as far as a host announced it.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A link's key in wasmCloud: source, name, namespace and package.
+type Key = (String, String, String, String);
+
+/// The links that are known.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Mutex<BTreeMap<Key, Linked>>);
+
+/// A link as hosts write it; the configuration by name or by value.
+#[derive(Debug, Deserialize)]
+struct Definition {
+    source_id: String,
+    target: String,
+    #[serde(default = "default_name")]
+    name: String,
+    wit_namespace: String,
+    wit_package: String,
+    interfaces: Vec<String>,
+    #[serde(default)]
+    target_config: Configuration,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Configuration {
+    Named(Vec<String>),
+    Resolved(BTreeMap<String, String>),
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self::Named(Vec::new())
+    }
+}
+
+/// What the bucket holds of a component.
+#[derive(Debug, Deserialize)]
+struct Specification {
+    #[serde(default)]
+    links: Vec<Definition>,
+}
+
+/// The question of a direct get.
+#[derive(Serialize)]
+struct LastOfEach<'q> {
+    multi_last: [&'q str; 1],
+    batch: usize,
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+impl Definition {
+    fn concerns(&self, address: &VirtualAddress) -> bool {
+        let behind = self.target.strip_prefix("vc.").and_then(|rest| rest.strip_prefix(address.id.as_str()));
+        behind.is_some_and(|rest| rest.starts_with('.')) && self.is_sane()
+    }
+
+    /// Whether it can be shown to somebody: whoever can announce links could write anything here.
+    fn is_sane(&self) -> bool {
+        let Self { source_id, target, name, wit_namespace, wit_package, interfaces, target_config } = self;
+        let sane = |text: &String| text.len() <= LONGEST && !text.chars().any(char::is_control);
+        let names = [source_id, target, name, wit_namespace, wit_package];
+        let (count, configured) = match target_config {
+            Configuration::Named(names) => (names.len(), names.iter().all(sane)),
+            Configuration::Resolved(values) => {
+                (values.len(), values.iter().all(|(key, value)| sane(key) && sane(value)))
+            }
+        };
+        let few = count <= MOST_PARTS && interfaces.len() <= MOST_PARTS;
+        few && configured && names.into_iter().chain(interfaces).all(sane)
+    }
+
+    fn linked(self) -> (Key, Linked) {
+        let Self { source_id, target, name, wit_namespace, wit_package, interfaces, target_config } = self;
+        let (config_names, config) = match target_config {
+            Configuration::Named(names) => (names, BTreeMap::new()),
+            Configuration::Resolved(values) => (Vec::new(), values),
+        };
+        let interfaces = interfaces.iter().map(|name| format!("{wit_namespace}:{wit_package}/{name}")).collect();
+        let key = (source_id.clone(), name.clone(), wit_namespace, wit_package);
+        (key, Linked { source: source_id, name, interfaces, target, config_names, config })
+    }
+}
+
+impl Links {
+    pub(crate) fn all(&self) -> Vec<Linked> {
+        self.known().values().cloned().collect()
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Linked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an announcement. What is none is nobody's business.
+    fn hear(&self, announced: &Announcement, address: &VirtualAddress) {
+        let verb = announced.subject.rsplit_once(".linkdefs.").map(|(_, verb)| verb);
+        let Ok(definition) = serde_json::from_slice::<Definition>(&announced.payload) else { return };
+        if !definition.concerns(address) {
+            return;
+        }
+        let (key, linked) = definition.linked();
+        let mut known = self.known();
+        match verb {
+            Some("put") if known.len() < MOST || known.contains_key(&key) => {
+                // The names are in the bucket alone.
+                let config_names = known.get(&key).map(|before| before.config_names.clone()).unwrap_or_default();
+                known.insert(key, Linked { config_names, ..linked });
+            }
+            Some("del") => drop(known.remove(&key)),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Takes what stands in the bucket for the whole truth, but for what only announcements tell.
+    fn replace(&self, values: &[Bytes], address: &VirtualAddress) {
+        let stands = values.iter().filter_map(|value| serde_json::from_slice::<Specification>(value).ok());
+        let stands = stands.flat_map(|component| component.links).filter(|link| link.concerns(address));
+        let mut known = self.known();
+        let replaced = stands.map(Definition::linked).take(MOST).map(|(key, mut linked)| {
+            if let Some(before) = known.get(&key) {
+                linked.config.clone_from(&before.config);
+            }
+            (key, linked)
+        });
+        *known = replaced.collect();
+    }
+}
+
+/// Follows the links to the component as long as it is on its lattice.
+pub(crate) async fn follow(session: Session, address: VirtualAddress, links: &Links) {
+    loop {
+        let link = session.link();
+        tokio::select! {
+            () = session.moved_from(&link) => continue,
+            ended = listen(&link, &address, links) => {
+                if let Err(error) = ended {
+                    debug!(%error, "cannot hear of links");
+                }
+            }
+        }
+        tokio::select! {
+            () = session.moved_from(&link) => {}
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn listen(link: &Link, address: &VirtualAddress, links: &Links) -> Result<(), SubscribeError> {
+    // Before the bucket is read: nothing is announced in between that is not heard.
+    let mut hearing = link.hear(format!("wasmbus.rpc.{}.vc.{}.>", address.lattice, address.id)).await?;
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            announced = hearing.next() => match announced {
+                Some(announced) => links.hear(&announced, address),
+                None => return Ok(()),
+            },
+            _ = looks.tick() => match stand(link, address).await {
+                Ok(values) => links.replace(&values, address),
+                Err(error) => debug!(%error, "cannot read the lattice's links"),
+            },
+        }
+    }
+}
+
+/// Every value of the lattice's bucket.
+async fn stand(link: &Link, address: &VirtualAddress) -> Result<Vec<Bytes>, AskError> {
+    let bucket = format!("LATTICEDATA_{}", address.lattice);
+    let everything = format!("$KV.{bucket}.>");
+    let question = LastOfEach { multi_last: [&everything], batch: MOST };
+    let question = serde_json::to_vec(&question).unwrap_or_default();
+    link.ask(&format!("$JS.API.DIRECT.GET.KV_{bucket}"), question.into(), MOST, ANSWER).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUT: &str = r#"{"source_id":"cart","target":"vc.shop.host","name":"default","wit_namespace":"test","wit_package":"shop",
+        "interfaces":["items"],"source_config":{},"target_config":{"currency":"EUR"},"source_secrets":null,"target_secrets":null}"#;
+    const STANDS: &str = r#"{"url":"file:///cart.wasm","links":[
+        {"source_id":"cart","target":"vc.shop.host","name":"default","wit_namespace":"test","wit_package":"shop","interfaces":["items"],"target_config":["prices"]},
+        {"source_id":"cart","target":"vc.shop2.host","name":"default","wit_namespace":"test","wit_package":"other","interfaces":["items"]}]}"#;
+
+    fn address() -> VirtualAddress {
+        VirtualAddress { lattice: "demo".parse().unwrap(), id: "shop".parse().unwrap() }
+    }
+
+    fn say(links: &Links, verb: &str, payload: &str) {
+        let subject = format!("wasmbus.rpc.demo.vc.shop.host.linkdefs.{verb}");
+        links.hear(&Announcement { subject, payload: Bytes::copy_from_slice(payload.as_bytes()) }, &address());
+    }
+
+    #[test]
+    fn a_link_is_known_from_its_announcement_to_its_end() {
+        let links = Links::default();
+        say(&links, "put", PUT);
+        let [linked] = &links.all()[..] else { panic!("{links:?}") };
+        assert_eq!((linked.source.as_str(), linked.config["currency"].as_str()), ("cart", "EUR"));
+        assert_eq!(linked.interfaces, ["test:shop/items"]);
+        let long = PUT.replace("EUR", &"x".repeat(LONGEST + 1));
+        let other = PUT.replace("vc.shop.host", "vc.shopping.host");
+        for nonsense in ["", "{}", "[1]", &other, &PUT.replace("EUR", "\\u001b[2J"), &long] {
+            say(&links, "put", nonsense);
+            assert_eq!(links.all().len(), 1, "{nonsense}");
+        }
+        say(&links, "del", PUT);
+        assert_eq!(links.all(), []);
+    }
+
+    #[test]
+    fn what_stands_is_the_truth_and_keeps_what_was_announced() {
+        let links = Links::default();
+        say(&links, "put", PUT);
+        say(&links, "put", &PUT.replace("cart", "gone"));
+        let values = [Bytes::from_static(STANDS.as_bytes()), Bytes::from_static(b"claims, perhaps")];
+        links.replace(&values, &address());
+        let [linked] = &links.all()[..] else { panic!("{links:?}") };
+        assert_eq!((linked.config["currency"].as_str(), linked.config_names[0].as_str()), ("EUR", "prices"));
+    }
+
+    #[test]
+    fn links_that_somebody_makes_up_cost_little_memory() {
+        let links = Links::default();
+        for number in 0..2 * MOST {
+            say(&links, "put", &PUT.replace("cart", &format!("cart-{number}")));
+        }
+        assert_eq!(links.all().len(), MOST);
+    }
+}
