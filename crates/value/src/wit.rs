@@ -84,12 +84,14 @@ pub struct Function {
 }
 
 /// Whether a function has streams or futures, which cross beside the plain values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Streams {
     /// Among its parameters.
     pub in_params: bool,
     /// In its result.
     pub in_result: bool,
+    /// The paths of those in its result, but for those in lists and in other streams, whose number no type says; at most 64.
+    pub result_paths: Vec<Vec<u32>>,
 }
 
 /// Whether the calls of a function can be read.
@@ -337,13 +339,23 @@ mod tests {
             b: func(x: u8) -> result<either, u8>;
             c: func(x: stream<u8>) -> stream<u8>;
             d: func(x: list<u8>) -> result<own<r>>;
+            record found { a: u8, b: option<stream<stream<u8>>>, c: tuple<u8, future> }
+            e: func() -> result<found, string>;
+            f: func() -> list<stream<u8>>;
         ";
         let wit = parse(&[("s.wit", &format!("package a:b; interface c {{ {body} }}"))]);
-        for (name, in_params, in_result) in
-            [("a", true, false), ("b", false, true), ("c", true, true), ("d", false, false), ("r.m", false, true)]
-        {
+        let paths = |paths: &[&[u32]]| paths.iter().map(|path| path.to_vec()).collect::<Vec<_>>();
+        for (name, in_params, in_result, result_paths) in [
+            ("a", true, false, paths(&[])),
+            ("b", false, true, paths(&[&[0]])),
+            ("c", true, true, paths(&[&[0]])),
+            ("d", false, false, paths(&[])),
+            ("e", false, true, paths(&[&[0, 1], &[0, 2, 1]])),
+            ("f", false, true, paths(&[])),
+            ("r.m", false, true, paths(&[&[0]])),
+        ] {
             let function = wit.function("a:b/c", name).unwrap();
-            assert_eq!(function.streams, Streams { in_params, in_result }, "{name}");
+            assert_eq!(function.streams, Streams { in_params, in_result, result_paths }, "{name}");
         }
     }
 

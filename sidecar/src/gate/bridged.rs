@@ -51,6 +51,7 @@ pub(super) async fn call(
 ) -> Result<(), Stop> {
     let connection = splice.connect(permit).await?;
     let mut answer = Answer { root: results, paths: BTreeMap::new() };
+    let expected = &call.function.streams.result_paths;
     let carried = async {
         match connection {
             Connection::Unix(stream) => carry(gate, call.function, stream, params, &mut answer).await,
@@ -63,10 +64,10 @@ pub(super) async fn call(
         refused = gate.withdrawn(call.caller, call.function, call.outlook, Transport::Nats) => Err(refused.into()),
     };
     match ended {
-        Ok(()) => answer.finish().await,
+        Ok(()) => answer.finish(expected).await,
         Err(stop) => {
             if let Stop::Refused(refused) = &stop {
-                answer.give_up(refused);
+                answer.give_up(expected, refused);
             }
             Err(stop)
         }
@@ -177,14 +178,24 @@ impl Answer<'_> {
         Ok(writer.write(piece).await?)
     }
 
-    async fn finish(self) -> Result<(), Stop> {
+    fn begin(&mut self, expected: &[Vec<u32>]) {
+        for path in expected.iter().filter_map(|indices| Path::try_from(indices.clone()).ok()) {
+            let root = &self.root;
+            self.paths.entry(path).or_insert_with_key(|path| root.path(path));
+        }
+    }
+
+    /// Ends every path, those too that did not begin: whoever waits for one waits no longer.
+    async fn finish(mut self, expected: &[Vec<u32>]) -> Result<(), Stop> {
+        self.begin(expected);
         for writer in self.paths.into_values() {
             writer.finish().await?;
         }
         Ok(())
     }
 
-    fn give_up(self, refused: &Refused) {
+    fn give_up(mut self, expected: &[Vec<u32>], refused: &Refused) {
+        self.begin(expected);
         for writer in self.paths.into_values() {
             writer.give_up(refused.refusal, &refused.reason);
         }

@@ -100,7 +100,7 @@ impl Served {
                         FunctionKind::Typed(ty) => Some(ty.clone()),
                         FunctionKind::Opaque(_) => None,
                     },
-                    streams: function.streams,
+                    streams: function.streams.clone(),
                     meter: meters.function(&interface.name, &function.name),
                     underway: known.map(|known| Arc::clone(&known.underway)).unwrap_or_default(),
                 };

@@ -163,8 +163,9 @@ fn an_identity_calls_a_service_by_its_name() {
 
 #[test]
 fn the_links_to_a_component_are_shown() {
-    let (lab, lattice) = Lattice::start_with_svids();
+    let (mut lab, lattice) = Lattice::start_with_svids();
     lab.lattice_entry("/host/one");
+    lab.broker().logged(&["the lattice's buckets are there"]);
     let host = host(&lab, &lattice);
     let link = |source: &str, config: serde_json::Value| {
         serde_json::json!({
@@ -281,6 +282,41 @@ fn members_join_by_certificate_and_are_held_to_their_names() {
         shop.may_not_publish("_I.demo.bob.1.results").await;
         alice.may_not_subscribe("_I.demo.shop.>", None).await;
         alice.may_not_subscribe("_INBOX.>", None).await;
+    });
+}
+
+/// A callee that learned a host's inbox from a call, and would have the host's own client answer a handshake: once by calling somebody else in
+/// the host's name, once by what a forged result would say.
+#[test]
+fn a_callee_that_knows_an_inbox_can_neither_call_as_its_owner_nor_answer_identities() {
+    let (lab, lattice) = Lattice::start("");
+    lab.lattice_entry("/host/one");
+    shop_and_alice(&lab);
+    lab.register(&SidecarSetup::http("pay", ([127, 0, 0, 1], 1).into()));
+    let host = host(&lab, &lattice);
+    let shop = lab.block_on(lattice.by_certificate(lab.minted(SHOP))).unwrap();
+    lab.block_on(async {
+        let mut calls = shop.subscribe("demo.vc.shop.*.wrpc.0.0.1.>", Some("demo.vc.shop")).await;
+        shop.round_trip().await;
+        let mut answers = host.subscribe("_INBOX.one.>", None).await;
+        host.round_trip().await;
+        host.client
+            .publish_with_reply("demo.vc.shop.host.wrpc.0.0.1.a:b/c@1.0.0.get", "_INBOX.one.call", "x".into())
+            .await
+            .unwrap();
+        let inbox = calls.next().await.unwrap().reply.unwrap();
+        // The relay: a request to another component whose handshake the host would answer.
+        let refusal = "Permissions Violation for Publish to \"demo.vc.pay.host.wrpc.0.0.1.a:b/c@1.0.0.get\"";
+        shop.client
+            .publish_with_reply("demo.vc.pay.host.wrpc.0.0.1.a:b/c@1.0.0.get", inbox.clone(), "x".into())
+            .await
+            .unwrap();
+        shop.hears(refusal).await;
+        // In an identity's inbox it can say nothing.
+        shop.may_not_publish("_I.demo.bob.1.call.results").await;
+        // In a host's it can, as every callee of hosts must: theirs is one inbox for all (ARCHITECTURE §7).
+        shop.client.publish(format!("{inbox}.results"), "forged".into()).await.unwrap();
+        assert_eq!(&answers.next().await.unwrap().payload[..], b"forged");
     });
 }
 

@@ -150,8 +150,16 @@ fn a_name_is_whose_the_broker_says_it_is() {
     assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("spiffe://test.example/component/demo/alice"));
     assert_eq!(refusal(count(&lab, &bob)), Refusal::Denied);
 
-    // A host that speaks for a component of that name is somebody else.
+    // What a host says of its component counts under `host` alone: bob does not become `app` by it.
+    allow_app(&lab);
     let host = lab.block_on(server.link("_INBOX"));
+    eventually("the policy to be in force", || lab.block_on(call(&host, "count", &of("app"), b"")).ok());
+    let forger = lab.block_on(server.link("_I.demo.bob"));
+    let (subject, headers) = (request_subject(&address("shop"), "bob", ITEMS, "count"), of("app"));
+    let forged = Call { subject: &subject, headers: &headers, params: Bytes::new(), deadlines: Deadlines::default() };
+    assert_eq!(refused(lab.block_on(forger.call(forged, 64))).refusal, Some(Refusal::Denied));
+
+    // A host that speaks for a component of that name is somebody else.
     assert_eq!(refused(lab.block_on(call(&host, "count", &of("alice"), b""))).refusal, Some(Refusal::Denied));
 
     // Without the broker who was met is known, also to a sidecar that starts then; who was not, is not.

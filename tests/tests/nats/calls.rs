@@ -223,7 +223,10 @@ async fn a_caller_that_drops_its_call_is_noticed() {
         tokio::time::timeout(Duration::from_millis(100), caller.call(call(&subject, &headers, b"p"), 100)).await;
     assert!(begun.is_err());
     let (mut params, _results) = next_call(&mut acceptor).await.accept(Deadlines::default()).await.unwrap();
-    assert_eq!(params.read_root(100).await, Err(CallFailed::GivenUp));
+    // All parameters came with the request.
+    assert_eq!(params.next().await, Ok(Piece::Bytes(Path::root(), Bytes::from_static(b"p"))));
+    assert_eq!(params.next().await, Ok(Piece::End(Path::root())));
+    assert_eq!(params.next().await, Err(CallFailed::GivenUp));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -223,7 +223,10 @@ impl CallBuffer {
 
     /// Something was sent: that is progress, too.
     pub(super) fn sent(&self, now: Moment) {
-        self.state().touch(now);
+        let mut state = self.state();
+        if state.step == Step::Silence {
+            state.proceed(now);
+        }
     }
 
     pub(super) fn failed(&self) -> Option<CallFailed> {
@@ -352,8 +355,8 @@ impl State {
         };
     }
 
+    /// Something arrived. Results without a handshake stand for one.
     fn touch(&mut self, now: Moment) {
-        // Results without a handshake stand for one.
         if matches!(self.step, Step::Silence | Step::Handshake) {
             self.proceed(now);
         }

@@ -1,6 +1,6 @@
 //! Resolved WIT to our types.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use wit_parser::{
@@ -15,6 +15,8 @@ use crate::{Enum, Flags, FunctionType, Record, ResultType, Type, Variant};
 const DEEPEST: usize = 100;
 /// Parts of a type, counted with repetition: aliases can double a type at each line of WIT.
 const LARGEST: usize = 10_000;
+/// Streams of one type whose paths are kept.
+const MOST_PATHS: usize = 64;
 
 /// The name of a package.
 pub(super) fn package_name(resolve: &Resolve, package: PackageId) -> String {
@@ -113,19 +115,52 @@ impl Compiled {
 /// Every type definition of a package and its dependencies, by its index.
 struct Types {
     compiled: Vec<(TypeId, Result<Compiled, Unreadable>)>,
-    /// Those that hold a stream or future.
-    streaming: HashSet<TypeId>,
+    /// Those that hold a stream or future, and where.
+    pending: HashMap<TypeId, Pending>,
+}
+
+/// The streams and futures in a type.
+#[derive(Debug, Clone, Default)]
+struct Pending {
+    any: bool,
+    /// The type is one.
+    itself: bool,
+    /// Below the type, sorted.
+    paths: Vec<Vec<u32>>,
+}
+
+impl Pending {
+    /// What a value has whose part `number` this is.
+    fn at(self, number: u32) -> Self {
+        let own = self.itself.then(|| vec![number]);
+        let below = self.paths.into_iter().map(|path| [&[number], &*path].concat());
+        Self { any: self.any, itself: false, paths: own.into_iter().chain(below).take(MOST_PATHS).collect() }
+    }
+
+    /// Of any number of these nothing is known but that there are some.
+    fn many(self) -> Self {
+        Self { any: self.any, ..Self::default() }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.paths.extend(other.paths);
+        self.paths.sort_unstable();
+        self.paths.dedup();
+        self.paths.truncate(MOST_PATHS);
+        Self { any: self.any || other.any, itself: self.itself || other.itself, paths: self.paths }
+    }
 }
 
 impl Types {
     /// Definitions come in topological order, so that one pass without recursion suffices.
     fn compile(resolve: &Resolve) -> Self {
-        let mut types = Self { compiled: Vec::with_capacity(resolve.types.len()), streaming: HashSet::new() };
+        let mut types = Self { compiled: Vec::with_capacity(resolve.types.len()), pending: HashMap::new() };
         for (id, definition) in resolve.types.iter() {
             let compiled = types.definition(&definition.kind);
             types.compiled.push((id, compiled));
-            if types.definition_streams(&definition.kind) {
-                types.streaming.insert(id);
+            let pending = types.definition_pending(&definition.kind);
+            if pending.any {
+                types.pending.insert(id, pending);
             }
         }
         types
@@ -136,9 +171,11 @@ impl Types {
             Ok(ty) => FunctionKind::Typed(ty),
             Err(reason) => FunctionKind::Opaque(reason),
         };
+        let result = function.result.as_ref().map(|ty| self.pending(ty).at(0)).unwrap_or_default();
         let streams = Streams {
-            in_params: function.params.iter().any(|param| self.streams(&param.ty)),
-            in_result: function.result.as_ref().is_some_and(|ty| self.streams(ty)),
+            in_params: function.params.iter().any(|param| self.pending(&param.ty).any),
+            in_result: result.any,
+            result_paths: result.paths,
         };
         Function { name: wrpc_name(function), kind, streams, docs: function.docs.contents.clone() }
     }
@@ -178,28 +215,33 @@ impl Types {
         }))
     }
 
-    fn streams(&self, ty: &Parsed) -> bool {
-        matches!(ty, Parsed::Id(id) if self.streaming.contains(id))
+    fn pending(&self, ty: &Parsed) -> Pending {
+        let Parsed::Id(id) = ty else { return Pending::default() };
+        self.pending.get(id).cloned().unwrap_or_default()
     }
 
-    fn definition_streams(&self, kind: &TypeDefKind) -> bool {
-        let maybe = |ty: Option<&Parsed>| ty.is_some_and(|ty| self.streams(ty));
+    /// As wRPC numbers what is pending: a field or element adds its number, a case adds nothing.
+    fn definition_pending(&self, kind: &TypeDefKind) -> Pending {
+        let maybe = |ty: Option<&Parsed>| ty.map(|ty| self.pending(ty)).unwrap_or_default();
+        let numbered = |types: &mut dyn Iterator<Item = &Parsed>| {
+            (0..).zip(types).map(|(number, ty)| self.pending(ty).at(number)).fold(Pending::default(), Pending::and)
+        };
         match kind {
-            TypeDefKind::Stream(_) | TypeDefKind::Future(_) => true,
-            TypeDefKind::Type(ty)
-            | TypeDefKind::List(ty)
-            | TypeDefKind::Option(ty)
-            | TypeDefKind::FixedLengthList(ty, _) => self.streams(ty),
-            TypeDefKind::Map(key, value) => self.streams(key) || self.streams(value),
-            TypeDefKind::Tuple(tuple) => tuple.types.iter().any(|ty| self.streams(ty)),
-            TypeDefKind::Record(record) => record.fields.iter().any(|field| self.streams(&field.ty)),
-            TypeDefKind::Variant(variant) => variant.cases.iter().any(|case| maybe(case.ty.as_ref())),
-            TypeDefKind::Result(result) => maybe(result.ok.as_ref()) || maybe(result.err.as_ref()),
+            TypeDefKind::Stream(_) | TypeDefKind::Future(_) => Pending { any: true, itself: true, paths: Vec::new() },
+            TypeDefKind::Type(ty) | TypeDefKind::Option(ty) => self.pending(ty),
+            TypeDefKind::List(ty) | TypeDefKind::FixedLengthList(ty, _) => self.pending(ty).many(),
+            TypeDefKind::Map(key, value) => self.pending(key).and(self.pending(value)).many(),
+            TypeDefKind::Tuple(tuple) => numbered(&mut tuple.types.iter()),
+            TypeDefKind::Record(record) => numbered(&mut record.fields.iter().map(|field| &field.ty)),
+            TypeDefKind::Variant(variant) => {
+                variant.cases.iter().map(|case| maybe(case.ty.as_ref())).fold(Pending::default(), Pending::and)
+            }
+            TypeDefKind::Result(result) => maybe(result.ok.as_ref()).and(maybe(result.err.as_ref())),
             TypeDefKind::Enum(_)
             | TypeDefKind::Flags(_)
             | TypeDefKind::Resource
             | TypeDefKind::Handle(_)
-            | TypeDefKind::Unknown => false,
+            | TypeDefKind::Unknown => Pending::default(),
         }
     }
 
