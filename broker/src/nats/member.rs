@@ -204,7 +204,12 @@ pub fn hosts_by_token(registry: &Registry, settings: &Nats) -> HashMap<(Lattice,
 
 /// Whether `id` is a host of `lattice` now.
 pub fn is_host_of(registry: &Registry, settings: &Nats, id: &SpiffeId, lattice: &Lattice) -> bool {
-    settings.hosts.iter().any(|pattern| pattern.matches(id)) && lattice_of(registry, id).is_ok_and(|of| of == *lattice)
+    lattice_of_host(registry, settings, id).as_ref() == Some(lattice)
+}
+
+/// The lattice of a host; `None` for everybody else.
+pub fn lattice_of_host(registry: &Registry, settings: &Nats, id: &SpiffeId) -> Option<Lattice> {
+    settings.hosts.iter().any(|pattern| pattern.matches(id)).then(|| lattice_of(registry, id).ok()).flatten()
 }
 
 fn lattice_of(registry: &Registry, id: &SpiffeId) -> Result<Lattice, NoMember> {

@@ -5,6 +5,7 @@
 //! question is the host's word.
 
 mod counts;
+mod desk;
 mod disk;
 mod judge;
 mod memory;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 
 pub(crate) use self::counts::{Counts, Outcome};
+pub(crate) use self::desk::PolicyDesk;
 pub use self::disk::AnswersError;
 use self::disk::Disk;
 use self::judge::{Asked, Change, Job, Judge, Telling};
@@ -84,6 +86,8 @@ pub(super) fn serve(callout: &Arc<Callout>, path: &Path) -> Result<(), AnswersEr
     let judge = Judge::new(in_force, (disk, memory), changes, Arc::clone(&broker.admissions));
     // A thread of its own: it waits for the disk.
     broker.tracker.spawn_blocking(move || judge.run(queue));
+    // It is set once.
+    let _ = broker.policy_desk.set(PolicyDesk::new(&jobs, callout.settings.clone()));
     let service = Arc::new(PolicyService {
         callout: Arc::clone(callout),
         jobs,

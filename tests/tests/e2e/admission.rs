@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
-use e2e::{Joined, Lab, Lattice, SidecarSetup, eventually};
+use e2e::{Agent, Joined, Lab, Lattice, SidecarSetup, eventually, own_uid};
+use portcullis_api::delegated::delegated_identity_client::DelegatedIdentityClient;
+use portcullis_api::delegated::{FetchJwtsviDsRequest, Selector};
 use portcullis_api::v1;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
@@ -385,4 +387,71 @@ fn many_hosts_at_once_are_answered_in_time() {
     }
     println!("{QUESTIONS} answers were taken back within {:?}", began.elapsed());
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+}
+
+/// What a component's `wasmcloud:identity/store` gives it on a host whose `SPIRE_ADMIN_ENDPOINT_SOCKET` is the agent's.
+#[test]
+fn a_component_has_an_identity_where_its_host_was_allowed_to_start_it() {
+    let scene = Scene::start();
+    let socket = scene.lab.path().join("agent-admin/delegated.sock");
+    let agent =
+        Agent::start_with(&scene.lab, "agent", &format!("[delegated_identity]\nsocket = \"{}\"", socket.display()));
+    let demo = |entry: v1::CreateEntryRequest| v1::CreateEntryRequest { lattice: "demo".to_owned(), ..entry };
+    scene.lab.create(demo(agent.entry("host/one")));
+    let component = |id: &str, lattice: &str| {
+        let selectors = vec![format!("wasmcloud:component:{id}")];
+        let entry = agent.entry(&format!("component/{lattice}/{id}"));
+        scene.lab.create(v1::CreateEntryRequest { selectors, lattice: lattice.to_owned(), ..entry });
+    };
+    component("app", "demo");
+    component("other", "demo");
+    component("abroad", "elsewhere");
+    let fetch = |audience: &str, selectors: &[(&str, &str)]| {
+        let selectors =
+            selectors.iter().map(|(kind, value)| Selector { r#type: (*kind).to_owned(), value: (*value).to_owned() });
+        let request =
+            FetchJwtsviDsRequest { audience: vec![audience.to_owned()], selectors: selectors.collect(), pid: 0 };
+        scene.lab.block_on(async {
+            let channel = portcullis_api::connect_operator(&socket).await.unwrap();
+            DelegatedIdentityClient::new(channel).fetch_jwtsvi_ds(request).await.map(|reply| reply.into_inner().svids)
+        })
+    };
+    let of = |component: &str| fetch("somebody", &[("wasmcloud", &format!("component:{component}"))]);
+    let refusal = |component: &str| of(component).map(drop).unwrap_err().message().to_owned();
+    eventually("the agent to know its entries", || {
+        of("app").err().filter(|status| status.message().contains("has not allowed")).map(drop)
+    });
+
+    // Allowed on the common topic is allowed to nobody in particular.
+    scene.policy("hosts.cedar", "@id(\"app\") permit (principal, action, resource == Component::\"demo/app\");");
+    assert_eq!(scene.ask(&start("common", "app", "ghcr.io/acme/app:1")), permitted("common"));
+    assert!(refusal("app").contains("has not allowed `spiffe://test.example/host/one` to start component `app`"));
+    let told = e2e::run("portcullis-broker", &["nats", "topics", "demo", HOST]).ok().out;
+    let own = told.lines().find_map(|line| line.strip_prefix("WASMCLOUD_POLICY_TOPIC=")).unwrap();
+    assert_eq!(scene.ask_on(own, &start("own", "app", "ghcr.io/acme/app:1")), permitted("own"));
+    denied(&scene.ask_on(own, &start("no", "other", "ghcr.io/acme/app:1")), "no");
+
+    let svids = of("app").unwrap();
+    let id = svids[0].id.clone().unwrap();
+    assert_eq!((svids.len(), id.trust_domain.as_str(), id.path.as_str()), (1, "test.example", "/component/demo/app"));
+    assert_eq!(svids[0].token.split('.').count(), 3);
+    let data = scene.lab.broker_data();
+    let audit =
+        e2e::run("portcullis-broker", &["audit", "tail", "--json", "-n", "50", "--data", data.to_str().unwrap()])
+            .ok()
+            .out;
+    let issued =
+        audit.lines().find(|line| line.contains("/component/demo/app") && line.contains("jwt-issued")).unwrap();
+    assert!(issued.contains("\"vouched_by\":\"spiffe://test.example/host/one\""), "{issued}");
+
+    // Denied, of another lattice, not registered, no component, what is attested, and a way into the lattice.
+    assert!(refusal("other").contains("has not allowed"));
+    assert!(refusal("abroad").contains("not a host of the entry's lattice"));
+    assert!(of("unknown").unwrap().is_empty());
+    fetch("somebody", &[("wasmcloud", "ns:x")]).unwrap_err();
+    fetch("somebody", &[("wasmcloud", "component:app"), ("unix", "uid:0")]).unwrap_err();
+    fetch(AUDIENCE, &[("wasmcloud", "component:app")]).unwrap_err();
+    // Taken back is taken back at once: nothing is kept.
+    scene.remove("hosts.cedar");
+    assert!(refusal("app").contains("has not allowed"));
 }

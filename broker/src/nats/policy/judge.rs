@@ -25,6 +25,8 @@ const UNSTORED: &str = "the broker cannot store what it answers";
 pub(super) enum Job {
     /// Answer a question.
     Answer(Box<Asked>),
+    /// Say whether a host was allowed to start a component, and still is.
+    Started { asker: Asker, component: String, reply: oneshot::Sender<bool> },
     /// See whether the policies changed.
     Look,
     /// Say again what was told otherwise: somebody may have missed it.
@@ -140,6 +142,10 @@ impl Judge {
             match job {
                 Job::Look => {}
                 Job::Repeat => self.repeat = true,
+                Job::Started { asker, component, reply } => {
+                    // Who asked may be gone.
+                    let _ = reply.send(self.allows_start(&asker, &component));
+                }
                 // Its host was told that nothing was decided.
                 Job::Answer(asked) if asked.reply.is_closed() => {}
                 Job::Answer(asked) => {
@@ -232,6 +238,14 @@ impl Judge {
             );
         }
         verdict.summary()
+    }
+
+    /// By the policies of now, for the way through all answers may not have come there.
+    fn allows_start(&self, asker: &Asker, component: &str) -> bool {
+        self.memory.of(asker).filter(|kept| kept.permitted).any(|kept| {
+            Question::parse(&kept.question)
+                .is_ok_and(|question| question.starts(component) && self.decide(question, asker) == Answer::Permitted)
+        })
     }
 
     /// Goes through some more answers.

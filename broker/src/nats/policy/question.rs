@@ -178,6 +178,11 @@ impl Question {
         })
     }
 
+    /// Whether it is about the start of `component`.
+    pub(super) fn starts(&self, component: &str) -> bool {
+        matches!(self.action, AdmissionAction::StartComponent { .. }) && self.artifact.id == component
+    }
+
     /// As policies see it, asked by a host that proved to be `host`.
     pub(crate) fn admission(self, host: Option<&SpiffeId>) -> Admission {
         let Self { request: _, lattice: _, host: asking, action, artifact } = self;
