@@ -9,6 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     println!("cargo::rerun-if-changed=proto");
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    let delegated = protox::compile(["spire/delegatedidentity.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .skip_debug([".spire.api.agent.delegatedidentity.v1.JWTSVID"])
+        .compile_fds(delegated)?;
     let workload = protox::compile(["spiffe/workloadapi.proto"], ["proto"])?;
     // For gRPC reflection.
     let folder = std::env::var_os("OUT_DIR").ok_or("cargo names no folder")?;

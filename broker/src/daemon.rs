@@ -227,11 +227,13 @@ impl Daemon {
             complaints: Complaints::default(),
             signing: Signing::default(),
             callout: std::sync::OnceLock::new(),
+            admissions: Arc::default(),
+            policy_desk: std::sync::OnceLock::new(),
             attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
         broker.publish_roots();
         if let Some(settings) = config.nats.clone() {
-            nats::serve(&broker, settings).map_err(nats::CheckError::from)?;
+            nats::serve(&broker, settings, &folder.answers())?;
         }
         let nodes = serve_nodes(&broker, control)?;
         let operators = serve_operators(&broker, &config)?;

@@ -68,6 +68,12 @@ impl DataFolder {
         self.path.join("store.redb")
     }
 
+    /// What hosts were answered.
+    #[must_use]
+    pub(crate) fn answers(&self) -> PathBuf {
+        self.path.join("answers.redb")
+    }
+
     /// The audit log.
     #[must_use]
     pub(crate) fn audit(&self) -> PathBuf {

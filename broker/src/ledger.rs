@@ -151,6 +151,7 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
     let (kind, name) = describe(change);
     let sha256 = match change {
         Change::Policies(document) => Some(hex_sha256(document.text.as_bytes())),
+        Change::Admissions(document) => Some(hex_sha256(document.text.as_bytes())),
         Change::Domain(domain) => domain.bundle.as_ref().map(|bundle| hex_sha256(&bundle.json)),
         Change::Component(_)
         | Change::ComponentRemoved(_)
@@ -163,6 +164,7 @@ fn event(change: &Change, version: Version, by: &Actor) -> Event {
         | Change::Token(_)
         | Change::TokenRemoved(_)
         | Change::PoliciesRemoved(_)
+        | Change::AdmissionsRemoved(_)
         | Change::Grant(..)
         | Change::GrantRemoved(..)
         | Change::Addresses(..)
@@ -194,6 +196,8 @@ fn describe(change: &Change) -> (&'static str, String) {
         Change::TokenRemoved(_) => ("join token removed", String::new()),
         Change::Policies(document) => ("policy file", document.name.clone()),
         Change::PoliciesRemoved(name) => ("policy file removed", name.clone()),
+        Change::Admissions(document) => ("admission policy file", document.name.clone()),
+        Change::AdmissionsRemoved(name) => ("admission policy file removed", name.clone()),
         Change::Grant(target, id) => ("grant", format!("{id} on {target}")),
         Change::GrantRemoved(target, id) => ("grant removed", format!("{id} on {target}")),
         Change::Domain(domain) => ("trust domain", domain.name.to_string()),
@@ -240,6 +244,8 @@ fn authority_change(change: &Change) -> Option<(String, String)> {
         | Change::TokenRemoved(_)
         | Change::Policies(_)
         | Change::PoliciesRemoved(_)
+        | Change::Admissions(_)
+        | Change::AdmissionsRemoved(_)
         | Change::Grant(..)
         | Change::GrantRemoved(..)
         | Change::Addresses(..)

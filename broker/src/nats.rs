@@ -4,7 +4,8 @@
 //! ask the broker about every login (auth callout); it answers with a user that is named by its SPIFFE ID and may use the subjects of its
 //! [class](member::Class) alone. [`subjects`] is the list of what that is, a pure function. Tokens are read and written by [`claims`].
 //!
-//! It does not know what is said in the lattice, and is asked about no call.
+//! It does not know what is said in the lattice, and is asked about no call but by hosts: before they start something or serve a call they
+//! ask the policy service.
 
 pub mod claims;
 pub mod folder;
@@ -20,17 +21,21 @@ mod callout;
 mod check;
 mod connect;
 mod login;
+mod policy;
 mod replay;
 mod sessions;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::callout::{Callout, Refused};
 pub use self::check::{CheckError, check};
 use self::connect::{ConnectError, connect};
-use self::folder::{FolderError, Material};
+use self::folder::Material;
+pub use self::policy::AnswersError;
+pub(crate) use self::policy::{Counts, Outcome, PolicyDesk, Question};
 pub(crate) use self::sessions::{Place, Session};
 use crate::broker::Broker;
 use crate::config::Nats;
@@ -38,13 +43,14 @@ use crate::config::Nats;
 /// The wait after servers that cannot be reached, or refuse us.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers the servers of `settings` until the broker stops.
+/// Answers the servers and hosts of `settings` until the broker stops. What hosts were answered is kept at `answers`.
 ///
 /// # Errors
-/// When the folder cannot be used.
-pub(crate) fn serve(broker: &Arc<Broker>, settings: Nats) -> Result<(), FolderError> {
+/// When the folder or that file cannot be used.
+pub(crate) fn serve(broker: &Arc<Broker>, settings: Nats, answers: &Path) -> Result<(), CheckError> {
     let material = Material::read(&settings.folder)?;
     let callout = Callout::new(Arc::clone(broker), settings, material);
+    policy::serve(&callout, answers)?;
     let stop = broker.stop.clone();
     broker.tracker.spawn(stop.clone().run_until_cancelled_owned(answer(Arc::clone(&callout))));
     broker.tracker.spawn(stop.clone().run_until_cancelled_owned(watch(Arc::clone(&callout))));

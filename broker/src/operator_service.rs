@@ -190,18 +190,14 @@ impl v1::operator_server::Operator for OperatorService {
         request: Request<v1::PutPoliciesRequest>,
     ) -> Result<Response<v1::PutPoliciesReply>, Status> {
         let by = operator(&request);
-        let files = wire::policy_files(request.into_inner());
-        let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-        let result = self.0.ledger.execute(by, Command::PutPolicies(files)).await.map(drop);
-        self.policies_reply(&names, result)
+        self.put_policy_files(by, request.into_inner()).await
     }
 
     async fn check_policies(
         &self,
         request: Request<v1::PutPoliciesRequest>,
     ) -> Result<Response<v1::PutPoliciesReply>, Status> {
-        let result = Self::check_policies(self, wire::policy_files(request.into_inner())).await;
-        self.policies_reply(&[], result)
+        self.check_policy_files(request.into_inner()).await
     }
 
     async fn remove_policies(
@@ -217,13 +213,7 @@ impl v1::operator_server::Operator for OperatorService {
         &self,
         _: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesReply>, Status> {
-        let (files, version) = self.read(|registry| {
-            let files = registry
-                .policies()
-                .map(|document| v1::PolicyFile { name: document.name.clone(), text: document.text.clone() });
-            (files.collect(), registry.version())
-        });
-        Ok(Response::new(v1::ListPoliciesReply { files, version: Some(version.into()) }))
+        Ok(Response::new(self.policy_files()))
     }
 
     async fn add_trust_domain(
@@ -338,6 +328,13 @@ impl v1::operator_server::Operator for OperatorService {
     async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtReply>, Status> {
         let by = operator(&request);
         Self::mint_jwt(self, by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain_admission(
+        &self,
+        request: Request<v1::ExplainAdmissionRequest>,
+    ) -> Result<Response<v1::ExplainReply>, Status> {
+        Self::explain_admission(self, request.into_inner()).map(Response::new)
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainReply>, Status> {

@@ -41,6 +41,10 @@ impl Pages {
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
         let (mut metrics, gauges) = (Metrics::with_prefix("portcullis_broker"), Gauges::default());
         metrics.register("events", "Records of the audit log since the start, by kind", broker.audit.tally().events());
+        let questions = broker.admissions.questions();
+        metrics.register("admission_questions", "What hosts asked since the start, by outcome", questions);
+        let remembered = broker.admissions.remembered();
+        metrics.register("admission_answers", "Answers to hosts that can be told otherwise", remembered);
         let plain = [
             ("nodes_connected", "Nodes that hold a stream", &gauges.nodes_connected),
             ("nodes", "Nodes that joined", &gauges.nodes),

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_identity::{ComponentId, Lattice, NodeName, Revocation, Revoked, SpiffeId, Target, TrustDomain};
-use portcullis_policy::{PolicyFile, Schema};
+use portcullis_policy::{Admissions, PolicyFile, Schema};
 
 pub use self::address::{Address, InvalidAddress};
 pub use self::authority::{
@@ -47,8 +47,8 @@ pub use self::foreign::{
 pub use self::node::{JoinedBy, Node, REJOIN_GRACE, Spent, Standing};
 pub use self::plan::{Aftermath, Fate, Plan, PolicyCheck};
 pub use self::record::{
-    Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord, PolicyDocument,
-    Served, Upstream, Version,
+    AdmissionDocument, Component, ComponentDigest, Digest, Entry, EntryId, InvalidDigest, InvalidEntryId, PeerRecord,
+    PolicyDocument, Served, Upstream, Version,
 };
 pub use self::refusal::{AuthorityRefusal, JoinRefusal, Refusal, RejoinRefusal, TokenRefusal, Unrestorable};
 pub use self::selector::{InvalidSelector, Selector, Selectors};
@@ -74,6 +74,9 @@ pub struct Registry {
     nodes: BTreeMap<NodeName, Arc<Node>>,
     tokens: BTreeMap<TokenIndex, Arc<Token>>,
     policies: BTreeMap<String, Arc<PolicyDocument>>,
+    admission_files: BTreeMap<String, Arc<AdmissionDocument>>,
+    /// What those files say together.
+    admissions: Arc<Admissions>,
     domains: BTreeMap<TrustDomain, Arc<ForeignDomain>>,
     schema: Arc<Schema>,
     authorities: BTreeMap<AuthorityId, Arc<AuthorityRecord>>,
@@ -121,6 +124,8 @@ impl Registry {
             nodes: BTreeMap::new(),
             tokens: BTreeMap::new(),
             policies: BTreeMap::new(),
+            admission_files: BTreeMap::new(),
+            admissions: Arc::default(),
             domains: BTreeMap::new(),
             schema: Arc::new(Schema::new(&[])?),
             marks: Marks::default(),
@@ -232,6 +237,17 @@ impl Registry {
         self.policies.values()
     }
 
+    /// Every file in force of policies that say what hosts may start.
+    pub fn admission_files(&self) -> impl ExactSizeIterator<Item = &Arc<AdmissionDocument>> {
+        self.admission_files.values()
+    }
+
+    /// What these files say together; another value whenever they change, and the same as long as they do not.
+    #[must_use]
+    pub fn admissions(&self) -> &Arc<Admissions> {
+        &self.admissions
+    }
+
     /// How many virtual components there are.
     #[must_use]
     pub fn component_count(&self) -> usize {
@@ -241,7 +257,8 @@ impl Registry {
     /// How many policies are in force.
     #[must_use]
     pub fn policy_count(&self) -> usize {
-        self.policies.values().map(|document| document.set.len()).sum()
+        let calls: usize = self.policies.values().map(|document| document.set.len()).sum();
+        calls.saturating_add(self.admissions.len())
     }
 
     fn held(&self, target: &Target) -> Option<&Held> {

@@ -5,12 +5,13 @@
 
 mod key_use;
 mod refusal;
+mod vouching;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_api::v1::{self, jwt_result};
-use portcullis_identity::{Audience, NodeName, RequestedKey, node_id};
+use portcullis_identity::{Audience, NodeName, RequestedKey, SpiffeId, node_id};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::key_use::{Holder, KeyUse};
@@ -146,23 +147,33 @@ impl Broker {
             return Err(SignRefusal::Batch { wanted: wanted.len(), limit: MAX_BATCH });
         }
         let (mut results, mut events) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
+        let mut vouched = Vec::with_capacity(wanted.len());
+        for wanted in &wanted {
+            vouched.push(self.vouching(&node, wanted).await);
+        }
         let mut turn = self.signing.turn().await?;
-        for (position, wanted) in wanted.into_iter().enumerate() {
+        for (position, (wanted, vouched)) in wanted.into_iter().zip(vouched).enumerate() {
             if position > 0 && position % TOKENS_PER_TURN == 0 {
                 drop(turn);
                 tokio::task::yield_now().await;
                 turn = self.signing.turn().await?;
             }
-            results.push(self.jwt_result(&node, wanted, &mut events));
+            results.push(self.jwt_result(&node, wanted, vouched, &mut events));
         }
         drop(turn);
         tracing::debug!(%node, wanted = results.len(), signed = events.len(), "issued tokens");
         Ok((results, events))
     }
 
-    fn jwt_result(&self, node: &NodeName, wanted: v1::WantedJwt, events: &mut Vec<Event>) -> v1::JwtResult {
-        let v1::WantedJwt { entry, audience } = wanted;
-        match self.jwt(node, &entry, audience) {
+    fn jwt_result(
+        &self,
+        node: &NodeName,
+        wanted: v1::WantedJwt,
+        vouched: Result<Option<SpiffeId>, SignRefusal>,
+        events: &mut Vec<Event>,
+    ) -> v1::JwtResult {
+        let v1::WantedJwt { entry, audience, vouched_by: _ } = wanted;
+        match vouched.and_then(|vouched_by| self.jwt(node, &entry, audience, vouched_by)) {
             Ok((token, expires_at, event)) => {
                 events.push(event);
                 v1::JwtResult { result: Some(jwt_result::Result::Token(token)), expires_at }
@@ -175,7 +186,13 @@ impl Broker {
         }
     }
 
-    fn jwt(&self, node: &NodeName, entry: &str, audience: Vec<String>) -> Result<(String, u64, Event), SignRefusal> {
+    fn jwt(
+        &self,
+        node: &NodeName,
+        entry: &str,
+        audience: Vec<String>,
+        vouched_by: Option<SpiffeId>,
+    ) -> Result<(String, u64, Event), SignRefusal> {
         take(&self.signing.tokens, node)?;
         let entry = self.entry(node, &wire::parse(entry)?)?;
         let audience = audience.into_iter().map(Audience::try_from).collect::<Result<Vec<_>, _>>()?;
@@ -190,6 +207,7 @@ impl Broker {
             kid: kid.as_str().to_owned(),
             audiences: audience.len(),
             expires_at,
+            vouched_by: vouched_by.map(|host| host.to_string()),
         };
         Ok((svid.token().to_owned(), expires_at, event))
     }

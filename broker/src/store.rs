@@ -228,7 +228,7 @@ impl Store {
 }
 
 /// redb makes files that everybody can read; this one lists who may call whom.
-fn make_private(path: &Path) -> io::Result<()> {
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 

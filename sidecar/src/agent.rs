@@ -62,6 +62,9 @@ pub async fn run(
         () = shutdown.cancelled() => return Err(RunError::Stopped),
     };
     let local = Local::start(&node, config.workload.as_ref(), &config.files, &tasks, &stop)?;
+    if let Some(delegated) = &config.delegated {
+        local.serve_delegated(delegated, &tasks, &stop)?;
+    }
     let admin =
         Admin::open(&config.admin).map_err(|cause| RunError::Admin { address: config.admin.to_string(), cause })?;
     let socket = config.workload.as_ref().map(|workload| workload.socket.clone());

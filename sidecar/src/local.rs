@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::files::{Files, FilesConfig, FilesStatus};
 use crate::supply::Supply;
-use crate::workload::{SocketError, WorkloadApi, WorkloadConfig};
+use crate::workload::{SocketError, WorkloadApi, WorkloadConfig, delegated};
 
 /// How it is, for the operator's eyes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,24 @@ impl Local {
         });
         let files = Files::keep(files.to_vec(), &supply, tasks, stop);
         Ok(Self { supply: Some(supply), api, files })
+    }
+
+    /// Lets wasmCloud hosts fetch identities for their components, until `stop`. Without identities of their own there are no hosts.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub(crate) fn serve_delegated(
+        &self,
+        config: &WorkloadConfig,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), SocketError> {
+        if let Some(supply) = &self.supply {
+            let listener = delegated::bind(config)?;
+            info!(socket = %config.socket.display(), "hosts may fetch identities for their components");
+            delegated::serve(listener, config, supply.clone(), tasks, stop);
+        }
+        Ok(())
     }
 
     /// How it is; nothing where nothing is configured.

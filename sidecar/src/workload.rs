@@ -6,6 +6,7 @@
 mod api;
 mod attest;
 mod connection;
+pub(crate) mod delegated;
 mod identities;
 mod quota;
 mod snapshot;

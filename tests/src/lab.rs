@@ -290,7 +290,9 @@ impl Lab {
     pub fn policy(&self, name: &str, text: &str) {
         let file = v1::PolicyFile { name: name.to_owned(), text: text.to_owned() };
         let reply = self
-            .operator(async |mut operator| operator.put_policies(v1::PutPoliciesRequest { files: vec![file] }).await)
+            .operator(async |mut operator| {
+                operator.put_policies(v1::PutPoliciesRequest { files: vec![file], ..Default::default() }).await
+            })
             .unwrap();
         assert_eq!(reply.problems, [], "the policy is wrong");
     }

@@ -42,6 +42,20 @@ pub mod workload {
     tonic::include_proto!("_");
 }
 
+/// The messages and the service of SPIRE's Delegated Identity API that hosts use, as generated from `proto/spire/`.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction,
+    reason = "generated code; the contract is documented in the proto file"
+)]
+pub mod delegated {
+    tonic::include_proto!("spire.api.agent.delegatedidentity.v1");
+}
+
 /// The contract of the SPIFFE Workload API, encoded: what gRPC reflection tells of it.
 pub const WORKLOAD_DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("workloadapi");
 

@@ -27,3 +27,9 @@ impl fmt::Debug for ValidateJwtsvidRequest {
         f.debug_struct("ValidateJwtsvidRequest").field("audience", &self.audience).finish_non_exhaustive()
     }
 }
+
+impl fmt::Debug for crate::delegated::Jwtsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwtsvid").field("id", &self.id).field("hint", &self.hint).finish_non_exhaustive()
+    }
+}

@@ -91,6 +91,9 @@ pub enum Event {
         audiences: usize,
         /// Until when, seconds since 1970.
         expires_at: u64,
+        /// The host that fetched it for a component which it runs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        vouched_by: Option<String>,
     },
     /// An X.509-SVID is about to be handed to an operator, without an entry.
     X509Minted {
@@ -312,8 +315,8 @@ impl Event {
             Self::X509Issued { node, entry, spiffe_id, serial, not_after: _, key_sha256 } => {
                 ([node, serial, key_sha256].into_iter().chain(entry).collect(), vec![spiffe_id])
             }
-            Self::JwtIssued { node, entry, spiffe_id, jti, kid, audiences: _, expires_at: _ } => {
-                (vec![node, entry, kid, jti], vec![spiffe_id])
+            Self::JwtIssued { node, entry, spiffe_id, jti, kid, audiences: _, expires_at: _, vouched_by } => {
+                (vec![node, entry, kid, jti], [spiffe_id].into_iter().chain(vouched_by).collect())
             }
             Self::X509Minted { by, spiffe_id, serial, not_after: _, key_sha256 } => {
                 (by.texts().chain([serial, key_sha256]).collect(), vec![spiffe_id])

@@ -36,7 +36,7 @@ pub(crate) struct Explain {
 
 /// A decision in JSON.
 #[derive(Debug, Serialize)]
-struct Decision {
+pub(super) struct Decision {
     allowed: bool,
     summary: String,
     reasons: Vec<Reason>,
@@ -64,15 +64,27 @@ impl Explain {
             transport: self.transport,
         };
         let reply = connect(&self.options, socket).await?.explain(request).await?.into_inner();
+        Decision::from(reply).show(&self.options, screen)
+    }
+}
+
+impl From<v1::ExplainReply> for Decision {
+    fn from(reply: v1::ExplainReply) -> Self {
         let v1::ExplainReply { allowed, reasons, errors, summary } = reply;
         let reasons = reasons.into_iter().map(|v1::Reason { policy, advice }| Reason { policy, advice }).collect();
-        let decision = Decision { allowed, summary, reasons, errors };
-        if self.options.json {
-            screen.json(&decision)?;
+        Self { allowed, summary, reasons, errors }
+    }
+}
+
+impl Decision {
+    /// Prints it; a denial is the command's failure.
+    pub(super) fn show(&self, options: &OperatorOptions, screen: &mut Screen) -> Result<(), Failure> {
+        if options.json {
+            screen.json(self)?;
         } else {
-            screen.line(&decision.summary)?;
-            decision.errors.iter().try_for_each(|error| screen.line(format!("  {error}")))?;
+            screen.line(&self.summary)?;
+            self.errors.iter().try_for_each(|error| screen.line(format!("  {error}")))?;
         }
-        if decision.allowed { Ok(()) } else { Err(Failure::refused_silently()) }
+        if self.allowed { Ok(()) } else { Err(Failure::refused_silently()) }
     }
 }

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use portcullis_api::v1;
 use portcullis_broker::clock;
 use portcullis_broker::nats::setup::{Certificate, HostsTls, Listener, SetUp, Written};
-use portcullis_identity::{TrustDomain, parse_trust_domain};
+use portcullis_broker::nats::subjects::{changes, questions};
+use portcullis_identity::{Lattice, SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain};
 use serde::Serialize;
 
 use super::OperatorOptions;
@@ -21,8 +22,10 @@ pub(crate) enum Nats {
     /// Write a set-up of two clustered servers in operator mode: one for hosts, one for nodes, who show a certificate. Works without a
     /// broker; nothing is started
     Init(Box<Init>),
-    /// Show who is connected to the lattice's servers, and who was refused lately and why
+    /// Show who is connected to the lattice's servers, who was refused lately and why, and what hosts asked
     Status(Status),
+    /// Print the topics under which a host asks what it may start, and proves by that who it is. Works without a broker
+    Topics(Topics),
 }
 
 #[derive(Debug, Args)]
@@ -34,11 +37,34 @@ pub(crate) struct Status {
     options: OperatorOptions,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  portcullis-broker nats topics prod spiffe://acme.test/host/one")]
+pub(crate) struct Topics {
+    /// The host's lattice
+    lattice: Lattice,
+    /// The host's SPIFFE ID
+    #[arg(value_parser = parse_spiffe_id)]
+    host: SpiffeId,
+}
+
 /// The lattice in JSON.
 #[derive(Debug, Serialize)]
 struct Seen {
     sessions: Vec<Session>,
     refusals: Vec<Refusal>,
+    admissions: Admissions,
+}
+
+#[derive(Debug, Serialize)]
+struct Admissions {
+    allowed: u64,
+    denied: u64,
+    malformed: u64,
+    undecided: u64,
+    dropped: u64,
+    overridden: u64,
+    remembered: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +156,7 @@ impl Nats {
         match self {
             Self::Init(init) => init.execute(screen),
             Self::Status(status) => status.execute(socket, screen).await,
+            Self::Topics(topics) => topics.execute(screen),
         }
     }
 }
@@ -153,13 +180,26 @@ impl Status {
         });
         let heading = ["REFUSED AT", "SERVER", "ADDRESS", "CLIENT", "REASON"];
         screen.line("")?;
-        screen.table(heading, &refusals.collect::<Vec<_>>(), "nobody was refused")
+        screen.table(heading, &refusals.collect::<Vec<_>>(), "nobody was refused")?;
+        let Admissions { allowed, denied, malformed, undecided, dropped, overridden, remembered } = &seen.admissions;
+        screen.line("")?;
+        screen.line(format!(
+            "Hosts asked what they may start: {allowed} allowed, {denied} denied, {malformed} malformed, {undecided} undecided, \
+             {dropped} dropped, {overridden} answered otherwise later; {remembered} answers are remembered"
+        ))
+    }
+}
+
+impl Topics {
+    fn execute(self, screen: &mut Screen) -> Result<(), Failure> {
+        screen.line(format!("WASMCLOUD_POLICY_TOPIC={}", questions(&self.lattice, Some(&self.host))))?;
+        screen.line(format!("WASMCLOUD_POLICY_CHANGES_TOPIC={}", changes(&self.lattice)))
     }
 }
 
 impl From<v1::LatticeStatusReply> for Seen {
     fn from(reply: v1::LatticeStatusReply) -> Self {
-        let v1::LatticeStatusReply { sessions, refusals } = reply;
+        let v1::LatticeStatusReply { sessions, refusals, admissions } = reply;
         let session = |message: v1::LatticeSession| {
             let v1::LatticeSession { identity, class, proof, server, address, since, until, course } = message;
             Session { identity, class, proof, server, address, since, until, course }
@@ -171,7 +211,15 @@ impl From<v1::LatticeStatusReply> for Seen {
         Self {
             sessions: sessions.into_iter().map(session).collect(),
             refusals: refusals.into_iter().map(refusal).collect(),
+            admissions: admissions.unwrap_or_default().into(),
         }
+    }
+}
+
+impl From<v1::Admissions> for Admissions {
+    fn from(message: v1::Admissions) -> Self {
+        let v1::Admissions { allowed, denied, malformed, undecided, dropped, overridden, remembered } = message;
+        Self { allowed, denied, malformed, undecided, dropped, overridden, remembered }
     }
 }
 

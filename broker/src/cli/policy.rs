@@ -7,6 +7,7 @@ use portcullis_api::v1;
 use serde::Serialize;
 
 use super::OperatorOptions;
+use super::explain::Decision;
 use super::failure::Failure;
 use super::operator::{Changed, connect, version_name};
 use super::screen::{Screen, cell};
@@ -21,6 +22,8 @@ pub(crate) enum Policy {
     Remove(Remove),
     /// List the policy files in force, or print them
     List(List),
+    /// Say whether a host's question would be allowed, and by which policies. Exit code 0: allowed; 3: denied
+    Admit(Admit),
 }
 
 #[derive(Debug, Args)]
@@ -28,11 +31,15 @@ pub(crate) enum Policy {
 
 Examples:
   portcullis-broker policy check policies/
-  portcullis-broker policy put policies/billing.cedar policies/base.cedar")]
+  portcullis-broker policy put policies/billing.cedar policies/base.cedar
+  portcullis-broker policy put --admission admissions/")]
 pub(crate) struct Files {
     /// Policy files, or folders of *.cedar files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// They say what wasmCloud hosts may start and serve, not who may call virtual components
+    #[arg(long)]
+    admission: bool,
     #[command(flatten)]
     options: OperatorOptions,
 }
@@ -43,6 +50,20 @@ pub(crate) struct Files {
 pub(crate) struct Remove {
     /// The file's name, as `policy list` shows it
     file: String,
+    #[command(flatten)]
+    options: OperatorOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  portcullis-broker policy admit question.json --host spiffe://acme.test/host/one")]
+pub(crate) struct Admit {
+    /// The question as hosts send it, JSON
+    #[arg(value_name = "FILE")]
+    question: PathBuf,
+    /// The SPIFFE ID of the host, where it asks on a topic of its own
+    #[arg(long, value_name = "ID")]
+    host: Option<String>,
     #[command(flatten)]
     options: OperatorOptions,
 }
@@ -82,6 +103,8 @@ struct Problem {
 #[derive(Debug, Serialize)]
 struct Row {
     file: String,
+    /// `calls` or `admissions`
+    kind: &'static str,
     text: String,
 }
 
@@ -99,13 +122,15 @@ impl Policy {
             Self::Check(files) => files.execute(Purpose::Check, socket, screen).await,
             Self::Remove(command) => command.execute(socket, screen).await,
             Self::List(command) => command.execute(socket, screen).await,
+            Self::Admit(command) => command.execute(socket, screen).await,
         }
     }
 }
 
 impl Files {
     async fn execute(self, purpose: Purpose, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
-        let request = v1::PutPoliciesRequest { files: read(&self.paths)? };
+        let kind = if self.admission { v1::PolicyKind::Admissions } else { v1::PolicyKind::Calls };
+        let request = v1::PutPoliciesRequest { files: read(&self.paths)?, kind: kind.into() };
         let count = request.files.len();
         let mut operator = connect(&self.options, socket).await?;
         let reply = match purpose {
@@ -151,16 +176,29 @@ impl Remove {
 impl List {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         let reply = connect(&self.options, socket).await?.list_policies(v1::ListPoliciesRequest {}).await?;
-        let files = reply.into_inner().files;
-        let rows: Vec<_> = files.into_iter().map(|v1::PolicyFile { name, text }| Row { file: name, text }).collect();
+        let v1::ListPoliciesReply { files, version: _, admissions } = reply.into_inner();
+        let of = |kind| move |v1::PolicyFile { name, text }: v1::PolicyFile| Row { file: name, kind, text };
+        let rows: Vec<_> =
+            files.into_iter().map(of("calls")).chain(admissions.into_iter().map(of("admissions"))).collect();
         if self.options.json {
             return screen.json(&rows);
         }
         if self.text {
             return rows.iter().try_for_each(|row| screen.line(format!("// {}\n{}", row.file, row.text.trim_end())));
         }
-        let lines: Vec<_> = rows.iter().map(|row| [cell(&row.file), row.text.lines().count().to_string()]).collect();
-        screen.table(["FILE", "LINES"], &lines, "no policy is in force: every call is denied")
+        let line = |row: &Row| [cell(&row.file), row.kind.to_owned(), row.text.lines().count().to_string()];
+        let lines: Vec<_> = rows.iter().map(line).collect();
+        screen.table(["FILE", "ABOUT", "LINES"], &lines, "no policy is in force: every call is denied")
+    }
+}
+
+impl Admit {
+    async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
+        let question = std::fs::read_to_string(&self.question)
+            .map_err(|error| Failure::broken(format!("cannot read `{}`: {error}", self.question.display())))?;
+        let request = v1::ExplainAdmissionRequest { question, host: self.host.unwrap_or_default() };
+        let reply = connect(&self.options, socket).await?.explain_admission(request).await?.into_inner();
+        Decision::from(reply).show(&self.options, screen)
     }
 }
 

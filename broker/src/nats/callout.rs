@@ -56,6 +56,8 @@ pub(crate) struct Callout {
     logins: Arc<Semaphore>,
     /// Sessions are to be judged again.
     pub(super) look_again: Notify,
+    /// Somebody connected.
+    pub(super) came: Notify,
 }
 
 /// A login that was refused.
@@ -83,6 +85,7 @@ impl Callout {
             refusals: Mutex::default(),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
             look_again: Notify::new(),
+            came: Notify::new(),
         })
     }
 

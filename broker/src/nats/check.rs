@@ -19,6 +19,9 @@ pub enum CheckError {
     /// The folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// What hosts were answered.
+    #[error(transparent)]
+    Answers(#[from] super::AnswersError),
     /// The servers.
     #[error("the lattice's servers cannot be used: {0}")]
     Server(String),

@@ -110,7 +110,7 @@ impl Members {
             return Err(NoMember::NotRegistered);
         }
         if settings.hosts.iter().any(|pattern| pattern.matches(id)) {
-            let permissions = subjects::host(&lattice_of(registry, id)?);
+            let permissions = subjects::host(&lattice_of(registry, id)?, id);
             return Ok(Membership { class: Class::Host, permissions });
         }
         let part = self.part(registry, settings, id);
@@ -192,6 +192,24 @@ pub fn hosts_lattices(registry: &Registry, settings: &Nats) -> std::collections:
     let is_host = |id: &SpiffeId| settings.hosts.iter().any(|pattern| pattern.matches(id));
     let hosts = registry.entries().filter(|entry| is_host(&entry.spiffe_id));
     hosts.filter_map(|entry| entry.lattice.clone()).collect()
+}
+
+/// The hosts by where they ask: their lattice, and the token that stands for them there.
+pub fn hosts_by_token(registry: &Registry, settings: &Nats) -> HashMap<(Lattice, String), SpiffeId> {
+    let is_host = |id: &&SpiffeId| settings.hosts.iter().any(|pattern| pattern.matches(id));
+    let ids = registry.entries().map(|entry| &entry.spiffe_id).filter(is_host);
+    let host = |id: &SpiffeId| Some(((lattice_of(registry, id).ok()?, subjects::host_token(id)), id.clone()));
+    ids.filter_map(host).collect()
+}
+
+/// Whether `id` is a host of `lattice` now.
+pub fn is_host_of(registry: &Registry, settings: &Nats, id: &SpiffeId, lattice: &Lattice) -> bool {
+    lattice_of_host(registry, settings, id).as_ref() == Some(lattice)
+}
+
+/// The lattice of a host; `None` for everybody else.
+pub fn lattice_of_host(registry: &Registry, settings: &Nats, id: &SpiffeId) -> Option<Lattice> {
+    settings.hosts.iter().any(|pattern| pattern.matches(id)).then(|| lattice_of(registry, id).ok()).flatten()
 }
 
 fn lattice_of(registry: &Registry, id: &SpiffeId) -> Result<Lattice, NoMember> {

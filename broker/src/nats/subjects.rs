@@ -12,7 +12,7 @@
 //! nobody but wadm and the broker may make streams, hosts may make consumers of the lattice's two buckets alone, and members read those by
 //! direct get.
 
-use portcullis_identity::{ComponentId, Lattice, Target};
+use portcullis_identity::{ComponentId, Lattice, SpiffeId, Target};
 
 use super::permissions::Permissions;
 
@@ -26,6 +26,10 @@ pub const BROKER_INBOX: &str = "_B";
 const WRPC: &str = "wrpc.0.0.1";
 /// The token under which hosts call.
 const HOST: &str = "host";
+/// What brokers hear of the hosts' policy questions.
+pub const QUESTIONS: [&str; 2] = ["portcullis.policy.*.ask", "portcullis.policy.*.ask.*"];
+/// The queue group in which they share them.
+pub const QUESTIONS_QUEUE: &str = "portcullis.policy";
 /// Subjects of one kind in one token: each has up to 300 bytes, and stands twice in base64 in an answer of at most 1 MiB.
 pub const MAX_LISTED: usize = 1000;
 
@@ -49,6 +53,28 @@ pub fn inbox(lattice: &Lattice, name: &ComponentId) -> String {
 
 fn called(Target { lattice, id }: &Target, caller: &str) -> String {
     format!("{lattice}.vc.{id}.{caller}.{WRPC}.>")
+}
+
+/// Where hosts of `lattice` ask what they may start: all of them, or one that proves itself by that, for nobody else may publish there.
+#[must_use]
+pub fn questions(lattice: &Lattice, host: Option<&SpiffeId>) -> String {
+    match host {
+        None => format!("portcullis.policy.{lattice}.ask"),
+        Some(id) => format!("portcullis.policy.{lattice}.ask.{}", host_token(id)),
+    }
+}
+
+/// One token of a subject for an identity, which may have more letters than that: the first half of its SHA-256.
+#[must_use]
+pub fn host_token(id: &SpiffeId) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, id.to_string().as_bytes());
+    hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where hosts of `lattice` hear that an answer is another one now.
+#[must_use]
+pub fn changes(lattice: &Lattice) -> String {
+    format!("portcullis.policy.{lattice}.changes")
 }
 
 /// A lattice's two buckets.
@@ -97,9 +123,9 @@ pub struct Part {
     pub calling: Vec<Calling>,
 }
 
-/// A host of `lattice`. These never depend on which virtual components there are, so that a new one reconnects no host.
+/// The host `id` of `lattice`. These never depend on which virtual components there are, so that a new one reconnects no host.
 #[must_use]
-pub fn host(lattice: &Lattice) -> Permissions {
+pub fn host(lattice: &Lattice, id: &SpiffeId) -> Permissions {
     let mut all = Permissions::default();
     all.inbox(COMMON_INBOX);
     let components = format!("{lattice}.*.wrpc.>");
@@ -110,8 +136,9 @@ pub fn host(lattice: &Lattice) -> Permissions {
     all.publish(format!("wasmbus.evt.{lattice}.>"));
     all.publish(format!("wasmbus.rpc.{lattice}.>"));
     all.subscribe(format!("wasmbus.ctl.v1.{lattice}.>"));
-    all.publish(format!("portcullis.policy.{lattice}.ask"));
-    all.subscribe(format!("portcullis.policy.{lattice}.changes"));
+    all.publish(questions(lattice, None));
+    all.publish(questions(lattice, Some(id)));
+    all.subscribe(changes(lattice));
     all.publish("$JS.API.INFO");
     for bucket in buckets(lattice) {
         all.publish(format!("$KV.{bucket}.>"));
@@ -218,7 +245,9 @@ pub fn broker() -> Permissions {
     all.inbox(BROKER_INBOX);
     all.publish("$JS.API.STREAM.INFO.*");
     all.publish("$JS.API.STREAM.CREATE.*");
-    all.subscribe_in("portcullis.policy.*.ask", "portcullis.policy");
+    for questions in QUESTIONS {
+        all.subscribe_in(questions, QUESTIONS_QUEUE);
+    }
     all.publish("portcullis.policy.*.changes");
     // The hosts' questions come from their common inbox.
     all.publish(format!("{COMMON_INBOX}.>"));

@@ -125,6 +125,7 @@ impl Callout {
         let Ok(Advisory { server, client: connected }) = serde_json::from_slice(&message.payload) else { return };
         let place = Place { server: server.id, number: connected.id };
         self.learn(place.clone(), &connected.user, connected.host);
+        self.came.notify_one();
         // Something may have changed between its admission and now.
         let session = self.sessions().session(&place).cloned();
         if let Some(session) = session {

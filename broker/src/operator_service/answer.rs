@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis_api::v1;
 use portcullis_identity::{NodeName, node_id};
+use portcullis_policy::Verdict;
 use tonic::{Code, Status};
 
 use crate::broker::Broker;
@@ -102,11 +103,15 @@ pub(super) fn registered_component(served: &Served) -> v1::RegisteredComponent {
 
 /// A decision with its reasons.
 pub(super) fn explanation_message(explanation: &Explanation) -> v1::ExplainReply {
-    let verdict = &explanation.verdict;
-    let mut summary = verdict.summary();
+    let mut reply = decision(&explanation.verdict);
     if explanation.params_missing {
-        summary.push_str("; policies read parameters of this function, and none were given");
+        reply.summary.push_str("; policies read parameters of this function, and none were given");
     }
+    reply
+}
+
+/// A verdict with its reasons.
+pub(super) fn decision(verdict: &Verdict) -> v1::ExplainReply {
     let reason = |policy: &portcullis_policy::PolicyRef| v1::Reason {
         policy: policy.id().to_owned(),
         advice: policy.advice().unwrap_or_default().to_owned(),
@@ -115,7 +120,7 @@ pub(super) fn explanation_message(explanation: &Explanation) -> v1::ExplainReply
         allowed: verdict.is_allowed(),
         reasons: verdict.reasons().iter().map(reason).collect(),
         errors: verdict.errors().iter().map(ToString::to_string).collect(),
-        summary,
+        summary: verdict.summary(),
     }
 }
 
@@ -151,7 +156,10 @@ pub(super) fn refusal_status(refusal: &Refusal) -> Status {
         | Refusal::TooLarge { .. }
         | Refusal::TokenLifetime(_) => Code::InvalidArgument,
         Refusal::ReservedId(_) | Refusal::NotServed { .. } => Code::PermissionDenied,
-        Refusal::ComponentExists(_) | Refusal::EntryExists { .. } | Refusal::DomainExists(_) => Code::AlreadyExists,
+        Refusal::ComponentExists(_)
+        | Refusal::EntryExists { .. }
+        | Refusal::DomainExists(_)
+        | Refusal::OtherKind(_) => Code::AlreadyExists,
         Refusal::NoComponent(_)
         | Refusal::NoEntry(_)
         | Refusal::NoNode(_)

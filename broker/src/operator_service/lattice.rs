@@ -5,7 +5,7 @@ use tonic::Status;
 
 use super::OperatorService;
 use crate::clock::unix_seconds;
-use crate::nats::{Place, Refused, Session};
+use crate::nats::{Outcome, Place, Refused, Session};
 
 impl OperatorService {
     pub(super) fn lattice_status(&self) -> Result<v1::LatticeStatusReply, Status> {
@@ -16,7 +16,21 @@ impl OperatorService {
         Ok(v1::LatticeStatusReply {
             sessions: sessions.into_iter().map(session_message).collect(),
             refusals: refusals.into_iter().map(refusal_message).collect(),
+            admissions: Some(self.admissions()),
         })
+    }
+
+    fn admissions(&self) -> v1::Admissions {
+        let counts = &self.0.admissions;
+        v1::Admissions {
+            allowed: counts.of(Outcome::Allowed),
+            denied: counts.of(Outcome::Denied),
+            malformed: counts.of(Outcome::Malformed),
+            undecided: counts.of(Outcome::Undecided),
+            dropped: counts.of(Outcome::Dropped),
+            overridden: counts.of(Outcome::Overridden),
+            remembered: u64::try_from(counts.remembered().get()).unwrap_or_default(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_identity::{NodeName, SpiffeId, Target};
-use portcullis_policy::Schema;
+use portcullis_policy::{Admissions, Schema};
 
 use super::Registry;
 use super::command::Change;
@@ -21,6 +21,12 @@ impl Registry {
         let mut altered = BTreeSet::new();
         for change in changes {
             self.apply_one(change, &mut altered);
+        }
+        let of_hosts = |change: &Change| matches!(change, Change::Admissions(_) | Change::AdmissionsRemoved(_));
+        if changes.iter().any(of_hosts) {
+            let sets = self.admission_files.values().map(|document| &document.set);
+            // Ids are unique, as the plan saw to; were one not, everything would be denied.
+            self.admissions = Arc::new(Admissions::new(sets).unwrap_or_default());
         }
         for target in altered {
             self.marks.lattices.insert(target.lattice.clone(), version.epoch);
@@ -81,6 +87,12 @@ impl Registry {
                 let sliced = self.each_held(|held| held.remove_policies(name));
                 altered.extend(sliced);
                 self.policies.remove(name);
+            }
+            Change::Admissions(document) => {
+                self.admission_files.insert(document.name.clone(), Arc::clone(document));
+            }
+            Change::AdmissionsRemoved(name) => {
+                self.admission_files.remove(name);
             }
             Change::Domain(domain) => {
                 self.marks.domains.insert(domain.name.clone(), self.version.epoch);

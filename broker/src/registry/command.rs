@@ -13,7 +13,7 @@ use super::address::Address;
 use super::authority::{AuthorityId, AuthorityRecord, NewAuthority};
 use super::foreign::{ForeignDomain, NewDomain, Receipt};
 use super::node::Node;
-use super::record::{Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
+use super::record::{AdmissionDocument, Component, Digest, Entry, EntryId, PolicyDocument, Upstream};
 use super::selector::Selectors;
 use super::template::{Filling, Template};
 use super::terms::{FederatedDomains, Hint, Terms};
@@ -52,7 +52,9 @@ pub enum Command {
     RemoveNode(NodeName),
     /// Puts policy files in force: all of them or none.
     PutPolicies(Vec<PolicyFile>),
-    /// Takes one out of force.
+    /// The same for policies that say what hosts may start.
+    PutAdmissions(Vec<PolicyFile>),
+    /// Takes a policy file of either kind out of force.
     RemovePolicies(String),
     /// Grants a caller on a component, or takes the grant back.
     ChangeGrant(GrantChange),
@@ -89,6 +91,7 @@ impl Command {
             Self::JoinByCertificate(_) => "join by certificate",
             Self::RemoveNode(_) => "remove node",
             Self::PutPolicies(_) => "put policies",
+            Self::PutAdmissions(_) => "put admission policies",
             Self::RemovePolicies(_) => "remove policies",
             Self::ChangeGrant(_) => "change grant",
             Self::Announce(_) => "announce",
@@ -344,6 +347,10 @@ pub enum Change {
     Policies(Arc<PolicyDocument>),
     /// It is gone.
     PoliciesRemoved(String),
+    /// A file of policies that say what hosts may start.
+    Admissions(Arc<AdmissionDocument>),
+    /// It is gone.
+    AdmissionsRemoved(String),
     /// A grant.
     Grant(Target, SpiffeId),
     /// It is gone.

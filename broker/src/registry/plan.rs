@@ -64,6 +64,7 @@ impl Registry {
             Command::Rejoin(rejoining) => self.plan_rejoining(*rejoining, now),
             Command::RemoveNode(name) => self.plan_node_removal(&name),
             Command::PutPolicies(files) => self.plan_policies(&files),
+            Command::PutAdmissions(files) => self.plan_admissions(&files),
             Command::RemovePolicies(name) => self.plan_policy_removal(name),
             Command::ChangeGrant(change) => self.plan_grant(change),
             Command::Announce(announcement) => self.plan_announcement(announcement),

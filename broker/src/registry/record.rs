@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_identity::{Lattice, NodeName, SpiffeId, Target};
-use portcullis_policy::{PolicyFile, PolicySet, PolicyText, Problem, Schema};
+use portcullis_policy::{AdmissionSet, PolicyFile, PolicySet, PolicyText, Problem, Schema};
 use portcullis_value::WitSource;
 
 use super::address::Address;
@@ -240,6 +240,28 @@ impl PolicyDocument {
     /// Every mistake in it.
     pub fn parse(file: &PolicyFile, schema: &Schema) -> Result<Self, Vec<Problem>> {
         let set = PolicySet::parse(std::slice::from_ref(file), schema)?;
+        Ok(Self { name: file.name.clone(), text: file.text.clone(), set })
+    }
+}
+
+/// The policies of one file that say what hosts may start.
+#[derive(Debug)]
+pub struct AdmissionDocument {
+    /// The file's name.
+    pub name: String,
+    /// Cedar text.
+    pub text: String,
+    /// The text, parsed and checked.
+    pub set: AdmissionSet,
+}
+
+impl AdmissionDocument {
+    /// Parses one file.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn parse(file: &PolicyFile) -> Result<Self, Vec<Problem>> {
+        let set = AdmissionSet::parse(std::slice::from_ref(file))?;
         Ok(Self { name: file.name.clone(), text: file.text.clone(), set })
     }
 }

@@ -94,6 +94,9 @@ pub enum Refusal {
     /// Two files of one request have the same name.
     #[error("policy file `{0}` is given twice")]
     PolicyFileTwice(String),
+    /// A file of that name holds the other kind of policies.
+    #[error("`{0}` is the name of a file with the other kind of policies: take another, or remove that first")]
+    OtherKind(String),
     /// The policies have mistakes.
     #[error("the policies have {} problem(s): {}", .0.len(), listed(.0))]
     Policies(Vec<Problem>),

@@ -1,3 +1,4 @@
+mod admission;
 mod entry;
 mod node;
 mod restoration;

@@ -3,6 +3,7 @@
 use portcullis_identity::{InvalidAudience, InvalidRequest};
 use tonic::{Code, Status};
 
+use super::vouching::NotVouched;
 use crate::admission::NotAdmitted;
 use crate::authority::IssueError;
 use crate::registry::EntryId;
@@ -28,6 +29,8 @@ pub(crate) enum SignRefusal {
     SharedKey,
     #[error("{wanted} tokens in one request: ask for 1 to {limit}")]
     Batch { wanted: usize, limit: usize },
+    #[error(transparent)]
+    NotVouched(#[from] NotVouched),
     #[error("too many requests: wait a moment")]
     Throttled,
     #[error("the broker has too much to sign: try again")]
@@ -45,7 +48,7 @@ impl From<SignRefusal> for Status {
             | SignRefusal::Audience(_)
             | SignRefusal::Batch { .. } => Code::InvalidArgument,
             SignRefusal::NoEntry(_) => Code::NotFound,
-            SignRefusal::Digest(_) | SignRefusal::SharedKey => Code::PermissionDenied,
+            SignRefusal::Digest(_) | SignRefusal::SharedKey | SignRefusal::NotVouched(_) => Code::PermissionDenied,
             SignRefusal::Throttled => Code::ResourceExhausted,
             SignRefusal::Busy => Code::Unavailable,
             SignRefusal::Issue(error) => match error {

@@ -14,8 +14,8 @@ use prost::Message;
 use super::record;
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
-    Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, JoinedBy, Node, Profile, Spent, Standing,
-    Terms, Token, TokenIndex, TrustChange, Upstream,
+    AdmissionDocument, Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, JoinedBy, Node, Profile,
+    Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
 };
 use crate::ttl::JwtTtl;
 
@@ -51,6 +51,11 @@ pub(super) fn write(change: &Change) -> Write {
             put(format!("policies/{}", document.name), &record)
         }
         Change::PoliciesRemoved(name) => Write::Remove(format!("policies/{name}")),
+        Change::Admissions(document) => {
+            let record = record::Policies { name: document.name.clone(), text: document.text.clone() };
+            put(format!("admissions/{}", document.name), &record)
+        }
+        Change::AdmissionsRemoved(name) => Write::Remove(format!("admissions/{name}")),
         Change::Grant(target, id) => {
             let record = record::Grant { target: target.to_string(), spiffe_id: id.to_string() };
             put(format!("grant/{target}/{id}"), &record)
@@ -86,6 +91,7 @@ pub(super) fn read(key: &str, value: &[u8], trust_domain: &TrustDomain) -> Resul
             let record::Policies { name, text } = message(value)?;
             return Ok(Stored::Policies(PolicyFile { name, text }));
         }
+        "admissions" => Change::Admissions(Arc::new(admissions(message(value)?)?)),
         "grant" => {
             let record::Grant { target, spiffe_id: id } = message(value)?;
             Change::Grant(parse(&target)?, spiffe_id(&id)?)
@@ -165,6 +171,12 @@ fn component(record: record::Component) -> Result<Component, Problem> {
     let wit = wit.into_iter().map(|record::WitFile { path, text }| WitSource { path, text }).collect();
     let component = Component::read(parse(&target)?, spiffe_id(&id)?, upstream, wit, &interfaces);
     component.map(|component| component.at(addresses)).map_err(|error| error.to_string())
+}
+
+fn admissions(record: record::Policies) -> Result<AdmissionDocument, Problem> {
+    let record::Policies { name, text } = record;
+    AdmissionDocument::parse(&PolicyFile { name, text })
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 fn entry_record(entry: &Entry) -> record::Entry {

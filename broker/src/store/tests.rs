@@ -69,6 +69,10 @@ fn commands() -> Vec<Command> {
             name: "a.cedar".to_owned(),
             text: "permit (principal, action, resource);".to_owned(),
         }]),
+        Command::PutAdmissions(vec![PolicyFile {
+            name: "hosts.cedar".to_owned(),
+            text: "@id(\"hosts\") permit (principal, action, resource);".to_owned(),
+        }]),
         Command::ChangeGrant(GrantChange {
             target: "prod/billing".parse().unwrap(),
             spiffe_id: ada,
@@ -93,9 +97,10 @@ fn execute(store: &Store, registry: &mut Registry, command: Command) {
 fn content(registry: &Registry) -> String {
     let served: Vec<_> = registry.all_served().collect();
     let policies: Vec<_> = registry.policies().map(|document| (&document.name, &document.text)).collect();
+    let hosts: Vec<_> = registry.admission_files().map(|document| (&document.name, &document.text)).collect();
     let entries: Vec<_> = registry.entries().collect();
     let nodes: Vec<_> = registry.nodes().collect();
-    format!("{} {served:?} {policies:?} {entries:?} {nodes:?}", registry.version())
+    format!("{} {served:?} {policies:?} {hosts:?} {entries:?} {nodes:?}", registry.version())
 }
 
 #[test]
@@ -110,8 +115,10 @@ fn what_was_committed_is_there_after_a_restart() {
     drop(store);
     let (store, mut restored) = Store::open(&path, &trust_domain()).unwrap();
     assert_eq!(content(&restored), content(&registry));
+    assert_eq!(restored.admissions().len(), 1);
     for command in [
         Command::RemovePolicies("a.cedar".to_owned()),
+        Command::RemovePolicies("hosts.cedar".to_owned()),
         Command::RemoveComponent("prod/billing".parse().unwrap()),
         Command::RemoveComponent("prod/abroad".parse().unwrap()),
         Command::RemoveNode("sidecar".parse().unwrap()),

@@ -23,7 +23,8 @@ fn attested(node: &str) -> v1::CreateEntryRequest {
 }
 
 fn wanted(entry: &str, audience: &[&str]) -> v1::WantedJwt {
-    v1::WantedJwt { entry: entry.to_owned(), audience: audience.iter().map(|text| (*text).to_owned()).collect() }
+    let audience = audience.iter().map(|text| (*text).to_owned()).collect();
+    v1::WantedJwt { entry: entry.to_owned(), audience, ..Default::default() }
 }
 
 fn sign(entry: &str, key: &PrivateKey) -> v1::Sign {

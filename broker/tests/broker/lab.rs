@@ -80,7 +80,8 @@ pub(crate) fn entry(node: &str, component: &str) -> v1::CreateEntryRequest {
 }
 
 pub(crate) fn policies(name: &str, text: &str) -> v1::PutPoliciesRequest {
-    v1::PutPoliciesRequest { files: vec![v1::PolicyFile { name: name.to_owned(), text: text.to_owned() }] }
+    let files = vec![v1::PolicyFile { name: name.to_owned(), text: text.to_owned() }];
+    v1::PutPoliciesRequest { files, ..Default::default() }
 }
 
 /// Fails with the test's own words where something does not come.

@@ -17,7 +17,7 @@ use crate::verdict::{PolicyRef, Verdict};
 use crate::view::PeerView;
 use crate::vocabulary::{EntityKind, action_groups, action_id, component_entity_id};
 use rules::{Candidates, Shelf};
-pub(crate) use rules::{Rules, Trial};
+pub(crate) use rules::{Rules, Trial, divide};
 
 /// The policies of one virtual component, ready to decide. Cheap to clone; it never changes: new policies, new grants or a new
 /// WIT make a new engine, and with it new [`PeerView`]s.

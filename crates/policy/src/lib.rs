@@ -7,6 +7,8 @@
 //!
 //! Everything is denied that no policy permits, and a policy that fails to evaluate denies, whatever the others say.
 //!
+//! What wasmCloud hosts may start is decided beside that, by policies of their own with a fixed schema: [`Admissions`].
+//!
 //! This crate knows no transport, no clock, no file, no wRPC and no SPIFFE verification: it believes the names it is given.
 //! Of WIT it knows which parameters a policy can read ([`ParamType`], [`readable_params`]); who decodes them, and whether what is
 //! forwarded is what was evaluated, is the caller's duty.
@@ -26,9 +28,11 @@
 //! A readable parameter is a `bool` (Bool), an integer (Long), a `string`, `char` or `enum` (String), or an `option` of one of
 //! these (an optional attribute). `params` exists only where every component that serves the function decodes its parameters.
 
+mod admission;
 mod call;
 mod component;
 mod engine;
+mod outcome;
 mod principal;
 mod problem;
 mod reads;
@@ -42,13 +46,17 @@ mod view;
 mod vocabulary;
 mod wit;
 
+pub use admission::{
+    ADMISSION_SCHEMA, Admission, AdmissionAction, Admissions, Artifact, ArtifactClaims, AskingHost, ImageReference,
+    ImageSource, InvalidImage,
+};
 pub use call::{CallContext, InvalidTransport, ParamValue, Transport};
 pub use component::{Component, ComponentFacts, Function, Interface, ParamType, ParamsReadable};
 pub use engine::{ActionIndex, Engine, InvalidEngine};
 pub use principal::Principal;
 pub use problem::Problem;
 pub use schema::{InvalidSchema, Schema};
-pub use set::{PolicyFile, PolicySet};
+pub use set::{AdmissionSet, PolicyFile, PolicySet};
 pub use slice::{InvalidSlice, PolicyText, Slice};
 pub use verdict::{Allowed, Denied, DryRun, DryRunOutcome, EvaluationError, Permit, PolicyRef, Verdict};
 pub use view::PeerView;

@@ -1,5 +1,6 @@
 //! The operator's policies: read, checked as a whole, cut into slices.
 
+mod admission;
 mod draft;
 mod names;
 mod stack;
@@ -14,6 +15,7 @@ use crate::schema::Schema;
 use crate::slice::{PolicyText, Slice};
 use crate::source::Source;
 use crate::vocabulary::{EntityKind, component_entity_id};
+pub use admission::AdmissionSet;
 use draft::Draft;
 pub(crate) use draft::{ADVICE, DRY_RUN};
 

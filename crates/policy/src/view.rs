@@ -4,12 +4,13 @@ mod context;
 
 use std::sync::{Arc, OnceLock};
 
-use cedar_policy::{AuthorizationError, Decision, Effect, Entities, PolicyId, PolicySet, Request, Response};
+use cedar_policy::{Entities, PolicySet, Request};
 
 use crate::call::{CallContext, Transport};
-use crate::engine::{Action, ActionIndex, Engine, Rules, Trial};
+use crate::engine::{Action, ActionIndex, Engine, Rules};
+use crate::outcome;
 use crate::principal::Principal;
-use crate::verdict::{DryRun, DryRunOutcome, EvaluationError, PolicyRef, Verdict};
+use crate::verdict::{EvaluationError, Verdict};
 
 /// What one connection decides with. It belongs to the engine it came from: when that is replaced, so must the view be.
 ///
@@ -97,45 +98,8 @@ impl PeerView {
         };
         let ask = |policies: &PolicySet| core.authorizer.is_authorized(&request, policies, entities);
         let trials = rules.on_trial.iter();
-        let dry_run = trials.filter_map(|trial| self.trial(trial, &ask(&trial.alone))).collect();
-        self.verdict(&ask(&rules.in_force), dry_run)
-    }
-
-    fn verdict(&self, response: &Response, dry_run: Vec<DryRun>) -> Verdict {
-        let mut reasons: Vec<_> = response.diagnostics().reason().map(|id| self.reference(id)).collect();
-        reasons.sort();
-        let mut errors: Vec<_> = response.diagnostics().errors().map(|error| self.error(error)).collect();
-        errors.sort();
-        match response.decision() {
-            Decision::Allow if errors.is_empty() => Verdict::allowed(reasons, dry_run),
-            // The permits did not decide: a policy that failed might have forbidden.
-            Decision::Allow => Verdict::denied(Vec::new(), errors, dry_run),
-            Decision::Deny => Verdict::denied(reasons, errors, dry_run),
-        }
-    }
-
-    fn trial(&self, trial: &Trial, response: &Response) -> Option<DryRun> {
-        let failed = response.diagnostics().errors().next().map(|error| self.error(error).message().to_owned());
-        let applies = response.diagnostics().reason().next().is_some();
-        let outcome = match (failed, trial.effect) {
-            (Some(message), _) => DryRunOutcome::WouldFail(message),
-            (None, _) if !applies => return None,
-            (None, Effect::Permit) => DryRunOutcome::WouldPermit,
-            (None, Effect::Forbid) => DryRunOutcome::WouldForbid,
-        };
-        Some(DryRun { policy: trial.policy.clone(), outcome })
-    }
-
-    fn error(&self, error: &AuthorizationError) -> EvaluationError {
-        match error {
-            AuthorizationError::PolicyEvaluationError(error) => {
-                EvaluationError::of_policy(&self.reference(error.policy_id()), error.inner().to_string())
-            }
-        }
-    }
-
-    fn reference(&self, id: &PolicyId) -> PolicyRef {
-        self.engine.core.policies.get(id).cloned().unwrap_or_else(|| PolicyRef::new(id.as_ref(), None))
+        let dry_run = trials.filter_map(|trial| outcome::tried(trial, &ask(&trial.alone), &core.policies)).collect();
+        outcome::verdict(&ask(&rules.in_force), &core.policies, dry_run)
     }
 }
 

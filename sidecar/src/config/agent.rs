@@ -26,6 +26,8 @@ pub struct AgentConfig {
     pub node: NodeSection,
     /// The socket for workloads.
     pub workload: Option<WorkloadConfig>,
+    /// The socket where wasmCloud hosts fetch identities for their components.
+    pub delegated: Option<WorkloadConfig>,
     /// Files for services that cannot use the socket.
     pub files: Vec<FilesConfig>,
     /// Where operators look.
@@ -83,13 +85,14 @@ impl AgentConfig {
         let mut root = Section::root(&table);
         let node = node(root.section("node", &mut reader), &base, &mut reader);
         let workload = local::workload(root.section("workload_api", &mut reader), &base, &mut reader);
+        let delegated = local::workload(root.section("delegated_identity", &mut reader), &base, &mut reader);
         let files = local::files(root.sections("files", &mut reader), &base, &mut reader);
         let state = node.as_ref().map(|node| node.state.clone());
         let admin = admin(root.section("admin", &mut reader), &base, state.as_deref(), &mut reader);
         root.finish(&mut reader);
         let mistakes = reader.into_mistakes();
         match (node, admin) {
-            (Some(node), Some(admin)) if mistakes.is_empty() => Ok(Self { node, workload, files, admin }),
+            (Some(node), Some(admin)) if mistakes.is_empty() => Ok(Self { node, workload, delegated, files, admin }),
             _ => Err(mistakes),
         }
     }

@@ -69,7 +69,8 @@ impl Tokens {
     }
 
     fn kept(&self, want: &WantedToken) -> Option<Kept> {
-        self.lock().get(want).cloned()
+        // Whether a host may have one is asked each time.
+        if want.vouched_by.is_some() { None } else { self.lock().get(want).cloned() }
     }
 
     fn keep(&self, want: WantedToken, jwt: Jwt, now: SystemTime) {
@@ -77,7 +78,7 @@ impl Tokens {
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, kept| kept.jwt.expires_at() > now);
         }
-        if kept.len() < MAX_KEPT {
+        if kept.len() < MAX_KEPT && want.vouched_by.is_none() {
             let life = jwt.expires_at().duration_since(now).unwrap_or(Duration::ZERO);
             kept.insert(want, Kept { jwt, renew_at: now + life / 2 });
         }
@@ -91,7 +92,7 @@ impl Tokens {
 fn request(want: &WantedToken) -> Result<WantedJwt, TokenRefused> {
     let audience = want.audience.iter().map(|audience| audience.parse::<Audience>());
     let audience = audience.collect::<Result<_, _>>().map_err(|error| TokenRefused::Refused(error.to_string()))?;
-    Ok(WantedJwt { entry: want.entry.clone(), audience })
+    Ok(WantedJwt { entry: want.entry.clone(), audience, vouched_by: want.vouched_by.clone() })
 }
 
 /// Whether a kept token would still be believed: it may have been revoked, or the authority that signed it withdrawn.

@@ -56,7 +56,7 @@ pub(super) fn admit(request: Request<()>, quota: &Quota) -> Result<Request<()>, 
     Ok(request)
 }
 
-fn workload<T>(request: &Request<T>) -> Result<&Workload, Status> {
+pub(super) fn workload<T>(request: &Request<T>) -> Result<&Workload, Status> {
     request.extensions().get().ok_or_else(|| Status::internal("the connection has no caller"))
 }
 
@@ -121,7 +121,7 @@ impl<I: Identities> Shared<I> {
     }
 }
 
-fn known(snapshot: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, Status> {
+pub(super) fn known(snapshot: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, Status> {
     snapshot.ok_or_else(|| Status::unavailable("not ready yet: the broker has not said which identities there are"))
 }
 
@@ -258,7 +258,11 @@ impl<I: Identities> SpiffeWorkloadApi for Api<I> {
         if entries.is_empty() {
             return Err(refuse(NothingToGive::NotEntitled, &workload, &selectors));
         }
-        let wanted = entries.iter().map(|entry| WantedToken { entry: entry.id.clone(), audience: audience.clone() });
+        let wanted = entries.iter().map(|entry| WantedToken {
+            entry: entry.id.clone(),
+            audience: audience.clone(),
+            vouched_by: None,
+        });
         let tokens = self.0.identities.tokens(wanted.collect()).await.map_err(|refused| match refused {
             TokenRefused::Unavailable => Status::unavailable(refused.to_string()),
             TokenRefused::Refused(why) => Status::permission_denied(why),
@@ -322,7 +326,7 @@ fn no_wit() -> Status {
     Status::unimplemented("WIT-SVIDs are not issued here")
 }
 
-fn check_audience(audience: &[String]) -> Result<(), Status> {
+pub(super) fn check_audience(audience: &[String]) -> Result<(), Status> {
     if audience.is_empty() || audience.iter().any(String::is_empty) {
         return Err(Status::invalid_argument("`audience` is required"));
     }

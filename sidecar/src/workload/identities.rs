@@ -34,6 +34,8 @@ pub struct WantedToken {
     pub entry: String,
     /// At least one.
     pub audience: Vec<String>,
+    /// The entry of the host that fetches it for a component which it runs.
+    pub vouched_by: Option<String>,
 }
 
 /// A signed JWT-SVID. It is a bearer token: never printed.

@@ -80,7 +80,7 @@ impl Scene {
         let (effect, answered) = if number.is_multiple_of(2) { ("permit", true) } else { ("forbid", false) };
         let text = format!("@id(\"change\") {effect} (principal == Workload::\"{CALLER}\", action, resource);");
         let file = v1::PolicyFile { name: "change.cedar".to_owned(), text };
-        let request = v1::PutPoliciesRequest { files: vec![file] };
+        let request = v1::PutPoliciesRequest { files: vec![file], ..Default::default() };
         let began = Instant::now();
         let reply = lab.operator(async |mut operator| operator.put_policies(request).await).unwrap();
         assert_eq!(reply.problems, []);

@@ -168,7 +168,11 @@ fn sign(wanted: &[(String, Vec<u8>)], number: usize) -> v1::Sign {
 fn sign_jwts(all: &[(String, Vec<u8>)], number: usize, batch: usize) -> v1::SignJwts {
     let wanted = (number * batch..(number + 1) * batch).map(|number| {
         let (entry, _) = &all[number % all.len()];
-        v1::WantedJwt { entry: entry.clone(), audience: vec!["spiffe://test.example/audience".to_owned()] }
+        v1::WantedJwt {
+            entry: entry.clone(),
+            audience: vec!["spiffe://test.example/audience".to_owned()],
+            ..Default::default()
+        }
     });
     v1::SignJwts { request: number as u64, wanted: wanted.collect() }
 }

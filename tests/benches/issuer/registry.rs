@@ -60,7 +60,7 @@ fn put_policies(lab: &Lab, count: usize) {
         }
         v1::PolicyFile { name: format!("other-{component}.cedar"), text }
     });
-    let request = v1::PutPoliciesRequest { files: files.collect() };
+    let request = v1::PutPoliciesRequest { files: files.collect(), ..Default::default() };
     let reply = lab.operator(async |mut operator| operator.put_policies(request).await).unwrap();
     assert_eq!(reply.problems, [], "the policies are wrong");
 }

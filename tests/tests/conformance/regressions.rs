@@ -367,7 +367,7 @@ fn a_removed_node_gets_nothing_more_over_the_connection_that_it_has() {
     let entry = lab.create(entry);
     let node = lab.node("n");
     let ask = || {
-        let wanted = WantedJwt { entry: entry.clone(), audience: vec!["a".parse().unwrap()] };
+        let wanted = WantedJwt { entry: entry.clone(), audience: vec!["a".parse().unwrap()], vouched_by: None };
         lab.block_on(node.jwt_svids(vec![wanted])).and_then(|mut answers| answers.remove(0))
     };
     let token = eventually("a token", || ask().ok());

@@ -55,7 +55,8 @@ fn entries(lab: &Lab, node: &str, count: usize) -> Vec<String> {
 }
 
 fn wanted(entry: &str) -> Vec<WantedJwt> {
-    vec![WantedJwt { entry: entry.to_owned(), audience: vec!["somebody".to_owned().try_into().unwrap()] }; 8]
+    let audience = vec!["somebody".to_owned().try_into().unwrap()];
+    vec![WantedJwt { entry: entry.to_owned(), audience, vouched_by: None }; 8]
 }
 
 async fn tokens(node: &Node, entry: &str) -> Result<Vec<String>, SignError> {

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod admission;
 mod callout;
 mod cli;
 mod elsewhere;

@@ -11,6 +11,10 @@ fn id(text: &str) -> ComponentId {
     text.parse().unwrap()
 }
 
+fn host_id(name: &str) -> SpiffeId {
+    portcullis_identity::parse_spiffe_id(&format!("spiffe://acme.test/host/{name}")).unwrap()
+}
+
 fn target(text: &str) -> Target {
     format!("prod/{text}").parse().unwrap()
 }
@@ -36,7 +40,7 @@ fn shop() -> Permissions {
 
 fn every_class() -> Vec<(&'static str, Permissions)> {
     vec![
-        ("host", host(&lattice())),
+        ("host", host(&lattice(), &host_id("one"))),
         ("member", shop()),
         ("provider", provider(&lattice(), &id("http"))),
         ("operator", operator(&lattice())),
@@ -85,7 +89,7 @@ fn a_caller_publishes_under_its_own_name_to_what_it_may_reach_alone() {
 
 #[test]
 fn hosts_call_under_the_reserved_name_alone() {
-    let host = host(&lattice());
+    let host = host(&lattice(), &host_id("one"));
     assert!(publishes(&host, "prod.vc.shop.host.wrpc.0.0.1.x.y"));
     assert!(publishes(&host, "prod.some-component.wrpc.0.0.1.x.y"));
     for refused in [
@@ -156,5 +160,25 @@ proptest! {
         prop_assert!(subscribes(&theirs, &served, Some(&queue)) && !subscribes(&mine, &served, Some(&queue)));
         let answer = format!("_I.prod.{other}.1");
         prop_assert!(subscribes(&theirs, &answer, None) && !subscribes(&mine, &answer, None));
+    }
+}
+
+#[test]
+fn hosts_alone_ask_what_they_may_start_and_brokers_alone_say_that_it_changed() {
+    let (one, two) = (host_id("one"), host_id("two"));
+    let (ask, own, others) =
+        (questions(&lattice(), None), questions(&lattice(), Some(&one)), questions(&lattice(), Some(&two)));
+    assert_eq!(own.len(), "portcullis.policy.prod.ask.".len() + 32);
+    for (class, all) in every_class() {
+        let (is_host, is_broker) = (class == "host", class == "broker");
+        assert_eq!((publishes(&all, &ask), publishes(&all, &own)), (is_host, is_host), "{class}");
+        assert!(!publishes(&all, &others), "{class}");
+        assert_eq!(publishes(&all, &changes(&lattice())), is_broker, "{class}");
+        assert_eq!(subscribes(&all, &changes(&lattice()), None), is_host, "{class}");
+        for subject in [&ask, &own] {
+            assert!(!subscribes(&all, subject, None), "{class}");
+            assert_eq!(subscribes(&all, subject, Some(QUESTIONS_QUEUE)), is_broker, "{class}");
+        }
+        assert!(!publishes(&all, "portcullis.policy.other.ask"), "{class}");
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_policy::{PolicyFile, PolicySet, Problem, Schema};
+use portcullis_policy::{AdmissionSet, PolicyFile, PolicySet, Problem, Schema};
 
 use super::{Plan, policy_file};
 use crate::registry::Registry;
 use crate::registry::bounds::{self, at_most, no_larger};
 use crate::registry::command::Change;
-use crate::registry::record::PolicyDocument;
+use crate::registry::record::{AdmissionDocument, PolicyDocument};
 use crate::registry::refusal::Refusal;
 
 /// Bytes of a file's name.
@@ -20,6 +20,7 @@ const MAX_NAME: usize = 128;
 pub struct PolicyCheck {
     schema: Arc<Schema>,
     in_force: BTreeMap<String, Arc<PolicyDocument>>,
+    admissions: BTreeMap<String, Arc<AdmissionDocument>>,
 }
 
 impl PolicyCheck {
@@ -30,16 +31,7 @@ impl PolicyCheck {
     /// # Errors
     /// Every mistake of every file; or a name or size that no policy file has.
     pub fn changes(&self, files: &[PolicyFile]) -> Result<Vec<Change>, Refusal> {
-        let mut names = BTreeSet::new();
-        for file in files {
-            check_name(&file.name)?;
-            no_larger("a policy file", file.text.len(), bounds::POLICY_FILE_BYTES)?;
-            if !names.insert(file.name.as_str()) {
-                return Err(Refusal::PolicyFileTwice(file.name.clone()));
-            }
-        }
-        let new = names.iter().filter(|name| !self.in_force.contains_key(**name)).count();
-        at_most("policy files", self.in_force.len().saturating_add(new), bounds::POLICY_FILES)?;
+        let names = self.names(files, |name| self.admissions.contains_key(name))?;
         let (mut documents, mut problems) = (Vec::new(), Vec::new());
         for file in files.iter().filter(|file| self.is_new(file)) {
             match PolicyDocument::parse(file, &self.schema) {
@@ -55,6 +47,46 @@ impl PolicyCheck {
             return Err(Refusal::Policies(self.every_problem(files, &names, problems)));
         }
         Ok(documents.into_iter().map(Change::Policies).collect())
+    }
+
+    /// The same for policies that say what hosts may start. All of them are checked together: there are few.
+    ///
+    /// # Errors
+    /// As for [`Self::changes`].
+    pub fn admission_changes(&self, files: &[PolicyFile]) -> Result<Vec<Change>, Refusal> {
+        let names = self.names(files, |name| self.in_force.contains_key(name))?;
+        let kept = self.admissions.values().filter(|old| !names.contains(old.name.as_str()));
+        let mut all: Vec<_> = kept.map(|old| policy_file(&old.name, &old.text)).collect();
+        all.extend_from_slice(files);
+        AdmissionSet::parse(&all).map_err(Refusal::Policies)?;
+        let is_new = |file: &&PolicyFile| self.admissions.get(&file.name).is_none_or(|old| old.text != file.text);
+        let documents = files.iter().filter(is_new).map(AdmissionDocument::parse);
+        let documents = documents.collect::<Result<Vec<_>, _>>().map_err(Refusal::Policies)?;
+        Ok(documents.into_iter().map(|document| Change::Admissions(Arc::new(document))).collect())
+    }
+
+    /// The names of `files`, each once and none of the other kind.
+    fn names<'f>(
+        &self,
+        files: &'f [PolicyFile],
+        other_kind: impl Fn(&str) -> bool,
+    ) -> Result<BTreeSet<&'f str>, Refusal> {
+        let mut names = BTreeSet::new();
+        for file in files {
+            check_name(&file.name)?;
+            no_larger("a policy file", file.text.len(), bounds::POLICY_FILE_BYTES)?;
+            if !names.insert(file.name.as_str()) {
+                return Err(Refusal::PolicyFileTwice(file.name.clone()));
+            }
+            if other_kind(&file.name) {
+                return Err(Refusal::OtherKind(file.name.clone()));
+            }
+        }
+        let held = |name: &str| self.in_force.contains_key(name) || self.admissions.contains_key(name);
+        let new = names.iter().filter(|name| !held(name)).count();
+        let present = self.in_force.len().saturating_add(self.admissions.len());
+        at_most("policy files", present.saturating_add(new), bounds::POLICY_FILES)?;
+        Ok(names)
     }
 
     fn is_new(&self, file: &PolicyFile) -> bool {
@@ -74,18 +106,30 @@ impl Registry {
     /// What policy files are checked against now.
     #[must_use]
     pub fn policy_check(&self) -> PolicyCheck {
-        PolicyCheck { schema: Arc::clone(&self.schema), in_force: self.policies.clone() }
+        PolicyCheck {
+            schema: Arc::clone(&self.schema),
+            in_force: self.policies.clone(),
+            admissions: self.admission_files.clone(),
+        }
     }
 
     pub(super) fn plan_policies(&self, files: &[PolicyFile]) -> Result<Plan, Refusal> {
         Ok(Plan { changes: self.policy_check().changes(files)?, ..Plan::default() })
     }
 
+    pub(super) fn plan_admissions(&self, files: &[PolicyFile]) -> Result<Plan, Refusal> {
+        Ok(Plan { changes: self.policy_check().admission_changes(files)?, ..Plan::default() })
+    }
+
     pub(super) fn plan_policy_removal(&self, name: String) -> Result<Plan, Refusal> {
-        if !self.policies.contains_key(&name) {
+        let change = if self.policies.contains_key(&name) {
+            Change::PoliciesRemoved(name)
+        } else if self.admission_files.contains_key(&name) {
+            Change::AdmissionsRemoved(name)
+        } else {
             return Err(Refusal::NoPolicyFile(name));
-        }
-        Ok(Plan { changes: vec![Change::PoliciesRemoved(name)], ..Plan::default() })
+        };
+        Ok(Plan { changes: vec![change], ..Plan::default() })
     }
 }
 

@@ -120,21 +120,30 @@ impl Shelf {
 
 impl Rules {
     fn new(candidates: &[&Candidate]) -> Result<Self, InvalidEngine> {
-        let mut in_force = Vec::new();
-        let mut on_trial = Vec::new();
-        for candidate in candidates {
-            match candidate.policy.annotation(DRY_RUN) {
-                Some(_) => on_trial.push(Trial {
-                    policy: candidate.reference.clone(),
-                    effect: candidate.policy.effect(),
-                    alone: policy_set([candidate.policy.clone()])?,
-                }),
-                None => in_force.push(candidate.policy.clone()),
-            }
-        }
+        let policies = candidates.iter().map(|candidate| (&candidate.policy, &candidate.reference));
+        let (in_force, on_trial) = divide(policies)?;
         let reads = candidates.iter().map(|candidate| candidate.reads.clone()).fold(Reads::default(), Reads::and);
-        Ok(Self { in_force: policy_set(in_force)?, on_trial, reads })
+        Ok(Self { in_force, on_trial, reads })
     }
+}
+
+/// The policies that decide, and those under trial.
+pub(crate) fn divide<'a>(
+    policies: impl IntoIterator<Item = (&'a Policy, &'a PolicyRef)>,
+) -> Result<(PolicySet, Vec<Trial>), InvalidEngine> {
+    let mut in_force = Vec::new();
+    let mut on_trial = Vec::new();
+    for (policy, reference) in policies {
+        match policy.annotation(DRY_RUN) {
+            Some(_) => on_trial.push(Trial {
+                policy: reference.clone(),
+                effect: policy.effect(),
+                alone: policy_set([policy.clone()])?,
+            }),
+            None => in_force.push(policy.clone()),
+        }
+    }
+    Ok((policy_set(in_force)?, on_trial))
 }
 
 fn policy_set(policies: impl IntoIterator<Item = Policy>) -> Result<PolicySet, InvalidEngine> {

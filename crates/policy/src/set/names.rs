@@ -93,7 +93,7 @@ fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<Str
 }
 
 /// A look at the shape only, for typing mistakes: what is no ID at all can match nobody.
-fn is_spiffe_id(id: &str) -> bool {
+pub(super) fn is_spiffe_id(id: &str) -> bool {
     let Some((trust_domain, path)) = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
         return false;
     };

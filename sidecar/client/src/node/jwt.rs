@@ -18,6 +18,8 @@ pub struct WantedJwt {
     pub entry: String,
     /// For whom it is meant: at least one, and one is best.
     pub audience: Vec<Audience>,
+    /// The entry of the host that fetches it for a component which it runs.
+    pub vouched_by: Option<String>,
 }
 
 /// A JWT-SVID. Whoever holds the token is its subject: it is never printed.
@@ -67,10 +69,11 @@ impl Node {
 }
 
 fn message(wanted: &WantedJwt) -> v1::WantedJwt {
-    let WantedJwt { entry, audience } = wanted;
+    let WantedJwt { entry, audience, vouched_by } = wanted;
     v1::WantedJwt {
         entry: entry.clone(),
         audience: audience.iter().map(|audience| audience.as_str().to_owned()).collect(),
+        vouched_by: vouched_by.clone().unwrap_or_default(),
     }
 }
 
