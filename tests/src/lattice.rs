@@ -115,6 +115,12 @@ impl Lattice {
         for address in [self.hosts_address, self.nodes_address] {
             eventually("a NATS server", || std::net::TcpStream::connect(address).ok());
         }
+        // One asks about logins through the other, and JetStream has a leader, once they know each other.
+        eventually("the NATS servers to be a cluster", || {
+            let knows = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).ok();
+            let led = |log: Option<String>| log.is_some_and(|log| log.contains("metadata leader"));
+            (led(knows("hosts.log")) && led(knows("nodes.log"))).then_some(())
+        });
     }
 
     fn serve(&self, config: &str, log: &str) -> Child {

@@ -111,9 +111,21 @@ impl Splice {
         params: Bytes,
         limits: FrameLimits,
     ) -> Result<Option<Bytes>, Refused> {
-        match self.connect(permit).await? {
-            Connection::Unix(stream) => exchange(stream, header, params, limits).await,
-            Connection::Tcp(stream) => exchange(stream, header, params, limits).await,
+        drop(permit);
+        let mut head = BytesMut::with_capacity(FIRST_READ);
+        header.encode_into(&mut head);
+        encode_root_frame_head(params.len(), &mut head);
+        let mut request = head.freeze().chain(params);
+        match &self.address {
+            SpliceAddress::Unix(path) => {
+                let socket = unix::connected(path, self.connect_timeout).await?;
+                // As in `call`: a turn of the reactor is saved.
+                write_now(&mut request, &socket);
+                let name = || path.display().to_string();
+                let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
+                exchange(stream, request, limits).await
+            }
+            SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, request, limits).await,
         }
     }
 
@@ -139,14 +151,9 @@ impl Splice {
 
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    header: &Header,
-    params: Bytes,
+    mut request: bytes::buf::Chain<Bytes, Bytes>,
     limits: FrameLimits,
 ) -> Result<Option<Bytes>, Refused> {
-    let mut head = BytesMut::with_capacity(FIRST_READ);
-    header.encode_into(&mut head);
-    encode_root_frame_head(params.len(), &mut head);
-    let mut request = head.freeze().chain(params);
     stream.write_all_buf(&mut request).await.map_err(|error| broken(&error))?;
     stream.shutdown().await.map_err(|error| broken(&error))?;
     let mut frames = RootFrames::new(limits);
@@ -183,14 +190,18 @@ impl Params {
         Ok(Self { first: call.header.clone().chain(call.rest.clone()), frames })
     }
 
-    /// Writes what there is, as far as it goes at once.
-    fn begin(&mut self, mut socket: &std::os::unix::net::UnixStream) {
-        let mut slices = [io::IoSlice::new(&[]); 2];
-        let count = self.first.chunks_vectored(&mut slices);
-        // What does not go now goes later, and what goes wrong shows again then.
-        if let Ok(written) = io::Write::write_vectored(&mut socket, slices.get(..count).unwrap_or_default()) {
-            self.first.advance(written);
-        }
+    fn begin(&mut self, socket: &std::os::unix::net::UnixStream) {
+        write_now(&mut self.first, socket);
+    }
+}
+
+/// Writes what there is, as far as it goes at once.
+fn write_now(bytes: &mut bytes::buf::Chain<Bytes, Bytes>, mut socket: &std::os::unix::net::UnixStream) {
+    let mut slices = [io::IoSlice::new(&[]); 2];
+    let count = bytes.chunks_vectored(&mut slices);
+    // What does not go now goes later, and what goes wrong shows again then.
+    if let Ok(written) = io::Write::write_vectored(&mut socket, slices.get(..count).unwrap_or_default()) {
+        bytes.advance(written);
     }
 }
 
