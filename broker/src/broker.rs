@@ -15,7 +15,7 @@ use crate::beacon::Beacon;
 use crate::clock;
 use crate::federation::Refresher;
 use crate::ledger::Ledger;
-use crate::nats::{Callout, Counts, PolicyDesk};
+use crate::nats::{Callout, Counts};
 use crate::presence::Presence;
 use crate::registry::EntryId;
 use crate::signing::Signing;
@@ -58,8 +58,6 @@ pub(crate) struct Broker {
     pub(crate) callout: OnceLock<Weak<Callout>>,
     /// What hosts of the lattice asked.
     pub(crate) admissions: Arc<Counts>,
-    /// Who knows what they were answered, if anybody does.
-    pub(crate) policy_desk: OnceLock<PolicyDesk>,
     /// Where nodes may join by certificate.
     pub(crate) attestor: Option<Attestor>,
 }

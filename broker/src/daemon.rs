@@ -228,7 +228,6 @@ impl Daemon {
             signing: Signing::default(),
             callout: std::sync::OnceLock::new(),
             admissions: Arc::default(),
-            policy_desk: std::sync::OnceLock::new(),
             attestor: config.x509pop.as_ref().map(Attestor::open).transpose()?,
         });
         broker.publish_roots();

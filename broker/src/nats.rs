@@ -35,7 +35,7 @@ pub use self::check::{CheckError, check};
 use self::connect::{ConnectError, connect};
 use self::folder::Material;
 pub use self::policy::AnswersError;
-pub(crate) use self::policy::{Counts, Outcome, PolicyDesk, Question};
+pub(crate) use self::policy::{Counts, Outcome, Question};
 pub(crate) use self::sessions::{Place, Session};
 use crate::broker::Broker;
 use crate::config::Nats;

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 
 pub(crate) use self::counts::{Counts, Outcome};
-pub(crate) use self::desk::PolicyDesk;
+use self::desk::PolicyDesk;
 pub use self::disk::AnswersError;
 use self::disk::Disk;
 use self::judge::{Asked, Change, Job, Judge, Telling};
@@ -87,7 +87,7 @@ pub(super) fn serve(callout: &Arc<Callout>, path: &Path) -> Result<(), AnswersEr
     // A thread of its own: it waits for the disk.
     broker.tracker.spawn_blocking(move || judge.run(queue));
     // It is set once.
-    let _ = broker.policy_desk.set(PolicyDesk::new(&jobs, callout.settings.clone()));
+    let _ = broker.admissions.desk.set(PolicyDesk::new(&jobs, callout.settings.clone()));
     let service = Arc::new(PolicyService {
         callout: Arc::clone(callout),
         jobs,

@@ -41,7 +41,7 @@ impl Broker {
         let host = self.entry(node, &wire::parse(&wanted.vouched_by)?)?.spiffe_id.clone();
         let entry = self.entry(node, &wire::parse(&wanted.entry)?)?;
         let component = component_of(&entry).ok_or(NotVouched::NoComponent)?;
-        let desk = self.policy_desk.get().ok_or(NotVouched::NoService)?;
+        let desk = self.admissions.desk.get().ok_or(NotVouched::NoService)?;
         // The broker of the lattice takes such a token for the identity's own word.
         if wanted.audience.iter().any(|audience| desk.joins(audience)) {
             return Err(NotVouched::Audience.into());

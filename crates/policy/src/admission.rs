@@ -276,7 +276,7 @@ fn question(admission: &Admission) -> Result<(Request, Entities), String> {
     };
     let resource = resource.uid(&format!("{}/{}", host.lattice, artifact.id));
     let entities = [host_entity(host, &principal, &lattice), artifact_entity(artifact, host, &resource, &lattice)];
-    let entities = entities.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| told(&error))?;
+    let entities = entities.into_iter().collect::<Result<Vec<_>, _>>()?;
     let entities = Entities::from_entities(entities, None).map_err(|error| told(&error))?;
     let context: Vec<(&str, RestrictedExpression)> = match action {
         AdmissionAction::StartComponent { max_instances } => {
@@ -295,16 +295,14 @@ fn question(admission: &Admission) -> Result<(Request, Entities), String> {
     Ok((request, entities))
 }
 
-type Refused = cedar_policy::EntityAttrEvaluationError;
-
-fn host_entity(host: &AskingHost, uid: &EntityUid, lattice: &EntityUid) -> Result<Entity, Refused> {
+fn host_entity(host: &AskingHost, uid: &EntityUid, lattice: &EntityUid) -> Result<Entity, String> {
     let mut attributes = vec![("lattice".to_owned(), string(&host.lattice))];
     let mut parents = vec![lattice.clone()];
     if let Some(id) = &host.spiffe_id {
         attributes.push(("spiffe_id".to_owned(), string(id)));
         parents.push(Kind::Workload.uid(id));
     }
-    Entity::new_with_tags(uid.clone(), attributes, parents, tags(&host.labels))
+    Entity::new_with_tags(uid.clone(), attributes, parents, tags(&host.labels)).map_err(|error| error.to_string())
 }
 
 fn artifact_entity(
@@ -312,7 +310,7 @@ fn artifact_entity(
     host: &AskingHost,
     uid: &EntityUid,
     lattice: &EntityUid,
-) -> Result<Entity, Refused> {
+) -> Result<Entity, String> {
     let mut attributes = vec![
         ("lattice".to_owned(), string(&host.lattice)),
         ("id".to_owned(), string(&artifact.id)),
@@ -326,6 +324,7 @@ fn artifact_entity(
         ));
     }
     Entity::new_with_tags(uid.clone(), attributes, [lattice.clone()], tags(&artifact.annotations))
+        .map_err(|error| error.to_string())
 }
 
 fn image_record(image: &ImageReference) -> RestrictedExpression {

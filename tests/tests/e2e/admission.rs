@@ -1,10 +1,10 @@
 //! The policy service of wasmCloud hosts, asked as a host asks: a plain request on NATS, by a member that logged in as one.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
-use e2e::{Agent, Joined, Lab, Lattice, SidecarSetup, eventually, own_uid};
+use e2e::{Agent, Joined, Lab, Lattice, SidecarSetup, eventually};
 use portcullis_api::delegated::delegated_identity_client::DelegatedIdentityClient;
 use portcullis_api::delegated::{FetchJwtsviDsRequest, Selector};
 use portcullis_api::v1;
@@ -61,23 +61,35 @@ impl Scene {
         serde_json::from_slice(&answer.payload).unwrap()
     }
 
-    fn changes(&self) -> Subscriber {
-        self.lab.block_on(async {
-            let changes = self.host.subscribe(CHANGES, None).await;
-            self.host.round_trip().await;
-            changes
-        })
+    /// What is told on the topic of changes from now on.
+    fn changes(&self) -> Receiver<Value> {
+        self.changes_for(&self.host)
     }
 
-    /// The next change, which must come in time.
-    fn change(&self, changes: &mut Subscriber) -> Value {
-        let next = self.lab.block_on(async { tokio::time::timeout(e2e::PATIENCE, changes.next()).await });
-        serde_json::from_slice(&next.expect("no change was told").unwrap().payload).unwrap()
+    fn changes_for(&self, host: &Joined) -> Receiver<Value> {
+        let (sender, receiver) = channel();
+        let mut changes = self.lab.block_on(async {
+            let changes = host.subscribe(CHANGES, None).await;
+            host.round_trip().await;
+            changes
+        });
+        // A subscription has to end on a runtime.
+        drop(self.lab.spawn(async move {
+            while let Some(change) = changes.next().await {
+                let _ = sender.send(serde_json::from_slice(&change.payload).unwrap());
+            }
+        }));
+        receiver
     }
 
     fn counts(&self) -> Value {
         self.lab.broker_command(&["nats", "status", "--json"]).ok().json()["admissions"].clone()
     }
+}
+
+/// The next change, which must come.
+fn change(changes: &Receiver<Value>) -> Value {
+    changes.recv_timeout(e2e::PATIENCE).expect("no change was told")
 }
 
 fn join(lab: &Lab, lattice: &Lattice, id: &str) -> Joined {
@@ -182,15 +194,15 @@ fn a_host_is_told_what_it_may_start_and_why_not() {
 fn what_a_host_was_told_changes_with_the_policies_within_a_second() {
     let scene = Scene::start();
     scene.policy("hosts.cedar", "@id(\"all\") permit (principal, action, resource);");
-    let mut changes = scene.changes();
+    let changes = scene.changes();
     for (request, id) in [("one", "app"), ("two", "other")] {
         assert_eq!(scene.ask(&start(request, id, "ghcr.io/acme/app:1")), permitted(request));
     }
-    let timed = |changes: &mut Subscriber, change: &dyn Fn(), permitted: bool| {
+    let timed = |changes: &Receiver<Value>, act: &dyn Fn(), permitted: bool| {
         let began = Instant::now();
-        change();
+        act();
         let told = loop {
-            let told = scene.change(changes);
+            let told = change(changes);
             // What was told before is told again a second later.
             if told["permitted"] == permitted {
                 break told;
@@ -201,23 +213,23 @@ fn what_a_host_was_told_changes_with_the_policies_within_a_second() {
         told
     };
     let stop = "@id(\"stop\") @advice(\"recalled\") forbid (principal, action, resource == Component::\"demo/app\");";
-    let told = timed(&mut changes, &|| scene.policy("stop.cedar", stop), false);
+    let told = timed(&changes, &|| scene.policy("stop.cedar", stop), false);
     assert_eq!(denied(&told, "one"), "denied by policy `stop` (recalled)");
-    let told = timed(&mut changes, &|| scene.remove("stop.cedar"), true);
+    let told = timed(&changes, &|| scene.remove("stop.cedar"), true);
     assert_eq!(told, permitted("one"));
 
     // Whoever was away when it was told hears it after it is back; what never changed is not told.
     let late = join(&scene.lab, &scene.lattice, HOST);
-    let mut heard = scene.lab.block_on(late.subscribe(CHANGES, None));
-    assert_eq!(scene.change(&mut heard), permitted("one"));
+    let heard = scene.changes_for(&late);
+    assert_eq!(change(&heard), permitted("one"));
     scene.remove("hosts.cedar");
     let mut told = BTreeSet::new();
     while told.len() < 2 {
-        let change = scene.change(&mut changes);
-        if change["permitted"] == false {
-            let reason = change["message"].as_str().unwrap();
+        let told_now = change(&changes);
+        if told_now["permitted"] == false {
+            let reason = told_now["message"].as_str().unwrap();
             assert!(reason.contains("there is no admission policy"), "{reason}");
-            told.insert(change["requestId"].as_str().unwrap().to_owned());
+            told.insert(told_now["requestId"].as_str().unwrap().to_owned());
         }
     }
     assert_eq!(told, ["one", "two"].map(str::to_owned).into());
@@ -227,7 +239,7 @@ fn what_a_host_was_told_changes_with_the_policies_within_a_second() {
 fn a_broker_that_was_started_again_takes_back_what_it_allowed_before() {
     let mut scene = Scene::start();
     scene.policy("hosts.cedar", "@id(\"all\") permit (principal, action, resource);");
-    let mut changes = scene.changes();
+    let changes = scene.changes();
     assert_eq!(scene.ask(&start("before", "app", "ghcr.io/acme/app:1")), permitted("before"));
     scene.lab.broker().kill();
     // Nobody answers: a host goes no further.
@@ -238,14 +250,14 @@ fn a_broker_that_was_started_again_takes_back_what_it_allowed_before() {
     assert_eq!(scene.counts()["remembered"], 1);
     let began = Instant::now();
     scene.remove("hosts.cedar");
-    denied(&scene.change(&mut changes), "before");
+    denied(&change(&changes), "before");
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     // Nor is it forgotten that it was taken back: the next broker says so to who may have missed it.
     scene.lab.broker().kill();
-    let mut changes = scene.changes();
+    let changes = scene.changes();
     scene.lab.start_broker();
     scene.lab.broker().logged(&["answering what hosts may start"]);
-    denied(&scene.change(&mut changes), "before");
+    denied(&change(&changes), "before");
     assert_eq!(scene.host.connects(), 1, "{:?}", scene.host.events());
 }
 
@@ -306,7 +318,7 @@ fn nobody_but_the_broker_tells_changes_and_nobody_makes_it_tell_them() {
         scene.host.may_not_subscribe("portcullis.policy.demo.>", None).await;
     });
     // The answer to a question goes to a host's inbox: otherwise a host could have the broker publish a change of its own making.
-    let mut changes = scene.changes();
+    let changes = scene.changes();
     lab.block_on(async {
         for reply in [CHANGES, "$JS.API.STREAM.CREATE.evil", "wasmbus.ctl.v1.demo.link.put", "_B.x"] {
             let question = start("forged", "app", "ghcr.io/acme/app:1").to_string();
@@ -320,7 +332,7 @@ fn nobody_but_the_broker_tells_changes_and_nobody_makes_it_tell_them() {
     assert_eq!(scene.ask(&start("real", "app", "ghcr.io/acme/app:1")), permitted("real"));
     scene.remove("hosts.cedar");
     // Had there been one before, it would have come first.
-    denied(&scene.change(&mut changes), "real");
+    denied(&change(&changes), "real");
 }
 
 #[test]
@@ -378,12 +390,12 @@ fn many_hosts_at_once_are_answered_in_time() {
     assert!(took.iter().all(|(_, permitted)| *permitted));
     assert!(slowest < PATIENCE, "{slowest:?}");
     // All of them are taken back by one change.
-    let mut changes = scene.changes();
+    let changes = scene.changes();
     let began = Instant::now();
     scene.remove("hosts.cedar");
     let mut told = BTreeSet::new();
     while told.len() < QUESTIONS {
-        told.insert(scene.change(&mut changes)["requestId"].as_str().unwrap().to_owned());
+        told.insert(change(&changes)["requestId"].as_str().unwrap().to_owned());
     }
     println!("{QUESTIONS} answers were taken back within {:?}", began.elapsed());
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());

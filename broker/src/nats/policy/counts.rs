@@ -1,9 +1,13 @@
-//! The policy service in numbers.
+//! The policy service as the rest of the broker sees it: numbers, and a desk to ask at.
+
+use std::sync::OnceLock;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+
+use super::desk::PolicyDesk;
 
 /// What became of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub(crate) struct Label {
 pub(crate) struct Counts {
     questions: Family<Label, Counter>,
     remembered: Gauge,
+    /// Who knows what they were answered, if anybody does.
+    pub(crate) desk: OnceLock<PolicyDesk>,
 }
 
 impl Outcome {

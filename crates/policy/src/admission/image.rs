@@ -181,7 +181,7 @@ mod tests {
     fn read(text: &str) -> (String, String, Option<String>, Option<String>) {
         match text.parse::<ImageReference>().unwrap().source().clone() {
             ImageSource::Oci { registry, repository, tag, digest } => (registry, repository, tag, digest),
-            other => panic!("{text}: {other:?}"),
+            other @ (ImageSource::File | ImageSource::Builtin) => panic!("{text}: {other:?}"),
         }
     }
 

@@ -88,7 +88,7 @@ impl Scene {
 fn denied(answer: Answer) -> String {
     match answer {
         Answer::Denied(reason) => reason,
-        other => panic!("{other:?}"),
+        other @ (Answer::Permitted | Answer::Undecided(_)) => panic!("{other:?}"),
     }
 }
 
