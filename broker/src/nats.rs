@@ -7,6 +7,7 @@
 //! It does not know what is said in the lattice, and is asked about no call.
 
 pub mod claims;
+pub mod credentials;
 pub mod folder;
 pub mod key;
 pub mod member;
