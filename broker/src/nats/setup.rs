@@ -226,6 +226,7 @@ impl SetUp {
         ))
     }
 
+    /// Neither server tells its clients of the other: no host could join where nodes are served, and would try first when it comes again.
     /// Between machines the servers prove themselves to each other by certificate, too.
     fn cluster(&self, own: Listener, other: Listener, password: &str) -> Result<String, SetUpError> {
         let Certificate { chain, key, ca } = &self.certificate;
@@ -236,7 +237,7 @@ impl SetUp {
             format!("  tls {{ cert_file: {chain}, key_file: {key}, ca_file: {ca}, verify: true, timeout: 5 }}\n")
         };
         Ok(format!(
-            "cluster {{\n  name: portcullis\n  listen: \"{}\"\n{tls}  authorization {{ user: route, password: \"{password}\", timeout: 5 }}\n  routes: [\"nats://route:{password}@{}\"]\n}}\n",
+            "cluster {{\n  name: portcullis\n  listen: \"{}\"\n  no_advertise: true\n{tls}  authorization {{ user: route, password: \"{password}\", timeout: 5 }}\n  routes: [\"nats://route:{password}@{}\"]\n}}\n",
             own.route, other.route,
         ))
     }
