@@ -8,6 +8,7 @@
 //! ask the policy service.
 
 pub mod claims;
+pub mod credentials;
 pub mod folder;
 pub mod key;
 pub mod member;

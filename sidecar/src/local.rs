@@ -70,7 +70,8 @@ impl Local {
         let listener = workload.map(|config| WorkloadApi::bind(config).map(|listener| (config, listener)));
         let named = files.iter().map(|files| files.spiffe_id.clone()).collect();
         let listener = listener.transpose()?;
-        let supply = Supply::start(node, named, tasks, stop);
+        let logins = workload.map(|config| config.login_audiences.iter().cloned().collect()).unwrap_or_default();
+        let supply = Supply::start(node, named, logins, tasks, stop);
         let api = listener.map(|(config, listener)| {
             info!(socket = %config.socket.display(), "the workload API is served");
             (config.socket.clone(), WorkloadApi::serve(listener, config, supply.clone(), tasks, stop))

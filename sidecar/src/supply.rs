@@ -56,12 +56,20 @@ struct News {
 }
 
 impl Supply {
-    /// Takes the SVIDs of the node's entries until `stop`; of those without selectors only what `named` has.
-    pub(crate) fn start(node: &Node, named: BTreeSet<SpiffeId>, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    /// Takes the SVIDs of the node's entries until `stop`; of those without selectors only what `named` has. No token for one of the
+    /// audiences `logins`, or for a lattice of the trust domain as `nats init` names it, is handed out twice.
+    pub(crate) fn start(
+        node: &Node,
+        named: BTreeSet<SpiffeId>,
+        mut logins: BTreeSet<String>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        logins.insert(format!("spiffe://{}/nats", node.trust_domain()));
         let supply = Self {
             node: node.clone(),
             snapshots: Arc::new(watch::Sender::new(None)),
-            tokens: Arc::default(),
+            tokens: Arc::new(Tokens::new(logins)),
             fillings: Arc::default(),
         };
         tasks.spawn(stop.clone().run_until_cancelled_owned(supply.clone().keep(named)));

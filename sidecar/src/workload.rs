@@ -56,6 +56,8 @@ pub struct WorkloadConfig {
     pub mode: u32,
     /// The users who may connect at all; empty: everybody.
     pub uids: Vec<u32>,
+    /// Audiences that take a token once: none for them is handed out twice.
+    pub login_audiences: Vec<String>,
     /// What callers may take.
     pub limits: WorkloadLimits,
 }

@@ -18,16 +18,24 @@ use crate::{Lab, binary, eventually, run};
 /// A subject that nobody may publish to.
 const NOBODYS: &str = "nobody.may.publish.this";
 
-/// Two clustered NATS servers as `nats init` sets them up: hosts in the clear, nodes by certificate.
+/// Two clustered NATS servers as `nats init` sets them up: hosts in the clear or with TLS, nodes by certificate.
 #[derive(Debug)]
 pub struct Lattice {
     folder: TempDir,
+    hosts_tls: HostsTls,
     hosts: Option<Child>,
     nodes: Option<Child>,
     pub hosts_address: SocketAddr,
     pub nodes_address: SocketAddr,
     /// What `nats init` said.
     pub told: serde_json::Value,
+}
+
+/// How hosts are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HostsTls {
+    Required,
+    Plain,
 }
 
 /// A client of a lattice, and everything its server said to it.
@@ -53,12 +61,21 @@ fn free() -> SocketAddr {
 impl Lattice {
     /// A set-up for the broker of `lab`, whose servers do not run yet, and its settings, with `more` under `[nats]`.
     pub fn init(lab: &Lab, more: &str) -> Self {
+        Self::init_with(lab, HostsTls::Plain, more)
+    }
+
+    fn init_with(lab: &Lab, hosts_tls: HostsTls, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         certify(folder.path());
         let [hosts, nodes, hosts_route, nodes_route] = [free(), free(), free(), free()];
         let (out, bundle) = (place("set-up"), lab.broker_data().join("bundle.pem"));
         let trust_domain = lab.trust_domain().to_string();
+        let (server, plain) = match hosts_tls {
+            HostsTls::Plain => (format!("nats://{hosts}"), &["--danger-plain-hosts"][..]),
+            // The name that the certificate will hold.
+            HostsTls::Required => (format!("tls://localhost:{}", hosts.port()), &[][..]),
+        };
         let told = run(
             "portcullis-broker",
             &[
@@ -66,40 +83,56 @@ impl Lattice {
                 &["--hosts-listen", &hosts.to_string(), "--nodes-listen", &nodes.to_string()],
                 &["--hosts-route", &hosts_route.to_string(), "--nodes-route", &nodes_route.to_string()],
                 &["--tls-cert", &place("server.pem"), "--tls-key", &place("server.key"), "--tls-ca", &place("ca.pem")],
-                &["--nodes-ca", bundle.to_str().unwrap(), "--danger-plain-hosts", "--json"],
+                &["--nodes-ca", bundle.to_str().unwrap(), "--json"],
+                plain,
             ]
             .concat(),
         )
         .ok()
         .json();
         let settings = format!(
-            "[nats]\nservers = [\"nats://{hosts}\"]\nfolder = {}\nhosts = [\"spiffe://{trust_domain}/host/*\"]\n{more}\n",
-            told["broker_folder"]
+            "[nats]\nservers = [\"{server}\"]\nfolder = {}\nca_file = \"{}\"\nhosts = [\"spiffe://{trust_domain}/host/*\"]\n{more}\n",
+            told["broker_folder"],
+            place("ca.pem"),
         );
         std::fs::write(lab.path().join("broker.toml"), settings).unwrap();
-        Self { folder, hosts: None, nodes: None, hosts_address: hosts, nodes_address: nodes, told }
+        Self { folder, hosts_tls, hosts: None, nodes: None, hosts_address: hosts, nodes_address: nodes, told }
     }
 
     /// A lab whose broker answers the servers of a lattice, both running.
     pub fn start(more: &str) -> (Lab, Self) {
-        Self::started(more, |_, _| ())
+        Self::started((HostsTls::Plain, more), &[], |_, _| ())
+    }
+
+    /// The same, where hosts are served with TLS, and the servers' certificate is an SVID of `spiffe://test.example/nats`. Each of `holders`, a
+    /// name and the keys of its settings, has credentials.
+    pub fn start_with_tls(more: &str, holders: &[(&str, &str)]) -> (Lab, Self) {
+        Self::started((HostsTls::Required, more), holders, Self::certify_by_svid)
     }
 
     /// The same, whose servers' certificate is an SVID of `spiffe://test.example/nats`.
     pub fn start_with_svids() -> (Lab, Self) {
-        Self::started("", |lab, lattice| {
-            let folder = lattice.folder.path();
-            let out = folder.to_str().unwrap();
-            lab.broker_command(&["x509", "mint", "--spiffe-id", "spiffe://test.example/nats", "--out", out]).ok();
-            for (from, to) in [("svid.pem", "server.pem"), ("svid_key.pem", "server.key")] {
-                std::fs::rename(folder.join(from), folder.join(to)).unwrap();
-            }
-        })
+        Self::started((HostsTls::Plain, ""), &[], Self::certify_by_svid)
     }
 
-    fn started(more: &str, prepare: impl FnOnce(&Lab, &Self)) -> (Lab, Self) {
+    fn certify_by_svid(lab: &Lab, lattice: &Self) {
+        let folder = lattice.folder.path();
+        let out = folder.to_str().unwrap();
+        let id = ["--spiffe-id", "spiffe://test.example/nats", "--dns", "localhost"];
+        lab.broker_command(&[&["x509", "mint"][..], &id, &["--out", out]].concat()).ok();
+        for (from, to) in [("svid.pem", "server.pem"), ("svid_key.pem", "server.key"), ("bundle.pem", "ca.pem")] {
+            std::fs::rename(folder.join(from), folder.join(to)).unwrap();
+        }
+    }
+
+    fn started(
+        (hosts_tls, more): (HostsTls, &str),
+        holders: &[(&str, &str)],
+        prepare: impl FnOnce(&Lab, &Self),
+    ) -> (Lab, Self) {
         let mut lab = Lab::without_broker("# written later");
-        let mut lattice = Self::init(&lab, more);
+        let mut lattice = Self::init_with(&lab, hosts_tls, more);
+        holders.iter().for_each(|(name, keys)| lattice.issue_credentials(&lab, name, keys));
         // First the broker: the servers read its roots.
         lab.start_broker();
         prepare(&lab, &lattice);
@@ -107,6 +140,28 @@ impl Lattice {
         lab.broker().logged(&["answering who may join the lattice"]);
         lab.broker().logged(&["connected to the lattice", "system"]);
         (lab, lattice)
+    }
+
+    fn issue_credentials(&self, lab: &Lab, name: &str, keys: &str) {
+        let (folder, out) = (self.told["broker_folder"].as_str().unwrap(), self.credentials(name));
+        let arguments = ["nats", "credentials", "--folder", folder, "--name", name, "--json", "--out"];
+        let issued = run("portcullis-broker", &[&arguments[..], &[out.to_str().unwrap()]].concat()).ok().json();
+        let settings = lab.path().join("broker.toml");
+        let before = std::fs::read_to_string(&settings).unwrap();
+        let identity = format!("spiffe://{}/{name}", lab.trust_domain());
+        let holder =
+            format!("[[nats.key]]\nnkey = {}\nidentity = \"{identity}\"\nlattice = \"demo\"\n", issued["nkey"]);
+        std::fs::write(settings, format!("{before}{holder}{keys}\n")).unwrap();
+    }
+
+    /// By whom the servers' certificates are signed.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The credentials that a member without SVID was given.
+    pub fn credentials(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.creds"))
     }
 
     pub fn start_servers(&mut self) {
@@ -163,10 +218,25 @@ impl Lattice {
         self.connect(ConnectOptions::with_nkey(seed.to_owned()), self.hosts_address).await
     }
 
+    /// What `wash`, wadm and stock providers do.
+    pub async fn by_credentials(&self, name: &str) -> Result<Joined, ConnectError> {
+        let options = ConnectOptions::with_credentials_file(self.credentials(name)).await.unwrap();
+        self.connect(options, self.hosts_address).await
+    }
+
     /// What sidecars do: the handshake first, with their SVID.
-    pub async fn by_certificate(&self, (chain, key): Certificate) -> Result<Joined, ConnectError> {
+    pub async fn by_certificate(&self, certificate: Certificate) -> Result<Joined, ConnectError> {
+        self.connect(self.certified(certificate), self.nodes_address).await
+    }
+
+    /// The same, answered below `inbox`.
+    pub async fn by_certificate_at(&self, certificate: Certificate, inbox: &str) -> Result<Joined, ConnectError> {
+        self.connect(self.certified(certificate).custom_inbox_prefix(inbox), self.nodes_address).await
+    }
+
+    fn certified(&self, (chain, key): Certificate) -> ConnectOptions {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.folder.path().join("ca.pem")).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(self.authority()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -174,8 +244,7 @@ impl Lattice {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .unwrap();
-        let options = ConnectOptions::new().require_tls(true).tls_first().tls_client_config(tls);
-        self.connect(options, self.nodes_address).await
+        ConnectOptions::new().require_tls(true).tls_first().tls_client_config(tls)
     }
 
     pub async fn connect(&self, options: ConnectOptions, server: SocketAddr) -> Result<Joined, ConnectError> {
@@ -190,7 +259,15 @@ impl Lattice {
             .ignore_discovered_servers()
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(Duration::from_secs(5)));
-        let client = options.connect(server.to_string()).await?;
+        let (options, server) = match self.hosts_tls {
+            // The servers' certificate holds a name, and no address.
+            HostsTls::Required => (
+                options.require_tls(true).add_root_certificates(self.authority()),
+                format!("localhost:{}", server.port()),
+            ),
+            HostsTls::Plain => (options, server.to_string()),
+        };
+        let client = options.connect(server).await?;
         let joined = Joined { client, events };
         // The client takes any word of the server for leave to come in, also that another server of the cluster is there.
         if joined.is_in().await { Ok(joined) } else { Err(ConnectError::new(ConnectErrorKind::AuthorizationViolation)) }

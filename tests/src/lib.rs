@@ -22,6 +22,7 @@ pub mod nats;
 mod process;
 mod service;
 mod upstream;
+mod wasmcloud;
 pub mod wire;
 
 pub use admin::get;
@@ -37,6 +38,7 @@ pub use load::Load;
 pub use process::{Daemon, Memory, Ran, binary, cpu_seconds, memory, run, run_in};
 pub use service::{Behaviour, LegacyService, Seen};
 pub use upstream::ScriptedUpstream;
+pub use wasmcloud::{Operator, WasmcloudHost, provider};
 
 /// How long anything in a test may take before it has failed.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

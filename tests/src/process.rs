@@ -70,6 +70,14 @@ impl Daemon {
         Self { name: name.to_owned(), child, log, ready: serde_json::Value::Null }
     }
 
+    /// Starts a program that is not ours, with the input that it was given, and does not wait.
+    pub fn foreign(folder: &Path, name: &str, command: &mut Command) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Self { name: name.to_owned(), child, log, ready: serde_json::Value::Null }
+    }
+
     /// Waits until a launched daemon is ready.
     pub fn wait_ready(&mut self, folder: &Path) {
         let ready = folder.join(format!("{}.ready", self.name));

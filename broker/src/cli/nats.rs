@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use portcullis_api::v1;
 use portcullis_broker::clock;
+use portcullis_broker::nats::credentials::Credentials;
+use portcullis_broker::nats::folder::Material;
 use portcullis_broker::nats::setup::{Certificate, HostsTls, Listener, SetUp, Written};
 use portcullis_broker::nats::subjects::{changes, questions};
 use portcullis_identity::{Lattice, SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain};
@@ -22,6 +24,9 @@ pub(crate) enum Nats {
     /// Write a set-up of two clustered servers in operator mode: one for hosts, one for nodes, who show a certificate. Works without a
     /// broker; nothing is started
     Init(Box<Init>),
+    /// Make credentials for a member without SVID: `wash`, wadm, a stock provider. They allow nothing until the broker's settings name
+    /// their key. Works without a broker
+    Credentials(NewCredentials),
     /// Show who is connected to the lattice's servers, who was refused lately and why, and what hosts asked
     Status(Status),
     /// Print the topics under which a host asks what it may start, and proves by that who it is. Works without a broker
@@ -86,6 +91,31 @@ struct Refusal {
     address: String,
     client: String,
     reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  portcullis-broker nats credentials --folder /etc/portcullis/nats/broker --name wash --out wash.creds
+  wash --ctl-credsfile wash.creds --ctl-tls-ca-file /etc/portcullis/nats-ca.pem get hosts")]
+pub(crate) struct NewCredentials {
+    /// The broker's folder of the set-up: `nats.folder` in its settings
+    #[arg(long, value_name = "DIR")]
+    folder: PathBuf,
+    /// What the token says of whom it is
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// A file that does not exist yet, for its owner alone
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// New credentials in JSON.
+#[derive(Debug, Serialize)]
+struct Issued {
+    nkey: String,
 }
 
 #[derive(Debug, Args)]
@@ -155,9 +185,31 @@ impl Nats {
     pub(crate) async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         match self {
             Self::Init(init) => init.execute(screen),
+            Self::Credentials(new) => new.execute(screen),
             Self::Status(status) => status.execute(socket, screen).await,
             Self::Topics(topics) => topics.execute(screen),
         }
+    }
+}
+
+impl NewCredentials {
+    fn execute(self, screen: &mut Screen) -> Result<(), Failure> {
+        let broken = |error: &dyn std::fmt::Display| Failure::broken(error.to_string());
+        let material = Material::read(&self.folder).map_err(|error| broken(&error))?;
+        let made = Credentials::issue(&material, &self.name, clock::now()).map_err(|error| broken(&error))?;
+        made.write(&self.out)
+            .map_err(|error| Failure::broken(format!("cannot write `{}`: {error}", self.out.display())))?;
+        let nkey = made.key().to_string();
+        if self.json {
+            return screen.json(&Issued { nkey });
+        }
+        screen
+            .line(format!("The credentials are in {}. The broker's settings have to name them:", self.out.display()))?;
+        screen.line(format!(
+            "  [[nats.key]]\n  nkey = \"{nkey}\"\n  identity = \"spiffe://TRUST-DOMAIN/{}\"\n  lattice = \"LATTICE\"\n  \
+             class = \"operator\"   # or \"wadm\"; or \"provider\", with its `id`",
+            self.name
+        ))
     }
 }
 

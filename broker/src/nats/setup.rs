@@ -12,9 +12,9 @@ use std::time::SystemTime;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::claims::{Proof, UserClaims};
+use super::credentials;
 use super::folder::{self, AccountNames};
 use super::key::{Owner, PublicKey, SealingKey, SigningKey};
 use super::permissions::{PermissionClaims, Permissions};
@@ -184,7 +184,7 @@ impl SetUp {
             named("sentinel", Claims::about(sentinel.public().as_str(), now, claims)),
             &keys.callout_signing,
         )?;
-        put(&written.sentinel, &credentials(&sentinel_jwt, &sentinel))?;
+        put(&written.sentinel, &credentials::text(&sentinel_jwt, &sentinel))?;
         let common = accounts_conf(&self.name, keys, &sentinel_jwt, (callout_user, now))?;
         put(&folder.join(SERVERS).join("accounts.conf"), &common)?;
         let password = password()?;
@@ -226,6 +226,7 @@ impl SetUp {
         ))
     }
 
+    /// Neither server tells its clients of the other: no host could join where nodes are served, and would try first when it comes again.
     /// Between machines the servers prove themselves to each other by certificate, too.
     fn cluster(&self, own: Listener, other: Listener, password: &str) -> Result<String, SetUpError> {
         let Certificate { chain, key, ca } = &self.certificate;
@@ -236,7 +237,7 @@ impl SetUp {
             format!("  tls {{ cert_file: {chain}, key_file: {key}, ca_file: {ca}, verify: true, timeout: 5 }}\n")
         };
         Ok(format!(
-            "cluster {{\n  name: portcullis\n  listen: \"{}\"\n{tls}  authorization {{ user: route, password: \"{password}\", timeout: 5 }}\n  routes: [\"nats://route:{password}@{}\"]\n}}\n",
+            "cluster {{\n  name: portcullis\n  listen: \"{}\"\n  no_advertise: true\n{tls}  authorization {{ user: route, password: \"{password}\", timeout: 5 }}\n  routes: [\"nats://route:{password}@{}\"]\n}}\n",
             own.route, other.route,
         ))
     }
@@ -298,7 +299,7 @@ fn user(
     let key = SigningKey::generate(Owner::User);
     let claims = UserClaims::new(permissions.claims(), account.public(), Proof::Key).signed_by_account();
     let claims = Claims { name: format!("portcullis-{name}"), ..Claims::about(key.public().as_str(), now, claims) };
-    put(&folder.join(file), &credentials(&token::encode(claims, account)?, &key))?;
+    put(&folder.join(file), &credentials::text(&token::encode(claims, account)?, &key))?;
     Ok(key.public().clone())
 }
 
@@ -366,14 +367,6 @@ fn account(
         "limits": limits, "signing_keys": signing_keys, "authorization": authorization,
         "default_permissions": {"pub": {}, "sub": {}}, "type": "account", "version": 2,
     })
-}
-
-fn credentials(jwt: &str, key: &SigningKey) -> Zeroizing<String> {
-    Zeroizing::new(format!(
-        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        *key.reveal()
-    ))
 }
 
 fn put(path: &Path, text: &str) -> Result<(), SetUpError> {

@@ -96,7 +96,7 @@ pub struct Calling {
     pub hosted: Hosted,
 }
 
-/// Whether somebody may call wasm components on hosts. No policy of ours is asked there.
+/// Whether somebody may call wasm components on hosts. No policy of ours is asked there, and a host's inbox is open to whoever may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hosted {
     /// Yes, all of the lattice.
@@ -195,6 +195,8 @@ fn caller(calling: &[Calling]) -> Permissions {
         }
         if *hosted == Hosted::Callable {
             all.publish(format!("{lattice}.*.{WRPC}.>"));
+            // Where a host takes the parameters that did not fit into the request, and their end.
+            all.publish(format!("{COMMON_INBOX}.>"));
         }
     }
     all

@@ -29,9 +29,10 @@ pub(super) fn workload(mut section: Section<'_, '_>, base: &Path, reader: &mut R
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(default.requests_per_second),
     };
+    let login_audiences = section.texts("login_audiences", reader).into_iter().map(|found| found.value).collect();
     section.finish(reader);
     let uids = uids.into_iter().filter_map(|uid| u32::try_from(uid).ok()).collect();
-    Some(WorkloadConfig { socket: socket?, mode, uids, limits })
+    Some(WorkloadConfig { socket: socket?, mode, uids, login_audiences, limits })
 }
 
 fn size(number: Option<u64>) -> Option<usize> {

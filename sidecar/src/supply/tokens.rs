@@ -1,6 +1,6 @@
-//! JWT-SVIDs, each handed out until half of its life is over.
+//! JWT-SVIDs, each handed out until half of its life is over; those that log in somewhere once, for they are good once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +15,12 @@ use crate::workload::{Token, TokenRefused, WantedToken};
 const MAX_KEPT: usize = 1024;
 
 /// Tokens by what was wanted.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<HashMap<WantedToken, Kept>>);
+#[derive(Debug)]
+pub(super) struct Tokens {
+    kept: Mutex<HashMap<WantedToken, Kept>>,
+    /// For these audiences each request gets a token of its own: a lattice takes one once, and a wasmCloud host logs in twice at a time.
+    logins: BTreeSet<String>,
+}
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -26,6 +30,11 @@ struct Kept {
 }
 
 impl Tokens {
+    /// None yet.
+    pub(super) fn new(logins: BTreeSet<String>) -> Self {
+        Self { kept: Mutex::default(), logins }
+    }
+
     /// One token for each that is wanted, in order.
     pub(super) async fn of(&self, node: &Node, wanted: Vec<WantedToken>) -> Result<Vec<Token>, TokenRefused> {
         let now = clock::now();
@@ -74,6 +83,9 @@ impl Tokens {
     }
 
     fn keep(&self, want: WantedToken, jwt: Jwt, now: SystemTime) {
+        if want.audience.iter().any(|audience| self.logins.contains(audience)) {
+            return;
+        }
         let mut kept = self.lock();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, kept| kept.jwt.expires_at() > now);
@@ -85,7 +97,7 @@ impl Tokens {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WantedToken, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -33,7 +33,8 @@ impl Lab {
 
     fn with(limits: WorkloadLimits, uids: Vec<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = WorkloadConfig { socket: folder.path().join("api/workload.sock"), mode: 0o777, uids, limits };
+        let socket = folder.path().join("api/workload.sock");
+        let config = WorkloadConfig { socket, mode: 0o777, uids, login_audiences: Vec::new(), limits };
         let (fake, tasks, stop) = (Fake::new(), TaskTracker::new(), CancellationToken::new());
         let listener = WorkloadApi::bind(&config).unwrap();
         let api = WorkloadApi::serve(listener, &config, fake.clone(), &tasks, &stop);

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use async_nats::{Auth, AuthError, ConnectError, ConnectOptions};
-use e2e::{Behaviour, Flaw, Forge, ITEMS, Joined, Lab, Lattice, LegacyService, SidecarSetup, WIT, eventually};
+use e2e::{Agent, Behaviour, Flaw, Forge, ITEMS, Joined, Lab, Lattice, LegacyService, SidecarSetup, WIT, eventually};
 use portcullis_api::v1;
 use tokio_stream::StreamExt as _;
 use wrpc_transport::InvokeExt as _;
@@ -102,6 +102,22 @@ fn a_host_joins_by_its_token_once_and_does_what_hosts_do_alone() {
         host.may_not_subscribe("demo.vc.shop.*.wrpc.0.0.1.>", Some("demo.vc.shop")).await;
     });
     assert_eq!(host.connects(), 1);
+}
+
+/// A wasmCloud host logs in twice at a time.
+#[test]
+fn no_token_for_a_lattice_is_handed_out_twice() {
+    let lab = Lab::start();
+    let agent = Agent::start_with(&lab, "agent", "login_audiences = [\"other\"]");
+    lab.create(agent.entry("host/one"));
+    let client = lab.block_on(spiffe::WorkloadApiClient::connect_to(agent.endpoint())).unwrap();
+    let token = |audience: &str| {
+        let fetched = eventually("a token", || lab.block_on(client.fetch_jwt_svid([audience], None)).ok());
+        fetched.token().to_owned()
+    };
+    assert_ne!(token(AUDIENCE), token(AUDIENCE));
+    assert_ne!(token("other"), token("other"));
+    assert_eq!(token("db"), token("db"));
 }
 
 #[test]
