@@ -10,5 +10,6 @@
 )]
 
 mod calls;
+mod policy;
 mod scene;
 mod session;

@@ -1,0 +1,55 @@
+//! What a host may start and serve, as the broker's policy service decides.
+
+use std::time::Instant;
+
+use e2e::{eventually, guest};
+
+use crate::scene::{AT_ONCE, OWED, Scene};
+
+const HOST: &str = "spiffe://test.example/host/one";
+/// This host may start and serve the component, and nobody anything else.
+const CHECKOUT: &str = "@id(\"checkout-here\") permit(principal in Workload::\"spiffe://test.example/host/one\", action, \
+                        resource == Component::\"demo/checkout\");\n";
+const NO_CALLS: &str = "@id(\"closed\") @advice(\"the shop is closed\") forbid(principal, action == Action::\"performInvocation\", resource);\n";
+
+impl Scene {
+    fn admission(&self, name: &str, text: &str) {
+        let path = self.lab.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        self.lab.broker_command(&["policy", "put", "--admission", path.to_str().unwrap()]).ok();
+    }
+
+    /// What a host's environment holds for the policy service: the topic of its own, and that of changes.
+    fn topics(&self) -> [String; 2] {
+        let told = self.lab.broker_command(&["nats", "topics", "demo", HOST]).ok().out;
+        let topics: Vec<_> =
+            told.lines().filter_map(|line| line.split_once('=')).map(|(_, topic)| topic.to_owned()).collect();
+        topics.try_into().unwrap()
+    }
+}
+
+#[test]
+#[ignore = "needs a wasmCloud host: tests/wasmcloud/run.sh"]
+fn a_host_starts_and_serves_what_it_may_and_no_longer_than_it_may() {
+    let mut scene = Scene::open("");
+    scene.lab.broker().logged(&["answering what hosts may start"]);
+    scene.admission("checkout.cedar", CHECKOUT);
+    let [ask, changes] = scene.topics();
+    let topics = ["--policy-topic", &ask, "--policy-changes-topic", &changes, "--policy-timeout-ms", "1000"];
+    let host = scene.host_with_checkout(&topics);
+    // What no policy names does not start, and the host says why.
+    scene.operator.link(&scene.lab, "quill", "vc.billing.host");
+    scene.operator.scale(&scene.lab, &host, "quill", (&guest("checkout"), 1));
+    host.daemon.logged(&["Policy denied request to scale component `quill`", "no policy permits"]);
+    let began = Instant::now();
+    scene.total("quill").unwrap_err();
+    assert!(began.elapsed() < AT_ONCE);
+    // What was allowed is taken back while the host runs, which keeps every answer until it is told otherwise.
+    assert_eq!(scene.total("checkout").unwrap(), OWED);
+    scene.admission("closed.cedar", NO_CALLS);
+    let began = Instant::now();
+    eventually("the calls to be denied", || scene.total("checkout").err());
+    println!("a call was denied {:?} after the policy", began.elapsed());
+    scene.lab.broker_command(&["policy", "remove", "closed.cedar"]).ok();
+    eventually("an answer", || (scene.total("checkout") == Ok(OWED)).then_some(()));
+}
