@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, Subscriber};
 use portcullis_identity::{Revoked, parse_spiffe_id};
 use serde::Deserialize;
 use tokio_stream::StreamExt as _;
@@ -100,7 +100,13 @@ impl Callout {
                     None => return Ok(()),
                 },
                 message = going.next() => match message {
-                    Some(message) => self.went(&message),
+                    Some(message) => {
+                        // What a server told of before: who went must not come afterwards.
+                        while let Some(earlier) = arrived(&mut coming).await {
+                            self.came(&client, &earlier).await;
+                        }
+                        self.went(&message);
+                    }
                     None => return Ok(()),
                 },
                 changed = versions.changed() => {
@@ -291,6 +297,15 @@ impl Callout {
             };
             registry.revocations().keys().filter_map(certificate).collect()
         })
+    }
+}
+
+/// A message that is there already.
+async fn arrived(messages: &mut Subscriber) -> Option<Message> {
+    tokio::select! {
+        biased;
+        message = messages.next() => message,
+        () = std::future::ready(()) => None,
     }
 }
 

@@ -58,7 +58,7 @@ impl Scene {
         Self { operator, agent, entry, sidecar, _invoices: invoices, lattice, lab }
     }
 
-    /// A host that has joined.
+    /// A host that has joined, with further arguments: `--policy-topic portcullis.policy.demo.ask`, for instance.
     pub(crate) fn host(&self, name: &str, arguments: &[&str]) -> WasmcloudHost {
         WasmcloudHost::start(&self.lab, &self.lattice, &self.agent, name, arguments)
     }
