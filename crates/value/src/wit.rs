@@ -332,14 +332,14 @@ mod tests {
     fn streams_are_found_wherever_they_are() {
         let body = "
             record holder { deep: list<option<tuple<u8, stream<u8>>>> }
-            variant either { none, some(future) }
-            type future = future<result<list<string>, u8>>;
+            variant either { none, some(later) }
+            type later = future<result<list<string>, u8>>;
             resource r { m: func() -> stream<u8>; }
             a: func(x: holder) -> u8;
             b: func(x: u8) -> result<either, u8>;
             c: func(x: stream<u8>) -> stream<u8>;
             d: func(x: list<u8>) -> result<own<r>>;
-            record found { a: u8, b: option<stream<stream<u8>>>, c: tuple<u8, future> }
+            record found { a: u8, b: option<stream<stream<u8>>>, c: tuple<u8, later> }
             e: func() -> result<found, string>;
             f: func() -> list<stream<u8>>;
         ";

@@ -15,7 +15,7 @@ fn a_component_on_a_host_is_answered_by_the_legacy_service() {
     for identity in ["spiffe://test.example/host/one", "spiffe://test.example/wash"] {
         scene.lab.broker().logged(&["joined the lattice", identity]);
     }
-    // A denied call fails at once, and the host's log says why.
+    // A denied call fails at once; why is in the sidecar's log, for the host's says only that it failed.
     let began = Instant::now();
     scene.cancel("checkout").unwrap_err();
     let took = began.elapsed();
