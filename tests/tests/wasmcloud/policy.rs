@@ -21,7 +21,7 @@ impl Scene {
 
     /// What a host's environment holds for the policy service: the topic of its own, and that of changes.
     fn topics(&self) -> [String; 2] {
-        let told = self.lab.broker_command(&["nats", "topics", "demo", HOST]).ok().out;
+        let told = e2e::run("portcullis-broker", &["nats", "topics", "demo", HOST]).ok().out;
         let topics: Vec<_> =
             told.lines().filter_map(|line| line.split_once('=')).map(|(_, topic)| topic.to_owned()).collect();
         topics.try_into().unwrap()
