@@ -20,8 +20,8 @@ use crate::clock;
 
 /// The first wait after a lost stream.
 const RETRY_FLOOR: Duration = Duration::from_millis(50);
-/// The longest: a node must be back within a second of the broker's return.
-const RETRY_CEILING: Duration = Duration::from_millis(700);
+/// The longest: a node must be back within a second of the broker's return, and a busy machine takes half of that for a rejoin.
+const RETRY_CEILING: Duration = Duration::from_millis(350);
 /// Messages that may wait to be sent.
 const UPLINK_QUEUE: usize = 64;
 /// Signing requests that may wait for an answer.
