@@ -89,15 +89,7 @@ impl WorkloadApi {
         let incoming = connection::incoming(listener, config.uids.clone(), Arc::clone(&quota), tasks, stop.clone());
         let api = Api::new(identities, Arc::clone(&quota), tasks.clone(), stop.clone());
         let checked = Arc::clone(&quota);
-        let server = Server::builder()
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .http2_max_header_list_size(MAX_HEADER_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-            .http2_max_local_error_reset_streams(Some(MAX_RESET_STREAMS))
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        let server = bounded_server()
             .layer(InterceptorLayer::new(move |request| api::admit(request, &checked)))
             .add_service(SpiffeWorkloadApiServer::new(api).max_decoding_message_size(MAX_REQUEST_BYTES))
             // Behind the same header and the same rate as every call (Workload Endpoint §7).
@@ -139,6 +131,19 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// The API is served without a description of itself where there can be none.
 fn described<S>(service: Result<S, tonic_reflection::server::Error>) -> Option<S> {
     service.inspect_err(|error| error!(%error, "the workload API cannot describe itself")).ok()
+}
+
+/// A gRPC server on a socket that any process of the machine may open.
+fn bounded_server() -> Server {
+    Server::builder()
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESET_STREAMS))
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use portcullis_api::delegated::{FetchJwtsviDsRequest, FetchJwtsviDsResponse, Jwt
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
@@ -19,8 +18,8 @@ use super::api::{check_audience, known, workload};
 use super::attest::{Attestor, Depth};
 use super::quota::Quota;
 use super::{
-    Identities, KEEP_ALIVE, MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_RESET_STREAMS, STREAMS_PER_CONNECTION,
-    SocketError, TokenRefused, WINDOW_BYTES, WantedToken, WorkloadConfig, connection, socket,
+    Identities, MAX_REQUEST_BYTES, SocketError, TokenRefused, WantedToken, WorkloadConfig, bounded_server, connection,
+    socket,
 };
 use crate::clock;
 
@@ -54,15 +53,7 @@ pub(crate) fn serve<I: Identities>(
     let quota = Arc::new(Quota::new(config.limits));
     let incoming = connection::incoming(listener, config.uids.clone(), Arc::clone(&quota), tasks, stop.clone());
     let delegated = Delegated { identities, attestor: Attestor::new(), quota };
-    let server = Server::builder()
-        .initial_connection_window_size(WINDOW_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .http2_max_local_error_reset_streams(Some(MAX_RESET_STREAMS))
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+    let server = bounded_server()
         .add_service(DelegatedIdentityServer::new(delegated).max_decoding_message_size(MAX_REQUEST_BYTES))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let path = config.socket.clone();
