@@ -46,19 +46,17 @@ impl Node {
     /// # Errors
     /// [`MeetError`]
     pub async fn meet(&self, name: &Target) -> Result<Option<SpiffeId>, MeetError> {
-        let new = {
+        {
             let mut met = lock(&self.shared.met);
             if met.len() >= MOST && !met.contains(name) {
                 return Err(MeetError::TooMany);
             }
-            met.insert(name.clone())
-        };
+            met.insert(name.clone());
+        }
         let mut state = self.shared.state.subscribe();
         let answer = async {
-            if new {
-                // A stream that ends before it was asked loses nothing: every new stream asks for all names.
-                let _ = self.shared.requests.send(Request::Meet(name.clone())).await;
-            }
+            // A stream that ends before it was asked loses nothing: every new stream asks for all names.
+            let _ = self.shared.requests.send(Request::Meet(name.clone())).await;
             let told = state.wait_for(|state| state.callers.contains_key(name)).await;
             told.ok().and_then(|state| state.callers.get(name).cloned())
         };
