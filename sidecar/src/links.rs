@@ -23,6 +23,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const MOST: usize = 1024;
 /// Bytes of a name or value in one.
 const LONGEST: usize = 1024;
+/// Bytes of an announcement.
+const LONGEST_ANNOUNCEMENT: usize = 256 << 10;
 /// Interfaces, and values of the configuration, of one.
 const MOST_PARTS: usize = 64;
 
@@ -139,6 +141,9 @@ impl Links {
 
     /// Takes an announcement. What is none is nobody's business.
     fn hear(&self, announced: &Announcement, address: &VirtualAddress) {
+        if announced.payload.len() > LONGEST_ANNOUNCEMENT {
+            return;
+        }
         let verb = announced.subject.rsplit_once(".linkdefs.").map(|(_, verb)| verb);
         let Ok(definition) = serde_json::from_slice::<Definition>(&announced.payload) else { return };
         if !definition.concerns(address) {

@@ -15,6 +15,9 @@ use super::{
     shared::Shared,
 };
 
+/// Bytes of all answers to one question.
+const MOST_BYTES: usize = 16 << 20;
+
 /// What is announced on a subject; ends with its connection.
 #[derive(Debug)]
 pub struct Hearing(Subscriber);
@@ -37,6 +40,9 @@ pub enum AskError {
     /// The answers did not end in time.
     #[error("the answers did not end in time")]
     TimedOut,
+    /// The answers are longer than their limit together.
+    #[error("answers of more than {MOST_BYTES} bytes")]
+    TooLarge,
     /// Who answers says no, with this number.
     #[error("refused with status {0}")]
     Refused(u16),
@@ -96,10 +102,16 @@ impl Link {
             let reply = Some(Subject::from(self.shared.subject(asked.key)));
             let question = OutboundMessage { subject: Subject::from(subject), reply, payload: question, headers: None };
             self.shared.publish(question).await.map_err(|_| AskError::Disconnected)?;
-            let mut answers = Vec::new();
+            let (mut answers, mut bytes) = (Vec::new(), 0_usize);
             while let Some(message) = heard.recv().await {
                 match message.status.map(|status| status.as_u16()) {
-                    None | Some(200) => answers.push(message.payload),
+                    None | Some(200) => {
+                        bytes = bytes.saturating_add(message.payload.len());
+                        if bytes > MOST_BYTES {
+                            return Err(AskError::TooLarge);
+                        }
+                        answers.push(message.payload);
+                    }
                     // The end, or that there is nothing.
                     Some(204 | 404) => return Ok(answers),
                     Some(503) => return Err(AskError::NoResponder),
