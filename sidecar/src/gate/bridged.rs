@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use portcullis_policy::{Permit, Transport};
@@ -54,8 +55,12 @@ pub(super) async fn call(
     let expected = &call.function.streams.result_paths;
     let carried = async {
         match connection {
-            Connection::Unix(stream) => carry(gate, call.function, stream, params, &mut answer).await,
-            Connection::Tcp(stream) => carry(gate, call.function, stream, params, &mut answer).await,
+            Connection::Unix(stream) => {
+                carry((gate, splice.idle_timeout), call.function, stream, params, &mut answer).await
+            }
+            Connection::Tcp(stream) => {
+                carry((gate, splice.idle_timeout), call.function, stream, params, &mut answer).await
+            }
         }
     };
     let ended = tokio::select! {
@@ -74,15 +79,23 @@ pub(super) async fn call(
     }
 }
 
+/// What one call may take of the service's time, and send besides streams.
+#[derive(Clone, Copy)]
+struct Bounds {
+    plain: usize,
+    silence: Duration,
+}
+
 async fn carry(
-    gate: &Gate,
+    (gate, silence): (&Gate, Duration),
     function: &ServedFunction,
     stream: impl AsyncRead + AsyncWrite,
     params: Incoming,
     answer: &mut Answer<'_>,
 ) -> Result<(), Stop> {
     let (read, write) = tokio::io::split(stream);
-    let up = pin!(upload(gate.limits.value_bytes, function, params, write));
+    let bounds = Bounds { plain: gate.limits.value_bytes, silence };
+    let up = pin!(upload(bounds, function, params, write));
     let down = pin!(download(read, answer));
     tokio::select! {
         biased;
@@ -93,7 +106,7 @@ async fn carry(
 
 /// Carries what the caller says, and waits for more of it for as long as the call lasts: so it is known when the caller gives up.
 async fn upload(
-    most: usize,
+    Bounds { plain: most, silence }: Bounds,
     function: &ServedFunction,
     mut params: Incoming,
     write: impl AsyncWrite,
@@ -105,7 +118,7 @@ async fn upload(
     encode_frame_head(&[], 0, &mut head);
     let mut plain = 0_usize;
     loop {
-        write.write_all(&head).await.map_err(|error| broken(&error))?;
+        in_time(silence, write.write_all(&head)).await?;
         head.clear();
         match params.next().await? {
             Piece::Bytes(path, bytes) => {
@@ -121,13 +134,21 @@ async fn upload(
                 }
                 encode_frame_head(path.indices(), bytes.len(), &mut head);
                 let mut frame = head.split().chain(bytes);
-                write.write_all_buf(&mut frame).await.map_err(|error| broken(&error))?;
+                in_time(silence, write.write_all_buf(&mut frame)).await?;
             }
             Piece::End(path) if path.is_root() && !function.streams.in_params => {
-                write.shutdown().await.map_err(|error| broken(&error))?;
+                in_time(silence, write.shutdown()).await?;
             }
             Piece::End(_) => {}
         }
+    }
+}
+
+/// A service that takes nothing holds nobody for longer than silence may last: while it does, nobody hears that the caller's time is over.
+async fn in_time(silence: Duration, writing: impl Future<Output = std::io::Result<()>>) -> Result<(), Refused> {
+    match tokio::time::timeout(silence, writing).await {
+        Ok(written) => written.map_err(|error| broken(&error)),
+        Err(_) => Err(Refused::new(Refusal::DeadlineExceeded, "the service takes nothing any more")),
     }
 }
 

@@ -257,9 +257,7 @@ fn values_and_streams_pass_a_splice_to_a_stock_server() {
     // Several megabytes in both directions at once: far more than any buffer in between holds.
     let (bytes, ended) = lab.block_on(spliced.flow(CallOutcome::default(), chunks(128)));
     ended.unwrap();
-    assert_eq!(bytes.len(), 128 * CHUNK);
-    let right = |(at, byte): (usize, &u8)| usize::from(*byte) == (at / CHUNK) % 251 + 1;
-    assert!(bytes.iter().enumerate().all(right));
+    assert!(are_answers(&bytes, 128));
     // An empty stream is a stream.
     let (bytes, ended) = lab.block_on(spliced.flow(CallOutcome::default(), chunks(0)));
     ended.unwrap();
@@ -275,20 +273,29 @@ fn values_and_streams_pass_a_splice_to_a_stock_server() {
 #[test]
 fn an_answer_flows_before_the_caller_has_said_everything() {
     let spliced = Spliced::before("", stock_server);
-    let (sender, data) = mpsc::channel(1);
     let client = spliced.alice.peers.client(&spliced.record);
-    spliced.lab.block_on(async {
-        let data: ByteStream = Box::pin(ReceiverStream::new(data));
-        sender.send(Bytes::from_static(b"a")).await.unwrap();
-        let (mut answer, io) = pipes::flow(&client, CallOutcome::default(), data).await.unwrap();
-        let io = tokio::spawn(io.unwrap());
-        assert_eq!(answer.next().await.unwrap(), "b");
-        sender.send(Bytes::from_static(b"y")).await.unwrap();
-        assert_eq!(answer.next().await.unwrap(), "z");
-        drop(sender);
-        assert_eq!(answer.next().await, None);
-        io.await.unwrap().unwrap();
-    });
+    spliced.lab.block_on(answered_early(&client, CallOutcome::default()));
+}
+
+/// A piece is said and heard back, and then another, before the caller ends.
+async fn answered_early<C: wrpc_transport::Invoke>(client: &C, context: C::Context) {
+    let (sender, data) = mpsc::channel(1);
+    let data: ByteStream = Box::pin(ReceiverStream::new(data));
+    sender.send(Bytes::from_static(b"a")).await.unwrap();
+    let (mut answer, io) = pipes::flow(client, context, data).await.unwrap();
+    let io = tokio::spawn(io.unwrap());
+    assert_eq!(answer.next().await.unwrap(), "b");
+    sender.send(Bytes::from_static(b"y")).await.unwrap();
+    assert_eq!(answer.next().await.unwrap(), "z");
+    drop(sender);
+    assert_eq!(answer.next().await, None);
+    io.await.unwrap().unwrap();
+}
+
+/// Whether these are that many of our chunks, each byte answered by the next one.
+fn are_answers(bytes: &[u8], chunks: usize) -> bool {
+    let right = |(at, byte): (usize, &u8)| usize::from(*byte) == (at / CHUNK) % 251 + 1;
+    bytes.len() == chunks * CHUNK && bytes.iter().enumerate().all(right)
 }
 
 /// A host's client, whose component is `app`, of the pipe on a lattice that has no callout.
@@ -324,25 +331,9 @@ fn streams_cross_between_a_stock_host_and_a_stock_server() {
         parts.concat()
     };
     assert_eq!(lab.block_on(pipes::double(&client, as_app(), 21)).unwrap(), 42);
-    let bytes = lab.block_on(flow(chunks(32)));
-    assert_eq!(bytes.len(), 32 * CHUNK);
-    let right = |(at, byte): (usize, &u8)| usize::from(*byte) == (at / CHUNK) % 251 + 1;
-    assert!(bytes.iter().enumerate().all(right));
+    assert!(are_answers(&lab.block_on(flow(chunks(32))), 32));
     assert!(lab.block_on(flow(chunks(0))).is_empty());
-    // The answer flows before the caller has said everything.
-    lab.block_on(async {
-        let (sender, data) = mpsc::channel(1);
-        let data: ByteStream = Box::pin(ReceiverStream::new(data));
-        sender.send(Bytes::from_static(b"a")).await.unwrap();
-        let (mut answer, io) = pipes::flow(&client, as_app(), data).await.unwrap();
-        let io = tokio::spawn(io.unwrap());
-        assert_eq!(answer.next().await.unwrap(), "b");
-        sender.send(Bytes::from_static(b"y")).await.unwrap();
-        assert_eq!(answer.next().await.unwrap(), "z");
-        drop(sender);
-        assert_eq!(answer.next().await, None);
-        io.await.unwrap().unwrap();
-    });
+    lab.block_on(answered_early(&client, as_app()));
     // Whom the policy does not permit is refused at once, and a call under way ends when it does not any more.
     let (_sender, data) = mpsc::channel(1);
     let data: ByteStream = Box::pin(ReceiverStream::new(data));
@@ -354,6 +345,32 @@ fn streams_cross_between_a_stock_host_and_a_stock_server() {
     spliced.sidecar.logged(&["decision", "refused", "denied", "host:app", "not-app"]);
     let denied = lab.block_on(pipes::flow(&client, as_app(), chunks(1))).err().unwrap();
     assert!(format!("{denied:#}").contains("403"), "{denied:#}");
+}
+
+#[test]
+fn a_service_that_takes_nothing_holds_a_call_for_no_longer_than_silence_may_last() {
+    let server = NatsServer::start();
+    let nats = format!(
+        "streams = \"0.29\"\nidle_timeout = \"1s\"\n[nats]\nservers = [\"{}\"]\ndanger_plain = true\n",
+        server.url()
+    );
+    // Nobody ever takes a connection from it, or reads.
+    let mut held = None;
+    let spliced =
+        Spliced::before(&nats, |_, socket| held = Some(std::os::unix::net::UnixListener::bind(socket).unwrap()));
+    let lab = &spliced.lab;
+    eventually("the sidecar to be on its lattice", || (lab.status("pipe")["nats"]["connected"] == true).then_some(()));
+    let client = host_of_pipes(lab, &server);
+    let calling = lab.spawn(async move {
+        let (_answer, io) = pipes::flow(&client, as_app(), chunks(64)).await?;
+        if let Some(io) = io {
+            io.await?;
+        }
+        anyhow::Ok(())
+    });
+    spliced.sidecar.logged(&["refused", "host:app", "deadline-exceeded", "takes nothing any more"]);
+    eventually("no call to be left", || (lab.status("pipe")["calls_underway"] == 0).then_some(()));
+    calling.abort();
 }
 
 #[test]
