@@ -156,8 +156,11 @@ impl Files {
         match (checked.problems.len(), purpose) {
             (0, _) => Ok(()),
             (_, _) if self.options.json => Err(Failure::refused_silently()),
-            (mistakes, Purpose::Put) => Err(Failure::refused(format!("{mistakes} mistakes; nothing was changed"))),
-            (mistakes, Purpose::Check) => Err(Failure::refused(format!("{mistakes} mistakes"))),
+            (mistakes, purpose) => {
+                let plural = if mistakes == 1 { "" } else { "s" };
+                let unchanged = if purpose == Purpose::Put { "; nothing was changed" } else { "" };
+                Err(Failure::refused(format!("{mistakes} mistake{plural}{unchanged}")))
+            }
         }
     }
 }
