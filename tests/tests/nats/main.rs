@@ -2,8 +2,10 @@
 //! transport, and what goes wrong.
 
 mod calls;
+mod dropped;
 mod faults;
 mod hostile;
+mod load;
 mod renewal;
 mod secure;
 mod stock;

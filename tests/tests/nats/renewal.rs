@@ -1,7 +1,5 @@
 //! A session moves to another connection, and no call fails.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use e2e::PATIENCE;
@@ -10,6 +8,7 @@ use portcullis_transport::nats::{Arrival, Headers, Session};
 use tokio_util::task::TaskTracker;
 
 use crate::calls::{INSTANCE, call};
+use crate::load::Load;
 
 async fn session(server: &NatsServer, inbox: &str) -> Session {
     Session::start(server.settings(inbox), Duration::from_secs(10), TaskTracker::new()).await.unwrap()
@@ -27,19 +26,13 @@ async fn renewals_under_load_fail_no_call() {
         }
     });
     let subject = request_subject(&address, "shop", INSTANCE, "echo");
-    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let callers: Vec<_> = (0..8)
-        .map(|_| {
-            let (caller, subject, stop, made) = (caller.clone(), subject.clone(), Arc::clone(&stop), Arc::clone(&made));
-            tokio::spawn(async move {
-                let headers = Headers::new();
-                while !stop.load(Ordering::Relaxed) {
-                    caller.call(call(&subject, &headers, b"p"), 100).await.unwrap();
-                    made.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
+    let calling = caller.clone();
+    let load = Load::begin(move || {
+        let (caller, subject) = (calling.clone(), subject.clone());
+        async move {
+            caller.call(call(&subject, &Headers::new(), b"p"), 100).await.unwrap();
+        }
+    });
     for _ in 0..3 {
         for session in [&callee, &caller] {
             let old = session.link();
@@ -48,11 +41,7 @@ async fn renewals_under_load_fail_no_call() {
             assert!(old.idle(PATIENCE).await, "the old link drains");
         }
     }
-    stop.store(true, Ordering::Relaxed);
-    for caller in callers {
-        caller.await.unwrap();
-    }
-    assert!(made.load(Ordering::Relaxed) > 100);
+    assert!(load.end().await > 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,9 +4,10 @@
 /// How often calls of a release never end under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hangs {
-    /// On a busy machine 0.31 lost up to ten at one moment in two of eight runs, and none in the others.
+    /// 0.31 has its task look at commands first. But a thread that loses its core inside of sending one hides, from the channel's
+    /// receiver, those that others send meanwhile: on a busy machine up to ten calls at one moment.
     Seldom,
-    /// 0.29 loses a message where its channel is full or a subscription comes late: known, and not ours to mend.
+    /// 0.29 looks at a command or at a message, by chance.
     Sometimes,
 }
 
@@ -30,6 +31,7 @@ macro_rules! conformance {
             use $transport::{Index as _, InvokeExt as _, Serve as _};
 
             use crate::calls::INSTANCE;
+            use crate::dropped;
 
             type Paths = Arc<[Box<[Option<usize>]>]>;
             const NONE: [[Option<usize>; 0]; 0] = [];
@@ -238,7 +240,12 @@ macro_rules! conformance {
                 let address = fresh_address();
                 let callee = server.link("_INBOX_callee").await;
                 tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
-                let stock = caller(&server, &address).await;
+                let inboxes = concat!("_INBOX_", stringify!($release));
+                dropped::note();
+                let options = $client::ConnectOptions::new().custom_inbox_prefix(inboxes);
+                let connection = options.connect(server.url()).await.unwrap();
+                let prefix = format!("{}.vc.{}.host", address.lattice, address.id);
+                let stock = Client::new(connection, prefix, None).await.unwrap();
                 let (made, hung) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
                 let callers: Vec<_> = (0..32)
                     .map(|_| {
@@ -264,18 +271,19 @@ macro_rules! conformance {
                     caller.await.unwrap();
                 }
                 let hung = hung.load(Ordering::Relaxed);
-                // Of what the callee still has under way, the caller never sent the end of the parameters.
-                let waiting = callee.calls();
+                let dropped = dropped::handshakes(inboxes);
                 let told = format!(
-                    "{}: {hung} of {CALLS} calls had no answer in {PATIENCE:?}, of which {waiting} the callee waits for",
+                    "{}: {hung} of {CALLS} calls had no answer in {PATIENCE:?}; the client itself dropped {dropped} handshakes",
                     stringify!($release)
                 );
                 println!("{told}");
+                // Nothing is lost on the way, and nothing by the callee.
+                assert_eq!(hung, dropped, "{told}; the server logged:\n{}", server.log());
                 let allowed = match $hangs {
                     super::Hangs::Seldom => 32,
                     super::Hangs::Sometimes => CALLS / 100,
                 };
-                assert!(hung <= allowed, "{told}; the server logged:\n{}", server.log());
+                assert!(hung <= allowed, "{told}");
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
