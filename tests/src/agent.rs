@@ -10,6 +10,8 @@ pub struct Agent {
     name: String,
     pub daemon: Daemon,
     pub socket: PathBuf,
+    /// Of the Delegated Identity API, where it is served.
+    pub delegated: Option<PathBuf>,
 }
 
 impl Agent {
@@ -29,7 +31,14 @@ impl Agent {
         );
         std::fs::write(Self::config(lab, name), config).unwrap();
         let daemon = lab.start_sidecar(name, &Self::config(lab, name));
-        Self { name: name.to_owned(), daemon, socket }
+        Self { name: name.to_owned(), daemon, socket, delegated: None }
+    }
+
+    /// The same, and a socket at which hosts ask for the tokens of their components.
+    pub fn start_delegating(lab: &Lab, name: &str) -> Self {
+        let socket = lab.path().join(format!("{name}-admin/delegated.sock"));
+        let keys = format!("[delegated_identity]\nsocket = \"{}\"", socket.display());
+        Self { delegated: Some(socket), ..Self::start_with(lab, name, &keys) }
     }
 
     fn config(lab: &Lab, name: &str) -> PathBuf {

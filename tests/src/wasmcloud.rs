@@ -41,6 +41,9 @@ impl WasmcloudHost {
             .stdin(Stdio::null())
             .envs(told)
             .env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));
+        if let Some(socket) = &agent.delegated {
+            command.env("SPIRE_ADMIN_ENDPOINT_SOCKET", format!("unix:{}", socket.display()));
+        }
         Self { daemon: Daemon::foreign(lab.path(), name, &mut command), id: key.public_key() }
     }
 

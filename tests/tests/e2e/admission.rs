@@ -405,9 +405,8 @@ fn many_hosts_at_once_are_answered_in_time() {
 #[test]
 fn a_component_has_an_identity_where_its_host_was_allowed_to_start_it() {
     let scene = Scene::start();
-    let socket = scene.lab.path().join("agent-admin/delegated.sock");
-    let agent =
-        Agent::start_with(&scene.lab, "agent", &format!("[delegated_identity]\nsocket = \"{}\"", socket.display()));
+    let agent = Agent::start_delegating(&scene.lab, "agent");
+    let socket = agent.delegated.clone().unwrap();
     let demo = |entry: v1::CreateEntryRequest| v1::CreateEntryRequest { lattice: "demo".to_owned(), ..entry };
     scene.lab.create(demo(agent.entry("host/one")));
     let component = |id: &str, lattice: &str| {

@@ -48,7 +48,7 @@ impl Scene {
             danger_any_digest: true,
             ..Default::default()
         });
-        let agent = Agent::start(&lab, "agent");
+        let agent = Agent::start_delegating(&lab, "agent");
         let entry = lab.create(v1::CreateEntryRequest { lattice: "demo".to_owned(), ..agent.entry("host/one") });
         // A host that comes before them ends: it may not make them.
         lab.broker().logged(&["the lattice's buckets are there"]);
@@ -109,6 +109,17 @@ async fn cancel(by: &Joined, component: &str, invoice: &str) -> Result<String, S
     let invoice = (invoice.to_owned(),);
     let answer =
         client.invoke_values_blocking::<_, (String,), (Result<String, String>,)>(None, ORDERS, "cancel", invoice, none);
+    answer.await.map_err(|error| format!("{error:#}"))?.0
+}
+
+/// The token that the host gave a component `badge` for `audience`.
+pub(crate) async fn token(by: &Joined, component: &str, audience: &str) -> Result<String, String> {
+    let client = stock(by, component).await;
+    let none: [[Option<usize>; 0]; 0] = [];
+    let asked = (audience.to_owned(),);
+    let tokens = "acme:badge/tokens@1.0.0";
+    let answer =
+        client.invoke_values_blocking::<_, (String,), (Result<String, String>,)>(None, tokens, "token", asked, none);
     answer.await.map_err(|error| format!("{error:#}"))?.0
 }
 
