@@ -159,7 +159,8 @@ fn lattice_listener(
     lattice: Option<&Arc<Lattice>>,
 ) -> Result<Option<LatticeListener>, RunError> {
     let (Some(section), Some(lattice)) = (&component.config.nats, lattice) else { return Ok(None) };
-    Ok(Some(LatticeListener::new(component, &section.settings()?, Arc::clone(lattice))?))
+    let listener = LatticeListener::new(component, &section.settings()?, Arc::clone(lattice))?;
+    Ok(Some(if section.plain_addresses { listener.with_plain_address() } else { listener }))
 }
 
 /// The token in a file; nothing where the file is gone, as it may be once the node has joined.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_transport::nats::{Announcement, AskError, Link, Session, SubscribeError, VirtualAddress};
+use portcullis_transport::nats::{Announcement, AskError, Link, Listening, Session, SubscribeError, VirtualAddress};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -98,9 +98,15 @@ fn default_name() -> String {
 }
 
 impl Definition {
-    fn concerns(&self, address: &VirtualAddress) -> bool {
-        let behind = self.target.strip_prefix("vc.").and_then(|rest| rest.strip_prefix(address.id.as_str()));
-        behind.is_some_and(|rest| rest.starts_with('.')) && self.is_sane()
+    fn concerns(&self, at: &Listening) -> bool {
+        let named = match at {
+            Listening::Virtual(VirtualAddress { id, .. }) => {
+                let behind = self.target.strip_prefix("vc.").and_then(|rest| rest.strip_prefix(id.as_str()));
+                behind.is_some_and(|rest| rest.starts_with('.'))
+            }
+            Listening::Plain(VirtualAddress { id, .. }) => self.target == id.as_str(),
+        };
+        named && self.is_sane()
     }
 
     /// Whether it can be shown to somebody: whoever can announce links could write anything here.
@@ -140,13 +146,13 @@ impl Links {
     }
 
     /// Takes an announcement. What is none is nobody's business.
-    fn hear(&self, announced: &Announcement, address: &VirtualAddress) {
+    fn hear(&self, announced: &Announcement, at: &Listening) {
         if announced.payload.len() > LONGEST_ANNOUNCEMENT {
             return;
         }
         let verb = announced.subject.rsplit_once(".linkdefs.").map(|(_, verb)| verb);
         let Ok(definition) = serde_json::from_slice::<Definition>(&announced.payload) else { return };
-        if !definition.concerns(address) {
+        if !definition.concerns(at) {
             return;
         }
         let (key, linked) = definition.linked();
@@ -163,9 +169,9 @@ impl Links {
     }
 
     /// Takes what stands in the bucket for the whole truth, but for what only announcements tell.
-    fn replace(&self, values: &[Bytes], address: &VirtualAddress) {
+    fn replace(&self, values: &[Bytes], at: &Listening) {
         let stands = values.iter().filter_map(|value| serde_json::from_slice::<Specification>(value).ok());
-        let stands = stands.flat_map(|component| component.links).filter(|link| link.concerns(address));
+        let stands = stands.flat_map(|component| component.links).filter(|link| link.concerns(at));
         let mut known = self.known();
         let replaced = stands.map(Definition::linked).take(MOST).map(|(key, mut linked)| {
             if let Some(before) = known.get(&key) {
@@ -178,12 +184,12 @@ impl Links {
 }
 
 /// Follows the links to the component as long as it is on its lattice.
-pub(crate) async fn follow(session: Session, address: VirtualAddress, links: &Links) {
+pub(crate) async fn follow(session: Session, at: Listening, links: &Links) {
     loop {
         let link = session.link();
         tokio::select! {
             () = session.moved_from(&link) => continue,
-            ended = listen(&link, &address, links) => {
+            ended = listen(&link, &at, links) => {
                 if let Err(error) = ended {
                     debug!(%error, "cannot hear of links");
                 }
@@ -196,18 +202,18 @@ pub(crate) async fn follow(session: Session, address: VirtualAddress, links: &Li
     }
 }
 
-async fn listen(link: &Link, address: &VirtualAddress, links: &Links) -> Result<(), SubscribeError> {
+async fn listen(link: &Link, at: &Listening, links: &Links) -> Result<(), SubscribeError> {
     // Before the bucket is read: nothing is announced in between that is not heard.
-    let mut hearing = link.hear(format!("wasmbus.rpc.{}.vc.{}.>", address.lattice, address.id)).await?;
+    let mut hearing = link.hear(format!("wasmbus.rpc.{}.>", at.prefix())).await?;
     let mut looks = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             announced = hearing.next() => match announced {
-                Some(announced) => links.hear(&announced, address),
+                Some(announced) => links.hear(&announced, at),
                 None => return Ok(()),
             },
-            _ = looks.tick() => match stand(link, address).await {
-                Ok(values) => links.replace(&values, address),
+            _ = looks.tick() => match stand(link, at.address()).await {
+                Ok(values) => links.replace(&values, at),
                 Err(error) => debug!(%error, "cannot read the lattice's links"),
             },
         }
@@ -233,8 +239,8 @@ mod tests {
         {"source_id":"cart","target":"vc.shop.host","name":"default","wit_namespace":"test","wit_package":"shop","interfaces":["items"],"target_config":["prices"]},
         {"source_id":"cart","target":"vc.shop2.host","name":"default","wit_namespace":"test","wit_package":"other","interfaces":["items"]}]}"#;
 
-    fn address() -> VirtualAddress {
-        VirtualAddress { lattice: "demo".parse().unwrap(), id: "shop".parse().unwrap() }
+    fn address() -> Listening {
+        VirtualAddress { lattice: "demo".parse().unwrap(), id: "shop".parse().unwrap() }.into()
     }
 
     fn say(links: &Links, verb: &str, payload: &str) {

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `Workload::"spiffe://td/path"` | a peer that proved its SPIFFE ID: `trust_domain`, `path`; in its `TrustDomain` |
 //! | `HostedComponent::"id"` | a component that a host named: `vouched_by?`, the host's SPIFFE ID; in no group |
+//! | `HostedComponent::"anonymous"` | whoever calls where nothing says who calls; no host can name a component so |
 //! | `VirtualComponent::"lattice/id"` | what is called: `lattice`, `id`, `grants`; in its `Lattice` |
 //! | `Action::"ns:pkg/iface@1.0.0#function"` | a function; in `"ns:pkg/iface@1.0.0"`, in `"ns:pkg/iface"`, in `"any"` |
 //! | `context.transport` | `"quic"` or `"nats"` |
@@ -53,7 +54,7 @@ pub use admission::{
 pub use call::{CallContext, InvalidTransport, ParamValue, Transport};
 pub use component::{Component, ComponentFacts, Function, Interface, ParamType, ParamsReadable};
 pub use engine::{ActionIndex, Engine, InvalidEngine};
-pub use principal::Principal;
+pub use principal::{ANONYMOUS, Principal};
 pub use problem::Problem;
 pub use schema::{InvalidSchema, Schema};
 pub use set::{AdmissionSet, PolicyFile, PolicySet};

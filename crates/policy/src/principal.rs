@@ -6,6 +6,9 @@ use cedar_policy::{Entity, EntityUid, RestrictedExpression};
 
 use crate::vocabulary::EntityKind;
 
+/// The `HostedComponent` that stands for callers of whom nobody says who they are.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// The caller, with its entity prebuilt. The two kinds are different Cedar types: neither is matched by a policy written for
 /// the other, even where the names are equal.
 #[derive(Debug, Clone)]
@@ -55,6 +58,12 @@ impl Principal {
             .collect();
         let entity = entity(&uid, attributes, HashSet::new());
         Self { kind: PrincipalKind::Hosted, name: component_id.to_owned(), uid, entity }
+    }
+
+    /// A caller of whom nothing is known: it meets what is permitted to `HostedComponent::"anonymous"`.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::hosted(ANONYMOUS, None)
     }
 
     /// The SPIFFE ID of a workload, or the id of a hosted component.

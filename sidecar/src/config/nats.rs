@@ -15,6 +15,8 @@ pub struct NatsSection {
     pub servers: Vec<NatsServer>,
     /// How the connection is secured.
     pub security: NatsSecurity,
+    /// Whether calls are taken where a component on a host would take them, and every caller is anonymous.
+    pub plain_addresses: bool,
     /// A credentials file that goes with the certificate, as servers in operator mode want it.
     pub credentials_file: Option<PathBuf>,
 }
@@ -61,6 +63,7 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
     });
     let first = section.boolean("tls_first", reader);
     let plain = section.boolean("danger_plain", reader).unwrap_or(false);
+    let plain_addresses = section.boolean("danger_plain_addresses", reader).unwrap_or(false);
     let credentials_file = section.text("credentials_file", reader).map(|found| base.join(found.value));
     let at = section.at();
     section.finish(reader);
@@ -81,5 +84,5 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
             return None;
         }
     };
-    Some(NatsSection { servers, security, credentials_file })
+    Some(NatsSection { servers, security, plain_addresses, credentials_file })
 }

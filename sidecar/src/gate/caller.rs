@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use portcullis_identity::SpiffeId;
-use portcullis_policy::{PeerView, Principal};
+use portcullis_policy::{ANONYMOUS, PeerView, Principal};
 
 use super::Quota;
 use super::quota::Counter;
@@ -53,7 +53,18 @@ impl Caller {
         }
     }
 
-    /// The SPIFFE ID proved in the handshake or by the subject; `host:ID` for a component that a host names.
+    /// Whoever calls where nothing says who calls.
+    pub(crate) fn anonymous(quota: &Quota) -> Self {
+        Self {
+            principal: Principal::anonymous(),
+            outlook: ArcSwapOption::empty(),
+            underway: quota.peer(ANONYMOUS),
+            refusals: Refusals::default(),
+            id: ANONYMOUS.to_owned(),
+        }
+    }
+
+    /// The SPIFFE ID proved in the handshake or by the subject; `host:ID` for a component that a host names; `anonymous`.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }

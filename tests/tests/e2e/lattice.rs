@@ -7,8 +7,10 @@ use portcullis_api::v1;
 use portcullis_client::lattice::{Callee, LatticeCaller, LatticeSettings, NatsSecurity};
 use portcullis_client::peers::{CallError, FunctionName};
 use portcullis_identity::lattice_name;
-use portcullis_transport::Refusal;
-use portcullis_transport::nats::{Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsRefusal, VirtualAddress};
+use portcullis_transport::nats::{
+    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsRefusal, Target, VirtualAddress,
+};
+use portcullis_transport::{Header, Refusal};
 use tokio_stream::StreamExt as _;
 use wrpc_transport::{InvokeExt as _, ServeExt as _};
 
@@ -95,7 +97,7 @@ fn what_is_no_call_is_refused_at_once_and_the_rest_go_on() {
     // A host that does not say for whom it calls, or says it twice, or in words that are no name.
     let mut twice = of("app");
     twice.append("source-id", "app").unwrap();
-    for headers in [Headers::new(), twice, of("two words")] {
+    for headers in [Headers::new(), twice, of("two words"), of("anonymous")] {
         let refusal = refused(count(&headers, b""));
         assert_eq!(refusal.refusal, Some(Refusal::MalformedHeader), "{refusal}");
     }
@@ -244,6 +246,59 @@ fn a_stock_client_calls_both_kinds_of_upstream() {
     };
     let answer = eventually("the policy to be in force", || count().ok());
     assert_eq!(answer, (3,));
+}
+
+#[test]
+fn whoever_calls_a_plain_address_is_anonymous() {
+    let server = NatsServer::start();
+    let lab = Lab::start();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let plain = format!("{}danger_plain_addresses = true\n", on(&server));
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&plain));
+    connected(&lab, "shop");
+    sidecar.logged(&["every caller on the lattice is anonymous"]);
+    let subject = |function: &str| {
+        let to = Target::Component { lattice: "demo".parse().unwrap(), id: "shop".parse().unwrap() };
+        to.request_subject(&Header { instance: ITEMS.to_owned(), function: function.to_owned() }).unwrap()
+    };
+    let ask = |inbox: &str, function: &str| {
+        let link = lab.block_on(server.link(inbox));
+        let (subject, headers, params) = (subject(function), of("app"), Bytes::new());
+        let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+        lab.block_on(link.call(call, 64))
+    };
+    // What a caller says of itself counts for nothing here.
+    lab.policy(
+        "app",
+        "@id(\"app\") permit(principal == HostedComponent::\"app\", action, resource);
+         @id(\"all\") permit(principal == HostedComponent::\"anonymous\", action == Action::\"test:shop/items@1.0.0#count\", resource);",
+    );
+    // As a link in a stock host has it, to a target without dots.
+    let client = lab
+        .block_on(async { wrpc_transport_nats::Client::new(server.stock().await, "demo.shop", None).await.unwrap() });
+    let none: [[Option<usize>; 0]; 0] = [];
+    let count = || lab.block_on(client.invoke_values_blocking::<_, (), (u32,)>(None, ITEMS, "count", (), none));
+    assert_eq!(eventually("the policy to be in force", || count().ok()), (3,));
+    assert_eq!(service.seen().pop().unwrap().header("x-caller"), Some("anonymous"));
+    let denied = refused(ask("_INBOX", "get"));
+    assert_eq!(denied.refusal, Some(Refusal::Denied), "{denied}");
+    sidecar.logged(&["refused", "anonymous", "denied"]);
+    // Nobody has the sidecar publish anywhere else than to an inbox.
+    let elsewhere = refused(ask("_I.demo.alice", "count"));
+    assert_eq!(elsewhere.refusal, Some(Refusal::MalformedHeader), "{elsewhere}");
+    // The address with callers in it does not exist beside this one.
+    let host = lab.block_on(async { server.link("_INBOX").await });
+    assert_eq!(lab.block_on(call(&host, "count", &of("app"), b"")), Err(CallFailed::NoResponder));
+    // Links name it without dots.
+    let link = r#"{"source_id":"app","target":"shop","name":"default","wit_namespace":"test","wit_package":"shop","interfaces":["items"]}"#;
+    let stock = lab.block_on(server.stock());
+    eventually("the link to show", || {
+        lab.block_on(async {
+            stock.publish("wasmbus.rpc.demo.shop.linkdefs.put", link.into()).await.unwrap();
+            stock.flush().await.unwrap();
+        });
+        (lab.status("shop")["nats"]["links"][0]["source"] == "app").then_some(())
+    });
 }
 
 #[test]

@@ -57,7 +57,7 @@ async fn a_call_tells_who_calls_what() {
     let calling = async { caller.call(call(&subject, &headers, b"p"), 100).await };
     let serving = async {
         let call = next_call(&mut acceptor).await;
-        assert_eq!(call.caller, CallerToken::Host);
+        assert_eq!(call.caller, Some(CallerToken::Host));
         assert_eq!(call.name.header().to_string(), format!("{INSTANCE}#invoice.total"));
         assert_eq!((call.headers.only("source-id"), call.first_bytes()), (Some("shop"), 1));
         call.refuse(Refusal::Denied, "no policy permits it");

@@ -17,24 +17,25 @@ use super::{
     incoming::Incoming,
     limits::Deadlines,
     link::Link,
+    listening::Listening,
     outgoing::Outgoing,
     path::Path,
     router::{Role, WHOLE},
     shared::{Lease, Shared},
     status::NatsRefusal,
-    subject::{CallerToken, InvalidSubject, ReplySubject, VirtualAddress},
+    subject::{CallerToken, InvalidSubject, ReplySubject},
     verbatim,
 };
 use crate::refusal::Refusal;
 
-/// Takes the calls to one virtual component, shared with its other replicas by a queue group. Nothing that one request
+/// Takes the calls to one component, shared with its other replicas by a queue group. Nothing that one request
 /// holds ends it.
 #[derive(Debug)]
 pub struct Acceptor {
     lease: Lease,
     subscriber: Subscriber,
     sid: u64,
-    address: VirtualAddress,
+    at: Listening,
 }
 
 /// The server did not confirm a subscription.
@@ -95,25 +96,26 @@ impl Rejected {
 }
 
 impl Link {
-    /// Subscribes to the calls of a virtual component, and waits until the server has confirmed that it heard of it. Whether
+    /// Subscribes to the calls of a component, and waits until the server has confirmed that it heard of it. Whether
     /// it permits the subscription shows in its log alone.
     ///
     /// # Errors
     ///
     /// [`SubscribeError`]
-    pub async fn accept_calls(&self, address: VirtualAddress) -> Result<Acceptor, SubscribeError> {
+    pub async fn accept_calls(&self, at: impl Into<Listening>) -> Result<Acceptor, SubscribeError> {
+        let at = at.into();
         let shared = &self.shared;
         if !shared.is_connected() {
             return Err(SubscribeError::Disconnected);
         }
-        let subject = address.subscription();
+        let subject = at.subscription();
         let mut subscriptions = shared.subscriptions.lock().await;
-        let subscribed = shared.client().queue_subscribe(subject.clone(), address.queue_group()).await;
+        let subscribed = shared.client().queue_subscribe(subject.clone(), at.prefix()).await;
         let subscriber = subscribed.map_err(|_| SubscribeError::Disconnected)?;
         *subscriptions += 1;
         let sid = *subscriptions;
         drop(subscriptions);
-        let acceptor = Acceptor { lease: Lease::new(shared), subscriber, sid, address };
+        let acceptor = Acceptor { lease: Lease::new(shared), subscriber, sid, at };
         if shared.settled().await? { Ok(acceptor) } else { Err(SubscribeError::NotConfirmed { subject }) }
     }
 }
@@ -149,7 +151,7 @@ impl Acceptor {
 
     /// Ends the subscription on the server, and waits until what it had sent is here.
     pub(super) fn retirement(&self) -> impl Future<Output = Result<(), SubscribeError>> + Send + use<> {
-        let (shared, sid, subject) = (Arc::clone(self.shared()), self.sid, self.address.subscription());
+        let (shared, sid, subject) = (Arc::clone(self.shared()), self.sid, self.at.subscription());
         async move {
             shared.unsubscribe(sid).await.map_err(|_| SubscribeError::Disconnected)?;
             if shared.settled().await? { Ok(()) } else { Err(SubscribeError::NotConfirmed { subject }) }
@@ -177,7 +179,7 @@ impl Acceptor {
         if status.is_some() {
             return Err(Rejected::Status);
         }
-        let (caller, name) = self.address.parse_request(subject.as_str())?;
+        let (caller, name) = self.at.parse_request(subject.as_str())?;
         let headers = Headers::read(headers, &self.shared().limits)?;
         let open = Open { lease: Lease::new(self.shared()), reply, payload };
         Ok(IncomingCall { caller, name, headers, open: Some(open) })
@@ -187,8 +189,8 @@ impl Acceptor {
 /// A call that waits for its handshake. One that is dropped is refused as `internal`.
 #[derive(Debug)]
 pub struct IncomingCall {
-    /// Who calls, as the server let it publish.
-    pub caller: CallerToken,
+    /// Who calls, as the server let it publish; `None` at a plain address.
+    pub caller: Option<CallerToken>,
     /// What is called.
     pub name: CalledName,
     /// What came with the request. They prove nothing.

@@ -15,10 +15,10 @@ use super::{
     incoming::Incoming,
     invoke::Call,
     link::{ConnectError, Link, LinkDriver},
+    listening::Listening,
     outgoing::Outgoing,
     settings::NatsSettings,
     shared::Lease,
-    subject::VirtualAddress,
 };
 
 pub use acceptor::SessionAcceptor;
@@ -102,16 +102,17 @@ impl Session {
         link.invoke(call).await
     }
 
-    /// Takes the calls to a virtual component, from link to link.
+    /// Takes the calls to a component, from link to link.
     ///
     /// # Errors
     ///
     /// [`SubscribeError`]
-    pub async fn accept_calls(&self, address: VirtualAddress) -> Result<SessionAcceptor, SubscribeError> {
+    pub async fn accept_calls(&self, at: impl Into<Listening>) -> Result<SessionAcceptor, SubscribeError> {
+        let at = at.into();
         let changes = self.inner.link.subscribe();
         let (link, _lease) = self.lease();
-        let acceptor = link.accept_calls(address.clone()).await?;
-        Ok(SessionAcceptor::new(acceptor, address, changes, self.inner.closing.clone()))
+        let acceptor = link.accept_calls(at.clone()).await?;
+        Ok(SessionAcceptor::new(acceptor, at, changes, self.inner.closing.clone()))
     }
 
     /// Connects anew and drains the link of this moment. TLS presents what the identity's slot holds then, and a

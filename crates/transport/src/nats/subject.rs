@@ -130,7 +130,7 @@ impl VirtualAddress {
     }
 }
 
-fn split_token<'a>(text: &'a str, token: &str) -> Option<&'a str> {
+pub(super) fn split_token<'a>(text: &'a str, token: &str) -> Option<&'a str> {
     text.strip_prefix(token)?.strip_prefix('.')
 }
 

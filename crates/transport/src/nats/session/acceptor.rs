@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::nats::{
     acceptor::{Acceptor, Arrival},
     link::Link,
-    subject::VirtualAddress,
+    listening::Listening,
 };
 
 /// How long both links take calls: until every server of a cluster has heard of the new subscription.
@@ -24,9 +24,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Takes the calls to one virtual component from whichever link the session has, and loses none when it moves.
+/// Takes the calls to one component from whichever link the session has, and loses none when it moves.
 pub struct SessionAcceptor {
-    address: VirtualAddress,
+    at: Listening,
     links: WatchStream<Link>,
     /// Nothing once it is retiring for good.
     current: Option<Acceptor>,
@@ -43,19 +43,19 @@ struct Old {
 
 impl fmt::Debug for SessionAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionAcceptor").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("SessionAcceptor").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
 impl SessionAcceptor {
     pub(super) fn new(
         acceptor: Acceptor,
-        address: VirtualAddress,
+        at: Listening,
         links: watch::Receiver<Link>,
         closing: CancellationToken,
     ) -> Self {
         Self {
-            address,
+            at,
             links: WatchStream::from_changes(links),
             current: Some(acceptor),
             moving: None,
@@ -101,7 +101,7 @@ impl SessionAcceptor {
     fn poll_move(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(link)) = Pin::new(&mut self.links).poll_next(cx) {
             let known = self.current.as_ref().is_some_and(|current| current.is_on(&link));
-            self.moving = (!known).then(|| subscribed(link, self.address.clone()));
+            self.moving = (!known).then(|| subscribed(link, self.at.clone()));
         }
         let moved = self.moving.as_mut().map_or(Poll::Pending, |moving| moving.as_mut().poll(cx));
         if let Poll::Ready(acceptor) = moved {
@@ -112,10 +112,10 @@ impl SessionAcceptor {
 }
 
 /// Subscribes on a link, however long it takes. One that has ended is followed by another.
-fn subscribed(link: Link, address: VirtualAddress) -> Boxed<Acceptor> {
+fn subscribed(link: Link, at: Listening) -> Boxed<Acceptor> {
     Box::pin(async move {
         loop {
-            if let Ok(acceptor) = link.accept_calls(address.clone()).await {
+            if let Ok(acceptor) = link.accept_calls(at.clone()).await {
                 return acceptor;
             }
             if link.shared.closing.is_cancelled() {
