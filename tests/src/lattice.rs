@@ -275,6 +275,11 @@ impl Lattice {
 }
 
 impl Joined {
+    /// A connection to a server that lets everybody in.
+    pub async fn unknown(server: &crate::nats::NatsServer) -> Self {
+        Self { client: server.stock().await, events: Arc::default() }
+    }
+
     /// Everything that happened to the connection so far.
     pub fn events(&self) -> Vec<String> {
         self.events.lock().unwrap().clone()

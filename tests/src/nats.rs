@@ -35,7 +35,12 @@ impl NatsServer {
         Self::with("")
     }
 
-    /// A server with further lines of configuration.
+    /// The same, with streams.
+    pub fn with_streams() -> Self {
+        Self::with("jetstream { store_dir: \"$FOLDER/streams\" }")
+    }
+
+    /// A server with further lines of configuration, in which `$FOLDER` stands for its folder.
     pub fn with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = launch(folder.path(), config, -1);
@@ -129,7 +134,7 @@ fn launch(folder: &Path, config: &str, port: i32) -> Child {
     let file = folder.join("nats.conf");
     let folder = folder.display();
     let base = format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{folder}\"\nlog_file: \"{folder}/log\"\n");
-    std::fs::write(&file, base + config).unwrap();
+    std::fs::write(&file, base + &config.replace("$FOLDER", &folder.to_string())).unwrap();
     Command::new(program())
         .arg("-c")
         .arg(&file)

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
+use crate::nats::NatsServer;
 use crate::{Agent, Daemon, Joined, Lab, Lattice, eventually};
 
 /// Names the program that `tests/wasmcloud/run.sh` builds.
@@ -27,20 +28,23 @@ fn program() -> PathBuf {
     path
 }
 
+/// A host of the lattice `demo` at a port of this machine.
+fn host(port: u16) -> (KeyPair, Command) {
+    let key = KeyPair::new_server();
+    let mut command = Command::new(program());
+    command.args(["--lattice", "demo", "--allow-file-load", "--host-seed", &key.seed().unwrap()]);
+    command.args(["--nats-port", &port.to_string()]).stdin(Stdio::null());
+    (key, command)
+}
+
 impl WasmcloudHost {
     /// A host of the lattice `demo` with what `nats init` says of its environment, and further arguments.
     pub fn launch(lab: &Lab, lattice: &Lattice, agent: &Agent, name: &str, arguments: &[&str]) -> Self {
-        let key = KeyPair::new_server();
         let told = lattice.told["host_environment"].as_array().unwrap().iter();
         let told = told.map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
-        let mut command = Command::new(program());
-        command.args(["--lattice", "demo", "--allow-file-load", "--host-seed", &key.seed().unwrap()]);
-        command.args(["--ctl-tls", "--rpc-tls", "--nats-host", "localhost", "--nats-port"]);
-        command.arg(lattice.hosts_address.port().to_string()).args(arguments);
-        command
-            .stdin(Stdio::null())
-            .envs(told)
-            .env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));
+        let (key, mut command) = host(lattice.hosts_address.port());
+        command.args(["--ctl-tls", "--rpc-tls", "--nats-host", "localhost"]).args(arguments);
+        command.envs(told).env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));
         if let Some(socket) = &agent.delegated {
             command.env("SPIRE_ADMIN_ENDPOINT_SOCKET", format!("unix:{}", socket.display()));
         }
@@ -49,12 +53,21 @@ impl WasmcloudHost {
 
     /// The same, and it has joined.
     pub fn start(lab: &Lab, lattice: &Lattice, agent: &Agent, name: &str, arguments: &[&str]) -> Self {
-        let mut host = Self::launch(lab, lattice, agent, name, arguments);
+        Self::launch(lab, lattice, agent, name, arguments).started()
+    }
+
+    /// A host that has joined a lattice whose server lets everybody do everything.
+    pub fn start_unknown(lab: &Lab, server: &NatsServer, name: &str) -> Self {
+        let (key, mut command) = host(server.port());
+        Self { daemon: Daemon::foreign(lab.path(), name, &mut command), id: key.public_key() }.started()
+    }
+
+    fn started(mut self) -> Self {
         eventually("the host to start", || {
-            assert!(host.daemon.is_running(), "the host ended:\n{}", host.daemon.log());
-            host.daemon.log().contains("wasmCloud host started").then_some(())
+            assert!(self.daemon.is_running(), "the host ended:\n{}", self.daemon.log());
+            self.daemon.log().contains("wasmCloud host started").then_some(())
         });
-        host
+        self
     }
 }
 
@@ -89,6 +102,11 @@ impl Operator {
     /// Joins by the credentials of `name`, as `wash` does.
     pub fn join(lab: &Lab, lattice: &Lattice, name: &str) -> Self {
         Self { joined: lab.block_on(lattice.by_credentials(name)).unwrap() }
+    }
+
+    /// The same on a lattice whose server lets everybody in.
+    pub fn unknown(lab: &Lab, server: &NatsServer) -> Self {
+        Self { joined: lab.block_on(Joined::unknown(server)) }
     }
 
     /// A command of the control interface, which must succeed.

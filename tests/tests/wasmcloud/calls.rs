@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use e2e::eventually;
+use e2e::nats::NatsServer;
+use e2e::{Lab, Operator, WasmcloudHost, eventually, guest};
 
-use crate::scene::{AT_ONCE, OWED, Scene};
+use crate::scene::{AT_ONCE, OWED, Scene, billing, cancel, total};
 
 #[test]
 #[ignore = "needs a wasmCloud host: tests/wasmcloud/run.sh"]
@@ -65,7 +66,7 @@ fn a_component_that_no_policy_names_is_denied_whatever_it_is_called() {
     let scene = Scene::open("");
     let host = scene.host_with_checkout(&[]);
     scene.operator.link(&scene.lab, "other", "vc.billing.host");
-    scene.operator.start(&scene.lab, &host, "other", &e2e::guest("checkout"));
+    scene.operator.start(&scene.lab, &host, "other", &guest("checkout"));
     eventually("the call to be denied", || {
         let began = Instant::now();
         scene.total("other").unwrap_err();
@@ -87,6 +88,36 @@ fn a_stock_provider_with_a_key_calls_components_and_is_called_by_them() {
     provider.logged(&[&format!("checkout says that acme owes Ok(Ok({OWED}))")]);
     // The same component, linked to the provider.
     scene.operator.link(&scene.lab, "quill", "ledger");
-    scene.operator.start(&scene.lab, &host, "quill", &e2e::guest("checkout"));
+    scene.operator.start(&scene.lab, &host, "quill", &guest("checkout"));
     eventually("the provider's answer", || (scene.total("quill") == Ok(42)).then_some(()));
+}
+
+#[test]
+#[ignore = "needs a wasmCloud host: tests/wasmcloud/run.sh"]
+fn on_a_lattice_without_logins_a_host_calls_a_plain_address_and_its_component_is_anonymous() {
+    let server = NatsServer::with_streams();
+    let lab = Lab::start();
+    let nats =
+        format!("[nats]\nservers = [\"{}\"]\ndanger_plain = true\ndanger_plain_addresses = true\n", server.url());
+    let (_invoices, sidecar) = billing(&lab, &nats);
+    lab.policy(
+        "billing.cedar",
+        "@id(\"anyone-searches\") permit(principal == HostedComponent::\"anonymous\", action == \
+         Action::\"acme:billing/invoices@1.0.0#search\", resource);\n\
+         @id(\"checkout\") permit(principal == HostedComponent::\"checkout\", action, resource);\n",
+    );
+    let on_it = || (lab.status("billing")["nats"]["connected"] == true).then_some(());
+    eventually("the sidecar to join the lattice", on_it);
+    let host = WasmcloudHost::start_unknown(&lab, &server, "host");
+    let operator = Operator::unknown(&lab, &server);
+    // A target without dots: `wash link put` takes it.
+    operator.link(&lab, "checkout", "billing");
+    operator.start(&lab, &host, "checkout", &guest("checkout"));
+    eventually("an answer", || lab.block_on(total(&operator.joined, "checkout")).ok().filter(|total| *total == OWED));
+    let began = Instant::now();
+    lab.block_on(cancel(&operator.joined, "checkout", "INV-1001")).unwrap_err();
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    sidecar.logged(&["refused", "peer=\"anonymous\"", "denied"]);
+    let links = lab.status("billing")["nats"]["links"].clone();
+    assert_eq!((&links[0]["source"], &links[0]["target"]), (&"checkout".into(), &"billing".into()));
 }

@@ -38,9 +38,11 @@ impl Scene {
             format!("component_callers = [\"{ALICE}\", \"spiffe://test.example/virtual/demo/billing\"]\n{more}");
         let holders = [("wash", "class = \"operator\""), ("ledger", "class = \"provider\"\nid = \"ledger\"")];
         let (mut lab, lattice) = Lattice::start_with_tls(&callers, &holders);
-        let listen = ["--listen".as_ref(), "127.0.0.1:0".as_ref()];
-        let invoices = Daemon::start(lab.path(), "invoices", "invoices", &listen);
-        let sidecar = lab.sidecar(&billing(&invoices, &lattice));
+        let nats = format!(
+            "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
+            lattice.nodes_address
+        );
+        let (invoices, sidecar) = billing(&lab, &nats);
         lab.policy("billing.cedar", POLICY);
         lab.create(v1::CreateEntryRequest {
             node: "machine".to_owned(),
@@ -103,7 +105,7 @@ pub(crate) async fn total(by: &Joined, component: &str) -> Result<u64, String> {
     answer.await.map_err(|error| format!("{error:#}"))?.0
 }
 
-async fn cancel(by: &Joined, component: &str, invoice: &str) -> Result<String, String> {
+pub(crate) async fn cancel(by: &Joined, component: &str, invoice: &str) -> Result<String, String> {
     let client = stock(by, component).await;
     let none: [[Option<usize>; 0]; 0] = [];
     let invoice = (invoice.to_owned(),);
@@ -127,14 +129,15 @@ async fn stock(by: &Joined, component: &str) -> wrpc_transport_nats::Client {
     wrpc_transport_nats::Client::new(by.client.clone(), format!("demo.{component}"), None).await.unwrap()
 }
 
-fn billing(invoices: &Daemon, lattice: &Lattice) -> SidecarSetup {
+/// The legacy service and its sidecar, with these settings of its lattice.
+pub(crate) fn billing(lab: &Lab, nats: &str) -> (Daemon, Daemon) {
+    let listen = ["--listen".as_ref(), "127.0.0.1:0".as_ref()];
+    let invoices = Daemon::start(lab.path(), "invoices", "invoices", &listen);
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let wit = std::fs::read_to_string(examples.join("invoices/wit/invoices.wit")).unwrap();
     let mapping = std::fs::canonicalize(examples.join("quickstart/assets/mapping.toml")).unwrap();
     let mut setup = SidecarSetup::http("billing", invoices.address("address")).wit(&wit);
     setup.upstream.push_str(&format!("mapping = \"{}\"\n", mapping.display()));
-    setup.with(&format!(
-        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
-        lattice.nodes_address
-    ))
+    let sidecar = lab.sidecar(&setup.with(nats));
+    (invoices, sidecar)
 }
