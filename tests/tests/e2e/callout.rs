@@ -397,6 +397,35 @@ fn what_is_revoked_is_cut_within_a_second() {
 }
 
 #[test]
+fn a_sidecar_whose_node_is_revoked_leaves_the_lattice_within_a_second() {
+    let (lab, lattice) = Lattice::start_with_svids();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
+        lattice.nodes_address
+    );
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    let sessions = || {
+        let status = lab.broker_command(&["nats", "status", "--json"]).ok().json();
+        status["sessions"].as_array().unwrap().iter().filter(|session| session["identity"] == SHOP).count()
+    };
+    eventually("the sidecar to join the lattice", || (sessions() == 1).then_some(()));
+    lab.broker_command(&["revoke", "node", "shop"]).ok();
+    let revoked = Instant::now();
+    eventually("the sidecar to be cut off", || (sessions() == 0).then_some(()));
+    let took = revoked.elapsed();
+    println!("cut after {took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // It tries again, and is refused.
+    eventually("its next attempt to be refused", || {
+        let status = lab.broker_command(&["nats", "status", "--json"]).ok().json();
+        assert_eq!(sessions(), 0);
+        (lab.status("shop")["nats"]["connected"] == false && !status["refusals"].as_array().unwrap().is_empty())
+            .then_some(())
+    });
+}
+
+#[test]
 fn a_new_component_reconnects_no_host_and_its_callers_gently() {
     let (lab, lattice) = Lattice::start("");
     lab.lattice_entry("/host/one");
