@@ -208,8 +208,9 @@ async fn a_service_that_could_not_be_told_is_told_later() {
     eventually(|| files.status()[0].error.as_ref().is_some_and(|error| error.contains("pid file"))).await;
     assert_eq!(read(&config).len(), 3, "the files are there all the same");
     let script = "trap 'echo told > \"$1\"; exit 0' HUP; echo > \"$0\"; while :; do sleep 0.01; done";
-    let mut service = std::process::Command::new("sh")
-        .args(["-c", script, ready.to_str().unwrap(), told.to_str().unwrap()])
+    // A shell cannot trap what was ignored when it began, as under `nohup`.
+    let mut service = std::process::Command::new("env")
+        .args(["--default-signal=HUP", "sh", "-c", script, ready.to_str().unwrap(), told.to_str().unwrap()])
         .spawn()
         .unwrap();
     eventually(|| ready.exists()).await;
