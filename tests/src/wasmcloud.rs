@@ -135,6 +135,12 @@ impl Operator {
         });
     }
 
+    /// Asks a host to start the provider `id`.
+    pub fn provide(&self, lab: &Lab, host: &WasmcloudHost, id: &str, reference: &str) {
+        let request = json!({"provider_ref": reference, "provider_id": id, "host_id": host.id});
+        self.command(lab, &format!("provider.start.{}", host.id), &request);
+    }
+
     /// Links what `source` imports of `acme:billing` to `target`.
     pub fn link(&self, lab: &Lab, source: &str, target: &str) {
         let link = json!({

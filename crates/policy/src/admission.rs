@@ -9,7 +9,8 @@
 //! | `Action::"performInvocation"` | a component's function is called: `context.interface`, `context.function` |
 //!
 //! `image` has `reference` as given, `kind` (`oci`, `file`, `builtin`), and of a registry's image `registry`, `repository`, `tag?` and
-//! `digest?`: the last only where the reference pins it, so that a rule that needs one denies otherwise. Labels, annotations, ids and
+//! `digest?`: the last only where the reference pins it, so that a rule that needs one denies otherwise. Hosts ask about a provider by
+//! its reference without the scheme: `/srv/a.par`, `http-client`. Labels, annotations, ids and
 //! claims are the host's word.
 
 mod image;

@@ -19,6 +19,9 @@ const BADGES: &str = "@id(\"badge\") permit(principal in Workload::\"spiffe://te
                       resource == Component::\"demo/badge\");\n\
                       @id(\"stranger\") permit(principal in Workload::\"spiffe://test.example/host/one\", action, \
                       resource == Component::\"demo/stranger\");\n";
+/// What is part of the host may start there, under one name.
+const CLIENT: &str = "@id(\"client\") permit(principal, action == Action::\"startProvider\", resource == Provider::\"demo/client\") \
+                      when { resource.image.kind == \"builtin\" };\n";
 const NO_STARTS: &str = "@id(\"full\") forbid(principal, action == Action::\"startComponent\", resource);\n";
 
 impl Scene {
@@ -53,6 +56,12 @@ fn a_host_starts_and_serves_what_it_may_and_no_longer_than_it_may() {
     let began = Instant::now();
     scene.total("quill").unwrap_err();
     assert!(began.elapsed() < AT_ONCE);
+    // So do providers. What is allowed goes on, to where the host itself does not.
+    scene.admission("client.cedar", CLIENT);
+    scene.operator.provide(&scene.lab, &host, "server", "wasmcloud+builtin://http-client");
+    host.daemon.logged(&["failed to start provider", "policy denied request to start provider", "no policy permits"]);
+    scene.operator.provide(&scene.lab, &host, "client", "wasmcloud+builtin://http-client");
+    host.daemon.logged(&["failed to start provider", "feature `builtin-http-client` is not enabled"]);
     // What was allowed is taken back while the host runs, which keeps every answer until it is told otherwise.
     assert_eq!(scene.total("checkout").unwrap(), OWED);
     scene.admission("closed.cedar", NO_CALLS);

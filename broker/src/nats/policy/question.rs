@@ -217,25 +217,24 @@ impl RequestId {
 impl ComponentWire {
     fn artifact(self) -> Result<Artifact, Malformed> {
         let Self { component_id, image_ref, max_instances: _, annotations, claims } = self;
-        artifact(component_id, &image_ref, annotations, claims)
+        artifact(component_id, image_ref.parse()?, annotations, claims)
     }
 }
 
 impl ProviderWire {
     fn artifact(self) -> Result<Artifact, Malformed> {
         let Self { provider_id, image_ref, annotations, claims } = self;
-        artifact(provider_id, &image_ref, annotations, claims)
+        artifact(provider_id, ImageReference::of_provider(&image_ref)?, annotations, claims)
     }
 }
 
 fn artifact(
     id: String,
-    image: &str,
+    image: ImageReference,
     annotations: Option<BTreeMap<String, String>>,
     claims: Option<ClaimsWire>,
 ) -> Result<Artifact, Malformed> {
     id.parse::<ComponentId>().map_err(|error| Malformed::Id(short(&error)))?;
-    let image: ImageReference = image.parse()?;
     let annotations = bounded("the annotations", annotations.unwrap_or_default())?;
     let claims = claims.map(|ClaimsWire { public_key, issuer, expired }| {
         let short = public_key.len() <= MAX_NAME && issuer.len() <= MAX_NAME;
@@ -300,6 +299,7 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_policy::ImageSource;
     use serde_json::json;
 
     use super::*;
@@ -335,11 +335,12 @@ mod tests {
         assert_eq!(admission.host.labels["hostcore.os"], "linux");
 
         let claims = json!({"publicKey": "M", "issuer": "A", "issuedAt": "x", "expiresAt": 7, "expired": false});
-        let provider = json!({"providerId": "http", "imageRef": "wasmcloud+builtin://http-server", "annotations": {}, "claims": claims});
+        let provider = json!({"providerId": "http", "imageRef": "http-server", "annotations": {}, "claims": claims});
         let mut asked = with("/kind", json!("startProvider"));
         asked["request"] = provider;
         let admission = parse(&asked).unwrap().admission(None);
         assert_eq!((admission.action.name(), admission.host.spiffe_id.as_deref()), ("startProvider", None));
+        assert_eq!(*admission.artifact.image.source(), ImageSource::Builtin);
         assert_eq!(admission.artifact.claims.unwrap().issuer, "A");
 
         let mut asked = with("/kind", json!("performInvocation"));

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 /// In bytes: a repository, a tag and a digest of 128 digits are shorter.
 const LONGEST: usize = 1024;
+/// The providers that are part of a 1.9 host.
+const BUILTINS: [&str; 3] = ["http-client", "http-server", "messaging-nats"];
 /// Of an image without registry.
 const HUB: &str = "docker.io";
 
@@ -52,6 +54,22 @@ pub enum InvalidImage {
 }
 
 impl ImageReference {
+    /// That of a provider, as a 1.9 host asks about it: it has taken the scheme off before. A path is then a file, and the bare name of a builtin
+    /// provider is that one, not the image of Docker's own library that would be called so.
+    ///
+    /// # Errors
+    /// [`InvalidImage`]
+    pub fn of_provider(text: &str) -> Result<Self, InvalidImage> {
+        let source = if BUILTINS.contains(&text) {
+            ImageSource::Builtin
+        } else if text.starts_with('/') && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            ImageSource::File
+        } else {
+            return text.parse();
+        };
+        Ok(Self { text: text.to_owned(), source })
+    }
+
     /// As it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -218,6 +236,27 @@ mod tests {
         ] {
             let image: ImageReference = text.parse().unwrap();
             assert_eq!((image.source(), image.digest()), (&source, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_provider_s_reference_has_lost_its_scheme() {
+        let digest = format!("sha256:{}", "f".repeat(64));
+        for (text, source) in [
+            ("/srv/provider.par", ImageSource::File),
+            (&format!("/ghcr.io/acme/app@{digest}"), ImageSource::File),
+            ("http-server", ImageSource::Builtin),
+            ("wasmcloud+builtin://http-server", ImageSource::Builtin),
+        ] {
+            let image = ImageReference::of_provider(text).unwrap();
+            assert_eq!((image.source(), image.digest(), image.as_str()), (&source, None, text));
+            // A component's reference is as it was given: these would be images.
+            assert_ne!(text.parse::<ImageReference>().ok().map(|image| image.source), Some(ImageSource::File));
+        }
+        let pinned = ImageReference::of_provider(&format!("ghcr.io/acme/app@{digest}")).unwrap();
+        assert_eq!(pinned.digest(), Some(digest.as_str()));
+        for text in ["", "/srv/a b", &format!("/{}", "a".repeat(LONGEST))] {
+            assert!(ImageReference::of_provider(text).is_err(), "{text}");
         }
     }
 
