@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::nats::NatsServer;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 use crate::options::Options;
 use crate::outcome::percentile;
@@ -12,6 +13,9 @@ use crate::way::{Caller, Way};
 
 /// Calls at a time.
 pub const CONCURRENCIES: [usize; 3] = [1, 8, 32];
+
+/// For the last calls of a slice.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one slice measured.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,7 @@ struct Slice {
 
 pub fn measure(runtime: &Runtime, server: &NatsServer, ways: &[Way], options: &Options) -> Report {
     let mut slices = CONCURRENCIES.map(|_| vec![Vec::new(); ways.len()]);
+    let mut report = Report::default();
     // One round more: the first warms up.
     for round in 0..=options.rounds() {
         for (concurrency, slices) in CONCURRENCIES.into_iter().zip(&mut slices) {
@@ -32,16 +37,18 @@ pub fn measure(runtime: &Runtime, server: &NatsServer, ways: &[Way], options: &O
                 let index = (turn + round) % ways.len();
                 let caller = ways[index].caller.clone();
                 let slice = runtime.block_on(drive(caller, server, concurrency, options.slice()));
-                if round > 0 {
-                    slices[index].push(slice);
+                match slice {
+                    Some(slice) if round > 0 => slices[index].push(slice),
+                    Some(_) => {}
+                    None => report.hung.push(format!("{} at {concurrency}", ways[index].letter)),
                 }
             }
         }
     }
-    let mut report = Report::default();
     for (index, way) in ways.iter().enumerate() {
         for (concurrency, slices) in CONCURRENCIES.into_iter().zip(&slices) {
             let slices = &slices[index];
+            assert!(!slices.is_empty(), "no slice of {} at {concurrency} came to its end", way.letter);
             let median = |of: fn(&Slice) -> f64| percentile(&mut slices.iter().map(of).collect::<Vec<_>>(), 0.5);
             report.rows.push(Row {
                 name: format!("{} {}", way.letter, way.name),
@@ -57,21 +64,25 @@ pub fn measure(runtime: &Runtime, server: &NatsServer, ways: &[Way], options: &O
     report
 }
 
-async fn drive(caller: Caller, server: &NatsServer, concurrency: usize, length: Duration) -> Slice {
+/// Nothing where a call is never answered, as now and then one of a stock client.
+async fn drive(caller: Caller, server: &NatsServer, concurrency: usize, length: Duration) -> Option<Slice> {
     let (began, before, server_before) = (Instant::now(), cpu_us("self"), cpu_us(&server.process().to_string()));
-    let callers: Vec<_> = (0..concurrency).map(|_| tokio::spawn(calls(caller.clone(), began, length))).collect();
+    let mut callers: JoinSet<_> = (0..concurrency).map(|_| calls(caller.clone(), began, length)).collect();
     let mut took = Vec::new();
-    for caller in callers {
-        took.extend(caller.await.expect("no call fails"));
-    }
+    let ended = async {
+        while let Some(caller) = callers.join_next().await {
+            took.extend(caller.expect("no call fails"));
+        }
+    };
+    tokio::time::timeout(length + PATIENCE, ended).await.ok()?;
     let calls = took.len() as f64;
-    Slice {
+    Some(Slice {
         per_s: calls / began.elapsed().as_secs_f64(),
         cpu_us: (cpu_us("self") - before) / calls,
         server_us: (cpu_us(&server.process().to_string()) - server_before) / calls,
         p50_us: percentile(&mut took, 0.5),
         p99_us: percentile(&mut took, 0.99),
-    }
+    })
 }
 
 /// How long each call took, in microseconds.

@@ -25,6 +25,8 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub struct Report {
     pub rows: Vec<Row>,
+    /// Slices that count for nothing: one of their calls was never answered.
+    pub hung: Vec<String>,
 }
 
 impl Report {
@@ -45,6 +47,9 @@ impl Report {
             println!(
                 "{name:<32} {concurrency:>5} {per_s:>10.0} {p50_us:>10.1} {p99_us:>10.1} {cpu_us:>8.1} {server_us:>8.1} {of_stock:>8.2}"
             );
+        }
+        for slice in &self.hung {
+            println!("a call of {slice} was never answered: that slice does not count");
         }
         println!();
         for target in self.targets() {
