@@ -14,6 +14,8 @@ need() { # need COMMAND PACKAGE...
 }
 need cc gcc libc6-dev
 need openssl openssl
+# One test lies in network namespaces of its own.
+need ip iproute2
 # The guests' toolchain: the checked-in components are built again and compared.
 need wasm-ld lld
 dpkg -s rustc-web cargo-web rust-web-src >/dev/null 2>&1 || need no-such-command rustc-web cargo-web rust-web-src

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use portcullis_transport::nats::{
     NatsServer as Address, NatsSettings, NatsTls, RequestSubject, Target, VirtualAddress,
 };
 
-use crate::eventually;
+use crate::{Cable, Host, eventually};
 
 /// A real `nats-server` as a process of its own, in a folder of its own, at a port the kernel chose. Killed on drop.
 #[derive(Debug)]
@@ -17,6 +18,15 @@ pub struct NatsServer {
     folder: tempfile::TempDir,
     config: String,
     port: u16,
+    place: Place,
+}
+
+/// Where a server runs.
+#[derive(Debug)]
+struct Place {
+    /// What runs a command there.
+    inside: Vec<OsString>,
+    listen: &'static str,
 }
 
 /// The server that tests/run.sh installs beside the binaries. Without it a test fails.
@@ -42,9 +52,18 @@ impl NatsServer {
 
     /// A server with further lines of configuration, in which `$FOLDER` stands for its folder.
     pub fn with(config: &str) -> Self {
+        Self::at(Place { inside: Vec::new(), listen: "127.0.0.1" }, config)
+    }
+
+    /// A server that lets everybody do everything, on another host, at all of its addresses.
+    pub fn on(host: &Host) -> Self {
+        Self::at(Place { inside: host.inside(), listen: "0.0.0.0" }, "")
+    }
+
+    fn at(place: Place, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let child = launch(folder.path(), config, -1);
-        let mut server = Self { child, folder, config: config.to_owned(), port: 0 };
+        let child = launch(&place, folder.path(), config, -1);
+        let mut server = Self { child, folder, config: config.to_owned(), port: 0, place };
         server.port = server.bound();
         server
     }
@@ -67,6 +86,11 @@ impl NatsServer {
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where a server on another host is reached by a cable.
+    pub fn url_by(&self, cable: &Cable) -> String {
+        format!("nats://{}:{}", cable.address, self.port)
     }
 
     /// Where its configuration may name files.
@@ -97,20 +121,13 @@ impl NatsServer {
 
     /// Starts it again, at its port.
     pub fn revive(&mut self) {
-        self.child = launch(self.folder.path(), &self.config, self.port.into());
+        self.child = launch(&self.place, self.folder.path(), &self.config, self.port.into());
         assert_eq!(self.bound(), self.port);
     }
 
     /// How our own ends connect here, answered below `inbox`.
     pub fn settings(&self, inbox: &str) -> NatsSettings {
-        NatsSettings {
-            servers: vec![self.url().parse::<Address>().unwrap()],
-            tls: NatsTls::DangerPlain,
-            login: Login::Certificate,
-            inbox: inbox.parse::<InboxPrefix>().unwrap(),
-            name: inbox.to_owned(),
-            limits: NatsLimits::default(),
-        }
+        settings(&self.url(), inbox)
     }
 
     /// A link of its own, driven on this runtime.
@@ -130,12 +147,15 @@ impl Drop for NatsServer {
     }
 }
 
-fn launch(folder: &Path, config: &str, port: i32) -> Child {
+fn launch(place: &Place, folder: &Path, config: &str, port: i32) -> Child {
     let file = folder.join("nats.conf");
     let folder = folder.display();
-    let base = format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{folder}\"\nlog_file: \"{folder}/log\"\n");
+    let listen = place.listen;
+    let base = format!("listen: \"{listen}:{port}\"\nports_file_dir: \"{folder}\"\nlog_file: \"{folder}/log\"\n");
     std::fs::write(&file, base + &config.replace("$FOLDER", &folder.to_string())).unwrap();
-    Command::new(program())
+    let mut words = place.inside.iter().cloned().chain([program().into()]);
+    Command::new(words.next().unwrap())
+        .args(words)
         .arg("-c")
         .arg(&file)
         .stdin(Stdio::null())
@@ -143,6 +163,18 @@ fn launch(folder: &Path, config: &str, port: i32) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+/// How our own ends connect there, answered below `inbox`.
+pub fn settings(url: &str, inbox: &str) -> NatsSettings {
+    NatsSettings {
+        servers: vec![url.parse::<Address>().unwrap()],
+        tls: NatsTls::DangerPlain,
+        login: Login::Certificate,
+        inbox: inbox.parse::<InboxPrefix>().unwrap(),
+        name: inbox.to_owned(),
+        limits: NatsLimits::default(),
+    }
 }
 
 /// Connects as the settings say, and drives the link on this runtime.

@@ -5,14 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject};
-use e2e::{PATIENCE, eventually};
+use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject, settings};
+use e2e::{Cable, Host, PATIENCE, eventually, has_own_network};
 use portcullis_transport::nats::{
     Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsSettings, Overflow, Patience, RequestSubject,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::calls::{INSTANCE, call};
 use crate::load::Load;
@@ -132,73 +129,48 @@ async fn a_stalled_call_delays_no_other() {
     assert_eq!(results.read_root(2 << 20).await.unwrap().len(), 1 << 20);
 }
 
-/// A network between an end and the server, which can go silent: what is sent then arrives nowhere, and no connection ends.
-struct Network {
-    address: std::net::SocketAddr,
-    silent: tokio::sync::watch::Sender<bool>,
-}
-
-impl Network {
-    async fn before(server: &NatsServer) -> Self {
-        let to = server.url().strip_prefix("nats://").unwrap().to_owned();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (silent, heard) = tokio::sync::watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let (to, heard) = (to.clone(), heard.clone());
-                tokio::spawn(async move {
-                    let far = TcpStream::connect(to).await.unwrap();
-                    let (near_read, near_write) = near.into_split();
-                    let (far_read, far_write) = far.into_split();
-                    tokio::join!(relay(near_read, far_write, heard.clone()), relay(far_read, near_write, heard));
-                });
-            }
-        });
-        Self { address, silent }
-    }
-}
-
-async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut silent: tokio::sync::watch::Receiver<bool>) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        // Held back until the network is there again, as TCP would send it again.
-        if silent.wait_for(|silent| !silent).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
+/// What is sent over a cut cable arrives nowhere, and no connection ends by itself. Each end has a cable of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_ends_calls_in_their_time_and_is_over_when_it_is() {
-    let server = NatsServer::start();
-    let network = Network::before(&server).await;
-    let limits = NatsLimits { ping_interval: Duration::from_millis(200), ..NatsLimits::default() };
-    let beyond = NatsSettings {
-        servers: vec![format!("nats://{}", network.address).parse().unwrap()],
-        limits,
-        ..server.settings("_INBOX_callee")
+    if !has_own_network("faults::a_partition_ends_calls_in_their_time_and_is_over_when_it_is") {
+        return;
+    }
+    let host = Host::new();
+    let (callee_cable, caller_cable) = (host.cable(1), host.cable(2));
+    let server = NatsServer::on(&host);
+    let limits = NatsLimits {
+        ping_interval: Duration::from_millis(200),
+        connect_timeout: Duration::from_secs(1),
+        ..NatsLimits::default()
     };
-    let callee = connect(&beyond).await;
-    let caller = server.link("_INBOX_caller").await;
+    let connected = async |cable: &Cable, inbox: &str| {
+        connect(&NatsSettings { limits, ..settings(&server.url_by(cable), inbox) }).await
+    };
+    let callee = connected(&callee_cable, "_INBOX_callee").await;
+    let caller = connected(&caller_cable, "_INBOX_caller").await;
     let address = fresh_address();
     tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
     let subject = request_subject(&address, "shop", INSTANCE, "echo");
-    answered(&caller, &subject).await;
-    network.silent.send_replace(true);
-    // The server knows of no partition yet: the callee's silence ends the call.
-    let headers = Headers::new();
     let deadlines = Deadlines { handshake: Duration::from_millis(500), ..Deadlines::default() };
-    let params = Bytes::from_static(b"p");
-    let began = std::time::Instant::now();
-    let failed = caller.call(Call { subject: &subject, headers: &headers, params, deadlines }, 100).await;
-    assert!(matches!(failed, Err(CallFailed::TimedOut(_) | CallFailed::NoResponder)), "{failed:?}");
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    // Beyond it, it is noticed by the pings that nobody answers.
-    eventually("the callee to miss the server", || (!callee.is_connected()).then_some(()));
-    network.silent.send_replace(false);
-    answered(&caller, &subject).await;
-    assert_eq!(caller.calls(), 0);
+    let headers = Headers::new();
+    for (cut, end) in [(&callee_cable, &callee), (&caller_cable, &caller)] {
+        answered(&caller, &subject).await;
+        cut.cut();
+        // Nobody knows of the partition yet: the silence ends the call.
+        let params = Bytes::from_static(b"p");
+        let began = std::time::Instant::now();
+        let failed = caller.call(Call { subject: &subject, headers: &headers, params, deadlines }, 100).await;
+        assert!(
+            matches!(failed, Err(CallFailed::TimedOut(_) | CallFailed::NoResponder | CallFailed::Disconnected)),
+            "{failed:?}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        // It is noticed by the pings that nobody answers.
+        eventually("the end that is cut off to miss the server", || (!end.is_connected()).then_some(()));
+        cut.mend();
+        answered(&caller, &subject).await;
+        assert_eq!(caller.calls(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
