@@ -2,8 +2,9 @@
 //! wRPC header and frame format, both ends of wRPC over NATS, the codes by which a call or a connection is refused, and
 //! a limit on everything a peer can send.
 //!
-//! It does **not** know policies, WIT types, values, the broker, configuration or logs; it never decides whether a
-//! peer may make a call. It starts no task of its own, but on a tracker it is given: whoever owns a connection drives it.
+//! It does **not** know policies, WIT types, values, the broker or configuration; it never decides whether a peer may make
+//! a call. It starts no task of its own, but on a tracker it is given: whoever owns a connection drives it. It logs nothing
+//! but what goes wrong there, where nobody is told.
 
 mod frame;
 mod header;

@@ -10,16 +10,21 @@
 //! callee → A.results[.{path}]                          the same
 //! ```
 //!
+//! Between two ends of ours A may say, by a token that others take for a part of a name, that the request holds all
+//! parameters. The callee then answers with all results in one message to `A.whole`, or shakes hands as ever.
+//!
 //! It knows no framing and no WIT: every path of a call is bytes with an end, read by [`Incoming`] and written by
 //! [`Outgoing`]. It starts no task of its own but what async-nats starts for its connection.
 
 mod acceptor;
 mod buffer;
+mod bulk;
 mod called;
 mod clock;
 mod failure;
 mod headers;
 mod hearing;
+mod idle;
 mod inbox;
 mod incoming;
 mod invoke;
@@ -30,11 +35,13 @@ mod live;
 mod outgoing;
 mod path;
 mod router;
+mod routes;
 mod session;
 mod settings;
 mod shared;
 mod status;
 mod subject;
+mod subscriptions;
 mod verbatim;
 
 pub use acceptor::{Acceptor, Arrival, IncomingCall, Rejected, SubscribeError};

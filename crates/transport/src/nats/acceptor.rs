@@ -1,29 +1,29 @@
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use async_nats::{Message, Subject, Subscriber, message::OutboundMessage};
+use async_nats::Message;
 use bytes::Bytes;
-use tokio_stream::Stream as _;
 
 use super::{
     called::CalledName,
     failure::CallFailed,
     headers::{Headers, HeadersTooLarge},
-    inbox::NoRandomness,
+    idle::Lease,
+    inbox::{NoRandomness, says_whole},
     incoming::Incoming,
     limits::Deadlines,
     link::Link,
     listening::Listening,
     outgoing::Outgoing,
     path::Path,
-    router::{Role, WHOLE},
-    shared::{Lease, Shared},
+    router::Role,
+    shared::Shared,
     status::NatsRefusal,
     subject::{CallerToken, InvalidSubject, ReplySubject},
+    subscriptions::Subscribed,
     verbatim,
 };
 use crate::refusal::Refusal;
@@ -33,8 +33,7 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub struct Acceptor {
     lease: Lease,
-    subscriber: Subscriber,
-    sid: u64,
+    requests: Subscribed,
     at: Listening,
 }
 
@@ -48,6 +47,12 @@ pub enum SubscribeError {
     #[error("nats server did not confirm the subscription to `{subject}` in time")]
     NotConfirmed {
         /// What was subscribed.
+        subject: String,
+    },
+    /// The server does not let this identity subscribe.
+    #[error("the nats server does not permit to subscribe to `{subject}`")]
+    NotPermitted {
+        /// What was to be subscribed.
         subject: String,
     },
     /// No random bytes.
@@ -96,8 +101,8 @@ impl Rejected {
 }
 
 impl Link {
-    /// Subscribes to the calls of a component, and waits until the server has confirmed that it heard of it. Whether
-    /// it permits the subscription shows in its log alone.
+    /// Subscribes to the calls of a component, and waits until the server has confirmed that it heard of it and did not
+    /// refuse. One that it refuses later ends: see [`Acceptor::refused`].
     ///
     /// # Errors
     ///
@@ -108,28 +113,27 @@ impl Link {
         if !shared.is_connected() {
             return Err(SubscribeError::Disconnected);
         }
-        let subject = at.subscription();
-        let mut subscriptions = shared.subscriptions.lock().await;
-        let subscribed = shared.client().queue_subscribe(subject.clone(), at.prefix()).await;
-        let subscriber = subscribed.map_err(|_| SubscribeError::Disconnected)?;
-        *subscriptions += 1;
-        let sid = *subscriptions;
-        drop(subscriptions);
-        let acceptor = Acceptor { lease: Lease::new(shared), subscriber, sid, at };
-        if shared.settled().await? { Ok(acceptor) } else { Err(SubscribeError::NotConfirmed { subject }) }
+        let lease = Lease::new(shared);
+        let requests = Subscribed::begin(shared, &at.subscription(), Some(at.prefix())).await?;
+        Ok(Acceptor { lease, requests, at })
     }
 }
 
 impl Acceptor {
-    /// The next arrival; `None` when the connection has ended, or the acceptor retired and everything was taken. Cancel
-    /// safe. Take each at once: what waits here waits for all.
+    /// The next arrival; `None` when the connection has ended, the server refuses the subscription, or the acceptor retired
+    /// and everything was taken. Cancel safe. Take each at once: what waits here waits for all.
     pub async fn next(&mut self) -> Option<Arrival> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
-        let message = Pin::new(&mut self.subscriber).poll_next(cx);
+        let message = self.requests.poll_next(cx);
         message.map(|message| message.map(|message| self.read(message)))
+    }
+
+    /// That the server has refused the subscription since it was made, as it does when its configuration was read again.
+    pub fn refused(&self) -> Option<SubscribeError> {
+        self.requests.is_refused().then(|| SubscribeError::NotPermitted { subject: self.at.subscription() })
     }
 
     /// Takes no further calls: the server ends the subscription, and what it had sent before can still be taken with
@@ -141,7 +145,7 @@ impl Acceptor {
     pub async fn retire(&mut self) -> Result<(), SubscribeError> {
         let retired = self.retirement().await;
         // Now that nothing is on the way, async-nats may forget it, too.
-        self.subscriber.unsubscribe().await.map_err(|_| SubscribeError::Disconnected)?;
+        self.requests.unsubscribe().await?;
         retired
     }
 
@@ -151,7 +155,7 @@ impl Acceptor {
 
     /// Ends the subscription on the server, and waits until what it had sent is here.
     pub(super) fn retirement(&self) -> impl Future<Output = Result<(), SubscribeError>> + Send + use<> {
-        let (shared, sid, subject) = (Arc::clone(self.shared()), self.sid, self.at.subscription());
+        let (shared, sid, subject) = (Arc::clone(self.shared()), self.requests.sid(), self.at.subscription());
         async move {
             shared.unsubscribe(sid).await.map_err(|_| SubscribeError::Disconnected)?;
             if shared.settled().await? { Ok(()) } else { Err(SubscribeError::NotConfirmed { subject }) }
@@ -160,7 +164,7 @@ impl Acceptor {
 
     fn read(&self, message: Message) -> Arrival {
         let subject = message.subject.clone();
-        let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str()));
+        let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone()));
         match self.parse(message, reply.clone()) {
             Ok(call) => Arrival::Call(call),
             Err(why) => {
@@ -222,7 +226,8 @@ impl IncomingCall {
         self.open.as_ref().map_or(&[], |open| &open.payload)
     }
 
-    /// Shakes hands, or answers without where the caller knows that: from here on the parameters arrive. `deadlines.then` holds from now.
+    /// Shakes hands, or answers without where the caller knows that: from here on the parameters arrive. `deadlines.then`
+    /// holds from now.
     ///
     /// # Errors
     ///
@@ -233,37 +238,47 @@ impl IncomingCall {
             return Err(CallFailed::GivenUp);
         };
         let shared = lease.shared();
-        let base = Subject::from(format!("{}.results", reply.as_str()));
-        let live = match shared.register(Role::Callee, base.clone(), deadlines) {
+        let is_whole = says_whole(reply.as_str()) || self.headers.say_whole();
+        let later = is_whole.then(|| shared.clock.now());
+        let live = match shared.register(Role::Callee, reply.subject().clone(), deadlines, later) {
             Ok(live) => Arc::new(live),
             Err(failed) => {
-                refuse(shared, &reply, Refusal::TooMany, "the callee has too many calls under way");
+                let refusal = NatsRefusal::new(Refusal::TooMany, "the callee has too many calls under way");
+                // The first error counts.
+                let _ = shared.publish(verbatim::status(&reply, &refusal)).await;
                 return Err(failed);
             }
         };
         if !payload.is_empty() {
             live.buffer.push(Path::root(), &payload, shared.clock.now());
         }
-        let rest = Subject::from(shared.subject(live.key));
-        let handshake = OutboundMessage {
-            subject: Subject::from(reply.as_str()),
-            reply: Some(rest),
-            payload: Bytes::new(),
-            headers: None,
-        };
-        if self.headers.is_whole() {
+        if is_whole {
             live.buffer.end(Path::root(), shared.clock.now());
-            shared.shake_later(live.key, handshake);
-            let whole = Subject::from(format!("{}{WHOLE}", reply.as_str()));
-            return Ok((Incoming::new(Arc::clone(&live)), Outgoing::whole(live, base, whole)));
+            return Ok((Incoming::new(Arc::clone(&live)), Outgoing::whole(live, reply)));
         }
-        live.publish(handshake).await?;
-        Ok((Incoming::new(Arc::clone(&live)), Outgoing::new(live, base)))
+        live.publish(shared.handshake(live.key, reply.subject().clone())).await?;
+        Ok((Incoming::new(Arc::clone(&live)), Outgoing::new(live, reply.below(".results"))))
     }
 
-    /// Tells the caller at once that the call is refused, and why. False when that cannot be sent at the moment.
+    /// Tells the caller at once that the call is refused, and why. False when that cannot be sent at the moment: then the
+    /// caller waits for its deadline.
     pub fn refuse(mut self, refusal: Refusal, reason: &str) -> bool {
         self.open.take().is_some_and(|open| refuse(open.lease.shared(), &open.reply, refusal, reason))
+    }
+
+    /// The same, but waits while the server takes nothing, at most for
+    /// [`send_timeout`](super::NatsLimits::send_timeout). One whose future is dropped is refused as `internal`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`], when it could not be sent.
+    pub async fn refuse_patiently(mut self, refusal: Refusal, reason: &str) -> Result<(), CallFailed> {
+        let Some(Open { lease, reply, .. }) = &self.open else {
+            return Err(CallFailed::GivenUp);
+        };
+        let told = lease.shared().publish(verbatim::status(reply, &NatsRefusal::new(refusal, reason))).await;
+        self.open = None;
+        told
     }
 }
 

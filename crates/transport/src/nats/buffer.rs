@@ -17,8 +17,9 @@ use super::{
     subject::ReplySubject,
 };
 
-/// A payload shorter than this is copied: otherwise it would keep the whole read buffer it came in.
-const COPIED: usize = 8 * 1024;
+/// A payload shorter than this is copied: otherwise it would keep the whole read buffer it came in. Those of async-nats have
+/// 64 KiB, and grow twofold for a message that is longer, to a few MiB, in which short ones come then, too.
+const COPIED: usize = 64 * 1024;
 
 /// Bytes that have arrived for all calls of a connection and were not read yet.
 #[derive(Debug)]

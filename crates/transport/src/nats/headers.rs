@@ -8,10 +8,8 @@ use super::{failure::CallFailed, limits::NatsLimits, status::NatsRefusal};
 /// an end that comes too early, which is what their own writers send when they fail.
 const ENDED: &str = "portcullis-ended";
 
-/// On a request: its parameters are whole, and so may be the answer. A callee of ours then needs no handshake: it answers with one message to
-/// `{reply}.whole`, or shakes hands when that takes longer. Others do not know the header, and shake hands.
+/// On a request of an older end of ours: what the reply subject says now, see [`says_whole`](super::inbox::says_whole).
 const WHOLE: &str = "portcullis-whole";
-const YES: &str = "1";
 
 /// The headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,16 +79,15 @@ impl Headers {
         self.0.is_empty()
     }
 
-    /// How many bytes they take on the wire, that of a whole request among them.
+    /// How many bytes they take on the wire.
     pub(super) fn wire_length(&self) -> usize {
-        let line = |name: &str, value: &str| name.len() + value.len() + ": \r\n".len();
-        let lines: usize = self.iter().map(|(name, value)| line(name, value)).sum();
-        lines + line(WHOLE, YES) + "NATS/1.0\r\n\r\n".len()
+        let lines: usize = self.iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
+        if lines == 0 { 0 } else { lines + "NATS/1.0\r\n\r\n".len() }
     }
 
     /// Whether the request says that it is whole.
-    pub(super) fn is_whole(&self) -> bool {
-        self.only(WHOLE) == Some(YES)
+    pub(super) fn say_whole(&self) -> bool {
+        self.only(WHOLE) == Some("1")
     }
 
     pub(super) fn read(headers: Option<HeaderMap>, limits: &NatsLimits) -> Result<Self, HeadersTooLarge> {
@@ -106,13 +103,6 @@ impl Headers {
 
     pub(super) fn to_map(&self) -> Option<HeaderMap> {
         (!self.is_empty()).then(|| self.0.clone())
-    }
-
-    /// The same of a request that is whole.
-    pub(super) fn to_whole_map(&self) -> HeaderMap {
-        let mut headers = self.0.clone();
-        headers.insert(WHOLE, YES);
-        headers
     }
 }
 
@@ -154,6 +144,17 @@ mod tests {
         headers.append("source-id", "b").unwrap();
         assert_eq!(headers.only("source-id"), None);
         assert_eq!(headers.only("Source-Id"), None);
+    }
+
+    #[test]
+    fn older_ends_say_by_a_header_that_a_request_is_whole() {
+        let mut headers = Headers::new();
+        assert!(!headers.say_whole() && headers.wire_length() == 0);
+        headers.append("portcullis-whole", "1").unwrap();
+        assert!(headers.say_whole());
+        assert_eq!(headers.wire_length(), "NATS/1.0\r\nportcullis-whole: 1\r\n\r\n".len());
+        headers.append("portcullis-whole", "1").unwrap();
+        assert!(!headers.say_whole());
     }
 
     #[test]

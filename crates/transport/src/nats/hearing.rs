@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::{Subject, Subscriber, message::OutboundMessage};
+use async_nats::{Subject, message::OutboundMessage};
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
 
 use super::{
     acceptor::SubscribeError,
@@ -13,14 +12,15 @@ use super::{
     link::Link,
     router::Route,
     shared::Shared,
+    subscriptions::Subscribed,
 };
 
 /// Bytes of all answers to one question.
 const MOST_BYTES: usize = 16 << 20;
 
-/// What is announced on a subject; ends with its connection.
+/// What is announced on a subject; ends with its connection, or when the server refuses it.
 #[derive(Debug)]
-pub struct Hearing(Subscriber);
+pub struct Hearing(Subscribed);
 
 /// One announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum AskError {
 }
 
 impl Hearing {
-    /// The next announcement; `None` when the connection has ended.
+    /// The next announcement; `None` when the connection has ended, or the server does not permit to hear more.
     pub async fn next(&mut self) -> Option<Announcement> {
         let message = self.0.next().await?;
         Some(Announcement { subject: message.subject.to_string(), payload: message.payload })
@@ -63,7 +63,7 @@ impl Hearing {
 }
 
 impl Link {
-    /// Subscribes to `subject`, and waits until the server has confirmed that it heard of it.
+    /// Subscribes to `subject`, and waits until the server has confirmed that it heard of it and did not refuse.
     ///
     /// # Errors
     ///
@@ -73,12 +73,7 @@ impl Link {
         if !shared.is_connected() || !is_sound(&subject) {
             return Err(SubscribeError::Disconnected);
         }
-        let mut subscriptions = shared.subscriptions.lock().await;
-        let subscribed = shared.client().subscribe(subject.clone()).await;
-        let hearing = Hearing(subscribed.map_err(|_| SubscribeError::Disconnected)?);
-        *subscriptions += 1;
-        drop(subscriptions);
-        if shared.settled().await? { Ok(hearing) } else { Err(SubscribeError::NotConfirmed { subject }) }
+        Subscribed::begin(shared, &subject, None).await.map(Hearing)
     }
 
     /// Asks what has any number of answers and then one with the status 204, as a direct get of several messages has
@@ -124,6 +119,32 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Asks what has one answer.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]
+    pub async fn ask_once(&self, subject: &str, question: Bytes, patience: Duration) -> Result<Bytes, AskError> {
+        if !is_sound(subject) {
+            return Err(AskError::NoResponder);
+        }
+        let (asked, mut heard) = Asked::begin(&self.shared, 1)?;
+        let answer = async {
+            let reply = Some(Subject::from(self.shared.subject(asked.key)));
+            let question = OutboundMessage { subject: Subject::from(subject), reply, payload: question, headers: None };
+            self.shared.publish(question).await.map_err(|_| AskError::Disconnected)?;
+            let answer = heard.recv().await.ok_or(AskError::Disconnected)?;
+            match answer.status.map(|status| status.as_u16()) {
+                None | Some(200) => Ok(answer.payload),
+                Some(503) => Err(AskError::NoResponder),
+                Some(other) => Err(AskError::Refused(other)),
+            }
+        };
+        tokio::time::timeout(patience, answer).await.unwrap_or(Err(AskError::TimedOut))
+    }
+}
+
 /// A question under way.
 struct Asked<'l> {
     shared: &'l Shared,
@@ -135,14 +156,14 @@ impl<'l> Asked<'l> {
         let key = shared.new_key()?;
         let (answers, heard) = mpsc::channel(most.saturating_add(1));
         // With room for the end beside the answers.
-        shared.forget(key, Some(Route::Answers(answers)));
+        shared.insert(key, Route::Answers(answers));
         Ok((Self { shared, key }, heard))
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.shared.forget(self.key, None);
+        self.shared.forget(self.key);
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::{
     failure::CallFailed,
     headers::Headers,
+    inbox::{reply_length, whole_reply},
     incoming::Incoming,
     limits::Deadlines,
     link::Link,
@@ -71,20 +72,20 @@ impl Link {
     /// Sends the request with as much of the parameters as fits.
     async fn begin(&self, call: Call<'_>, wanted: Form) -> Result<Begun, CallFailed> {
         let Call { subject, headers, params: mut rest, deadlines } = call;
-        let live = Arc::new(self.shared.register(Role::Caller, subject.subject().clone(), deadlines)?);
-        let reply = self.shared.subject(live.key);
+        let live = Arc::new(self.shared.register(Role::Caller, subject.subject().clone(), deadlines, None)?);
         // What the server counts into `max_payload`, and the reply subject as stock callers do.
-        let first = chunk(&live, headers.wire_length() + reply.len());
+        let first = chunk(&live, headers.wire_length() + reply_length(self.shared.inbox()));
         let payload = rest.split_to(first.min(rest.len()));
         let form = if rest.is_empty() { wanted } else { Form::InSteps };
+        let reply = match form {
+            Form::Whole => whole_reply(self.shared.inbox(), live.key),
+            Form::InSteps => self.shared.subject(live.key),
+        };
         let message = OutboundMessage {
             subject: subject.subject().clone(),
             reply: Some(Subject::from(reply)),
             payload,
-            headers: match form {
-                Form::Whole => Some(headers.to_whole_map()),
-                Form::InSteps => headers.to_map(),
-            },
+            headers: headers.to_map(),
         };
         live.publish(message).await?;
         Ok(Begun { live, rest, form })
@@ -109,6 +110,5 @@ struct Begun {
 }
 
 fn halves(live: Arc<Live>, callee: &ReplySubject) -> (Outgoing, Incoming) {
-    let base = Subject::from(format!("{}.params", callee.as_str()));
-    (Outgoing::new(Arc::clone(&live), base), Incoming::new(live))
+    (Outgoing::new(Arc::clone(&live), callee.below(".params")), Incoming::new(live))
 }

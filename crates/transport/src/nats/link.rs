@@ -104,10 +104,7 @@ impl Link {
         // Nobody else sets it.
         let _ = listener.set(Arc::downgrade(&shared));
         let subject = format!("{inbox}>");
-        let mut subscriptions = shared.subscriptions.lock().await;
         let subscriber = shared.client().subscribe(subject.clone()).await.map_err(|_| ConnectError::Lost)?;
-        *subscriptions += 1;
-        drop(subscriptions);
         let mut driver = LinkDriver { shared: Arc::clone(&shared), inbox: subscriber };
         driver.confirm(subject).await?;
         Ok((Self { shared }, driver))
@@ -146,6 +143,11 @@ impl Link {
     /// Waits until no call is under way and no acceptor takes calls, at most for `patience`. True when it is so.
     pub async fn idle(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.shared.wait_idle()).await.is_ok()
+    }
+
+    /// Waits until the server has taken what was sent before; false when it does not say so in time.
+    pub async fn settled(&self) -> bool {
+        self.shared.settled().await.unwrap_or(false)
     }
 
     /// Ends the connection: calls under way fail, and the driver returns.

@@ -4,14 +4,8 @@ use async_nats::{Message, Subject, message::OutboundMessage};
 use bytes::Bytes;
 
 use super::{
-    buffer::CallBuffer,
-    failure::CallFailed,
-    headers::ended,
-    inbox::Key,
-    router::{Role, Route},
-    shared::Shared,
-    status::NatsRefusal,
-    subject::ReplySubject,
+    buffer::CallBuffer, failure::CallFailed, headers::ended, inbox::Key, router::Role, shared::Shared,
+    status::NatsRefusal, subject::ReplySubject,
 };
 use crate::refusal::Refusal;
 
@@ -35,7 +29,10 @@ impl Live {
         if let Some(failed) = self.buffer.failed() {
             return Err(failed);
         }
-        self.shared.publish(message).await?;
+        if let Err(failed) = self.shared.publish(message).await {
+            // Why the server took nothing may be known by now.
+            return Err(self.buffer.failed().unwrap_or(failed));
+        }
         self.buffer.sent(self.shared.clock.now());
         Ok(())
     }
@@ -62,31 +59,29 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let mut instead = None;
         if self.role == Role::Caller && self.is_missed() {
             match self.buffer.handshake() {
                 Some(reply) => drop(self.shared.try_publish(cancelled(&reply))),
                 None => {
                     let until = self.shared.clock.now().after(self.shared.limits.connect_timeout);
-                    instead = Some(Route::Cancelled { until });
+                    return self.shared.cancel(self.key, until);
                 }
             }
         }
-        self.shared.forget(self.key, instead);
+        self.shared.forget(self.key);
     }
 }
 
 /// Answers a handshake that comes after its caller gave up.
 pub(super) fn cancel(shared: &Shared, handshake: &Message) {
-    if let Some(reply) = handshake.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
+    if let Some(reply) = handshake.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone())) {
         // Where nothing can be sent at the moment, the callee's own deadline ends the call.
         let _ = shared.try_publish(cancelled(&reply));
     }
 }
 
 fn cancelled(reply: &ReplySubject) -> OutboundMessage {
-    let subject = Subject::from(format!("{}.params", reply.as_str()));
-    given_up(subject, &NatsRefusal::new(Refusal::Cancelled, ""))
+    given_up(reply.below(".params"), &NatsRefusal::new(Refusal::Cancelled, ""))
 }
 
 /// The message that ends a path which is not complete.

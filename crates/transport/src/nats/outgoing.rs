@@ -7,8 +7,10 @@ use super::{
     failure::CallFailed,
     live::{Live, given_up},
     path::Path,
+    router::WHOLE,
     shared::plain,
     status::NatsRefusal,
+    subject::ReplySubject,
 };
 use crate::refusal::Refusal;
 
@@ -17,28 +19,27 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub struct Outgoing {
     root: PathWriter,
-    /// Where the other end takes an end together with the last bytes.
-    whole: Option<Subject>,
+    /// Below this the other end takes an end together with the last bytes.
+    whole: Option<ReplySubject>,
 }
 
 impl Outgoing {
     /// `base` is the subject of the plain values.
     pub(super) const fn new(live: Arc<Live>, base: Subject) -> Self {
-        Self { root: PathWriter { live, subject: base, is_open: true }, whole: None }
+        Self { root: PathWriter { live, place: Place::At(base), is_open: true }, whole: None }
     }
 
-    /// The same for a caller that takes a whole answer on the subject `whole`.
-    pub(super) const fn whole(live: Arc<Live>, base: Subject, whole: Subject) -> Self {
-        Self { root: PathWriter { live, subject: base, is_open: true }, whole: Some(whole) }
+    /// The results for a caller that takes them whole.
+    pub(super) fn whole(live: Arc<Live>, caller: ReplySubject) -> Self {
+        let place = Place::Results(caller.clone());
+        Self { root: PathWriter { live, place, is_open: true }, whole: Some(caller) }
     }
 
     /// A writer of one path.
     pub fn path(&self, path: &Path) -> PathWriter {
-        let base = self.root.subject.as_str();
-        let mut subject = String::with_capacity(base.len() + 2 * path.indices().len() + 8);
-        subject.push_str(base);
+        let mut subject = self.root.place.subject().as_str().to_owned();
         path.write(&mut subject);
-        PathWriter { live: Arc::clone(&self.root.live), subject: Subject::from(subject), is_open: true }
+        PathWriter { live: Arc::clone(&self.root.live), place: Place::At(Subject::from(subject)), is_open: true }
     }
 
     /// Sends plain values. As [`PathWriter::write`].
@@ -59,16 +60,17 @@ impl Outgoing {
         self.root.end().await
     }
 
-    /// Sends the last plain values, which are complete with them: in one message where the other end knows that. The other paths go on.
+    /// Sends the last plain values, which are complete with them: in one message where the other end knows that. The other
+    /// paths go on.
     ///
     /// # Errors
     ///
     /// [`CallFailed`]
     pub async fn finish_with(mut self, bytes: Bytes) -> Result<(), CallFailed> {
-        if let Some(subject) = self.whole.take()
+        if let Some(caller) = self.whole.take()
             && bytes.len() <= chunk(&self.root.live, 0)
         {
-            let sent = self.root.live.publish(plain(subject, bytes)).await;
+            let sent = self.root.live.publish(plain(caller.below(WHOLE), bytes)).await;
             self.root.is_open = false;
             return sent;
         }
@@ -81,28 +83,59 @@ impl Outgoing {
     pub fn give_up(self, refusal: Refusal, reason: &str) {
         self.root.give_up(refusal, reason);
     }
+
+    /// The same, but waits while the server takes nothing, at most for
+    /// [`send_timeout`](super::NatsLimits::send_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`], when it could not be sent: the other end waits for its own deadline.
+    pub async fn give_up_patiently(mut self, refusal: Refusal, reason: &str) -> Result<(), CallFailed> {
+        let message = given_up(self.root.place.subject(), &NatsRefusal::new(refusal, reason));
+        let told = self.root.live.shared.publish(message).await;
+        self.root.is_open = false;
+        told
+    }
 }
 
 /// Writes one path of a call.
 #[derive(Debug)]
 pub struct PathWriter {
     live: Arc<Live>,
-    subject: Subject,
+    place: Place,
     is_open: bool,
 }
 
+/// Where a path's bytes go.
+#[derive(Debug)]
+enum Place {
+    At(Subject),
+    /// Plain results, which most calls send in one message to another place.
+    Results(ReplySubject),
+}
+
+impl Place {
+    fn subject(&self) -> Subject {
+        match self {
+            Self::At(subject) => subject.clone(),
+            Self::Results(caller) => caller.below(".results"),
+        }
+    }
+}
+
 impl PathWriter {
-    /// Sends bytes, cut where a message would be too long. Waits while the server takes nothing; NATS does not say how
-    /// fast the other end reads. Not cancel safe.
+    /// Sends bytes, cut where a message would be too long. Waits while the server takes nothing, and while as much of all
+    /// calls is on its way to the server as other calls should wait behind; NATS does not say how fast the other end
+    /// reads. Not cancel safe.
     ///
     /// # Errors
     ///
     /// [`CallFailed`]
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), CallFailed> {
-        let chunk = chunk(&self.live, 0);
+        let (chunk, subject) = (chunk(&self.live, 0), self.place.subject());
         while !bytes.is_empty() {
             let piece = bytes.split_to(chunk.min(bytes.len()));
-            self.live.publish(plain(self.subject.clone(), piece)).await?;
+            self.live.publish(plain(subject.clone(), piece)).await?;
         }
         Ok(())
     }
@@ -123,14 +156,14 @@ impl PathWriter {
     }
 
     async fn end(&mut self) -> Result<(), CallFailed> {
-        let ended = self.live.publish(plain(self.subject.clone(), Bytes::new())).await;
+        let ended = self.live.publish(plain(self.place.subject(), Bytes::new())).await;
         self.is_open = false;
         ended
     }
 
     fn tell(&self, refusal: &NatsRefusal) {
         // Where nothing can be sent at the moment, the other end's own deadline ends the call.
-        let _ = self.live.shared.try_publish(given_up(self.subject.clone(), refusal));
+        let _ = self.live.shared.try_publish(given_up(self.place.subject(), refusal));
     }
 }
 

@@ -1,10 +1,6 @@
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use async_nats::{Message, Subject, message::OutboundMessage};
+use async_nats::{Message, Subject};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -12,7 +8,6 @@ use super::{
     clock::Moment,
     failure::{CallFailed, Malformed},
     headers::ended_by,
-    inbox::Key,
     path::Path,
     status::NatsRefusal,
     subject::ReplySubject,
@@ -60,31 +55,15 @@ pub(super) struct CallRoute {
     pub(super) to: Subject,
     /// How often the client had connected when the call began.
     pub(super) connects: u64,
-    /// A handshake that is sent when the answer takes longer than this moment lasts.
-    pub(super) later: Option<(Moment, OutboundMessage)>,
+    /// Since when the answer has been awaited, while its handshake was not sent.
+    pub(super) later: Option<Moment>,
 }
 
-/// Every key that means something. Keys are random, and only we add some: the map needs no hash.
-pub(super) type Routes = HashMap<Key, Route, BuildHasherDefault<KeyHasher>>;
-
-/// Takes the low bits of a key.
-#[derive(Debug, Default)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u128(&mut self, key: u128) {
-        let [low, high] = [key, key >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or_default());
-        self.0 = low ^ high;
+impl CallRoute {
+    /// Whether it is time for the handshake, at a tick that follows one at `last`; then, since when the answer has been
+    /// awaited: a whole tick at least, for the clock showed the beginning of another.
+    pub(super) fn take_due(&mut self, last: Moment) -> Option<Moment> {
+        self.later.take_if(|since| *since < last)
     }
 }
 
@@ -127,12 +106,10 @@ impl Role {
                     (_, status) => CallFailed::Refused(NatsRefusal::read(status, description)),
                 });
             }
-            (Self::Caller, None) => {
-                match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.as_str())) {
-                    Some(reply) => buffer.hand_shaken(reply, now),
-                    None => buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
-                }
-            }
+            (Self::Caller, None) => match message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone())) {
+                Some(reply) => buffer.hand_shaken(reply, now),
+                None => buffer.fail(CallFailed::Malformed(Malformed::NoReply)),
+            },
             // Nobody shakes hands with a callee.
             (Self::Callee, None) => {}
         }

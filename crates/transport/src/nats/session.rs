@@ -1,6 +1,13 @@
 mod acceptor;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -8,17 +15,18 @@ use tokio::{
     sync::{Notify, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 
 use super::{
     acceptor::SubscribeError,
     failure::CallFailed,
+    idle::Lease,
     incoming::Incoming,
     invoke::Call,
     link::{ConnectError, Link, LinkDriver},
     listening::Listening,
     outgoing::Outgoing,
     settings::NatsSettings,
-    shared::Lease,
 };
 
 pub use acceptor::SessionAcceptor;
@@ -42,6 +50,8 @@ struct Inner {
     /// How long calls under way may keep a link that was replaced.
     drain: Duration,
     link: watch::Sender<Link>,
+    /// What the links before the present one have lost.
+    dropped: AtomicU64,
     renew: Notify,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -60,6 +70,7 @@ impl Session {
             settings,
             drain,
             link: watch::Sender::new(link),
+            dropped: AtomicU64::new(0),
             renew: Notify::new(),
             closing: CancellationToken::new(),
             tasks: tasks.clone(),
@@ -115,6 +126,13 @@ impl Session {
         Ok(SessionAcceptor::new(acceptor, at, changes, self.inner.closing.clone()))
     }
 
+    /// Requests that were lost because nobody took them from an acceptor in time, on every link that the session had.
+    pub fn dropped_requests(&self) -> u64 {
+        // While the session cannot move: no link counts twice.
+        let link = self.inner.link.borrow();
+        self.inner.dropped.load(Ordering::Relaxed) + link.dropped_requests()
+    }
+
     /// Connects anew and drains the link of this moment. TLS presents what the identity's slot holds then, and a
     /// [`Login::Fresh`](super::Login::Fresh) is asked again. Attempts go on until one succeeds; the old link serves
     /// meanwhile.
@@ -148,8 +166,13 @@ impl Session {
                 connected = self.connect() => connected,
             };
             drop(self.inner.tasks.spawn(driver.run()));
-            self.inner.link.send_replace(new);
-            drop(self.inner.tasks.spawn(drain(link, self.inner.drain)));
+            let mut counted = 0;
+            self.inner.link.send_modify(|link| {
+                counted = link.dropped_requests();
+                self.inner.dropped.fetch_add(counted, Ordering::Relaxed);
+                *link = new;
+            });
+            drop(self.inner.tasks.spawn(self.clone().drain(link, counted)));
             if self.inner.closing.is_cancelled() {
                 // It was closed between the two.
                 self.link().close();
@@ -158,20 +181,60 @@ impl Session {
     }
 
     async fn connect(&self) -> (Link, LinkDriver) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut attempts) = (FIRST_PAUSE, 0_u32);
         loop {
-            if let Ok(connected) = Link::connect(&self.inner.settings).await {
-                return connected;
+            match Link::connect(&self.inner.settings).await {
+                Ok(connected) => return connected,
+                Err(error) => {
+                    attempts = attempts.saturating_add(1);
+                    // Ever fewer of them: an outage may last.
+                    if attempts.is_power_of_two() {
+                        let (error, again_in_ms) = (with_causes(&error), pause.as_millis());
+                        warn!(error, attempts, again_in_ms, "cannot connect anew: the connection there is stays");
+                    }
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(self.inner.settings.limits.reconnect_pause);
         }
     }
+
+    /// Ends a link that was replaced when its last call has; `counted` is what it had lost by then.
+    async fn drain(self, link: Link, counted: u64) {
+        link.idle(self.inner.drain).await;
+        // The last answers are on their way to the server; with the connection they would be lost.
+        let _ = link.shared.settled().await;
+        link.close();
+        let since = link.dropped_requests().saturating_sub(counted);
+        self.inner.dropped.fetch_add(since, Ordering::Relaxed);
+    }
 }
 
-async fn drain(link: Link, patience: Duration) {
-    link.idle(patience).await;
-    // The last answers are on their way to the server; with the connection they would be lost.
-    let _ = link.shared.settled().await;
-    link.close();
+/// An error with its causes, on one line. Some say theirs themselves.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !line.ends_with(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+        source = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = std::io::Error::other("connection refused");
+        let error = async_nats::ConnectError::with_source(async_nats::ConnectErrorKind::Io, refused);
+        let line = with_causes(&ConnectError::Connect(error));
+        assert_eq!(line, "cannot connect to a nats server: IO error: connection refused");
+        assert_eq!(with_causes(&ConnectError::NoServer), "no nats server is configured");
+    }
 }

@@ -157,7 +157,7 @@ impl NatsSettings {
 /// Messages of one subscription that async-nats keeps for us. Nobody waits before taking them out, so this covers a moment
 /// without a core.
 const SUBSCRIPTION_CAPACITY: usize = 16_384;
-/// Messages that wait to be written; with the default chunk they are 64 MiB. A sender waits beyond.
+/// Messages that wait to be written: short ones, for others are held back before. A sender waits beyond.
 const CLIENT_CAPACITY: usize = 512;
 
 /// How long to wait before an attempt; the first is number 1, and comes at once.

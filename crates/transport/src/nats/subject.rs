@@ -251,18 +251,31 @@ impl RequestSubject {
 
 /// A subject that a peer asks us to publish to or below: visible ASCII without wildcards, of bounded length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ReplySubject(Box<str>);
+pub(super) struct ReplySubject(async_nats::Subject);
 
 impl ReplySubject {
-    pub(super) fn parse(subject: &str) -> Option<Self> {
+    pub(super) fn parse(subject: impl Into<async_nats::Subject>) -> Option<Self> {
+        let subject = subject.into();
         let sound = subject.len() <= LONGEST_REPLY
             && subject.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'*' | b'>'))
             && !subject.split('.').any(str::is_empty);
-        sound.then(|| Self(subject.into()))
+        sound.then_some(Self(subject))
     }
 
     pub(super) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    pub(super) const fn subject(&self) -> &async_nats::Subject {
         &self.0
+    }
+
+    /// A subject below it; `suffix` begins with a dot.
+    pub(super) fn below(&self, suffix: &str) -> async_nats::Subject {
+        let mut subject = String::with_capacity(self.as_str().len() + suffix.len());
+        subject.push_str(self.as_str());
+        subject.push_str(suffix);
+        subject.into()
     }
 }
 
@@ -354,7 +367,7 @@ mod tests {
         fn any_subject_gets_an_answer(subject: String, tail: String) {
             let _ = address().parse_request(&subject);
             let _ = address().parse_request(&format!("default.vc.pay.host.wrpc.0.0.1.{tail}"));
-            if let Some(reply) = ReplySubject::parse(&subject) {
+            if let Some(reply) = ReplySubject::parse(subject.as_str()) {
                 prop_assert!(!reply.as_str().contains([' ', '\r', '\n', '*', '>']));
             }
         }

@@ -10,9 +10,10 @@ use std::{
 use tokio::sync::watch;
 use tokio_stream::{Stream as _, wrappers::WatchStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tracing::warn;
 
 use crate::nats::{
-    acceptor::{Acceptor, Arrival},
+    acceptor::{Acceptor, Arrival, SubscribeError},
     link::Link,
     listening::Listening,
 };
@@ -21,6 +22,8 @@ use crate::nats::{
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Before another attempt to subscribe.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The same after the server has refused: that takes an operator.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -91,9 +94,17 @@ impl SessionAcceptor {
         let Some(current) = &mut self.current else {
             return if self.old.is_empty() { Poll::Ready(None) } else { Poll::Pending };
         };
-        // One that has ended waits for the next link.
-        if let Poll::Ready(Some(arrival)) = current.poll_next(cx) {
-            return Poll::Ready(Some(arrival));
+        match current.poll_next(cx) {
+            Poll::Ready(Some(arrival)) => return Poll::Ready(Some(arrival)),
+            Poll::Ready(None) if self.moving.is_none() && current.refused().is_some() => {
+                warn!(at = self.at.prefix(), "the nats server has refused a subscription: no calls come, asking again");
+                let link = Link { shared: Arc::clone(current.shared()) };
+                self.moving = Some(subscribed(link, self.at.clone()));
+                // For what is to be waited for now.
+                cx.waker().wake_by_ref();
+            }
+            // One that has ended with its link waits for the next.
+            Poll::Ready(None) | Poll::Pending => {}
         }
         self.closed.as_mut().poll(cx).map(|()| None)
     }
@@ -114,14 +125,28 @@ impl SessionAcceptor {
 /// Subscribes on a link, however long it takes. One that has ended is followed by another.
 fn subscribed(link: Link, at: Listening) -> Boxed<Acceptor> {
     Box::pin(async move {
+        let mut attempts = 0_u32;
         loop {
-            if let Ok(acceptor) = link.accept_calls(at.clone()).await {
-                return acceptor;
-            }
+            let error = match link.accept_calls(at.clone()).await {
+                Ok(acceptor) => return acceptor,
+                Err(error) => error,
+            };
             if link.shared.closing.is_cancelled() {
                 return pending().await;
             }
-            tokio::time::sleep(PAUSE).await;
+            let pause = match error {
+                SubscribeError::NotPermitted { .. } => LONG_PAUSE,
+                SubscribeError::Disconnected
+                | SubscribeError::NotConfirmed { .. }
+                | SubscribeError::NoRandomness(_) => PAUSE,
+            };
+            attempts = attempts.saturating_add(1);
+            // Ever fewer of them: an outage may last.
+            if attempts.is_power_of_two() {
+                let (at, again_in_ms) = (at.prefix(), pause.as_millis());
+                warn!(at, %error, attempts, again_in_ms, "cannot subscribe to calls");
+            }
+            tokio::time::sleep(pause).await;
         }
     })
 }
