@@ -21,11 +21,13 @@ mod buckets;
 mod callout;
 mod check;
 mod connect;
+mod links;
 mod login;
 mod policy;
 mod replay;
 mod sessions;
 mod watch;
+mod ways;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,11 +35,12 @@ use std::time::Duration;
 
 pub(crate) use self::callout::{Callout, Refused};
 pub use self::check::{CheckError, check};
-use self::connect::{ConnectError, connect};
+use self::connect::connect;
 use self::folder::Material;
 pub use self::policy::AnswersError;
 pub(crate) use self::policy::{Counts, Outcome, Question};
 pub(crate) use self::sessions::{Place, Session};
+pub(crate) use self::ways::Way;
 use crate::broker::Broker;
 use crate::config::Nats;
 
@@ -55,6 +58,7 @@ pub(crate) fn serve(broker: &Arc<Broker>, settings: Nats, answers: &Path) -> Res
     let stop = broker.stop.clone();
     broker.tracker.spawn(stop.clone().run_until_cancelled_owned(answer(Arc::clone(&callout))));
     broker.tracker.spawn(stop.clone().run_until_cancelled_owned(watch(Arc::clone(&callout))));
+    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(links::serve(Arc::clone(&callout))));
     broker.tracker.spawn(stop.run_until_cancelled_owned(buckets::keep(Arc::clone(&callout))));
     // A weak one: what the broker holds must not hold the broker. It is set once.
     let _ = broker.callout.set(Arc::downgrade(&callout));
@@ -65,11 +69,12 @@ async fn answer(callout: Arc<Callout>) {
     loop {
         match connect(&callout.settings, "callout", &callout.material.users.callout).await {
             Ok(client) => {
+                callout.ways.connected("callout", client.clone());
                 if let Err(error) = callout.serve(client).await {
                     tracing::error!(%error, "cannot ask for the lattice's logins");
                 }
             }
-            Err(error) => complain("callout", &error),
+            Err(error) => callout.ways.failed("callout", &error),
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -79,23 +84,13 @@ async fn watch(callout: Arc<Callout>) {
     loop {
         match connect(&callout.settings, "system", &callout.material.users.system).await {
             Ok(client) => {
+                callout.ways.connected("system", client.clone());
                 if let Err(error) = callout.watch(client).await {
                     tracing::error!(%error, "cannot follow the lattice's connections");
                 }
             }
-            Err(error) => complain("system", &error),
+            Err(error) => callout.ways.failed("system", &error),
         }
         tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn complain(connection: &'static str, error: &ConnectError) {
-    match error {
-        ConnectError::Unreachable(_) => {
-            tracing::warn!(connection, %error, "no connection to the lattice: nobody joins it")
-        }
-        ConnectError::Refused(_) | ConnectError::TooOld { .. } | ConnectError::Credentials | ConnectError::Tls(_) => {
-            tracing::error!(connection, %error, "no connection to the lattice: nobody joins it");
-        }
     }
 }

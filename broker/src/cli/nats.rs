@@ -1,6 +1,8 @@
 //! `nats`: the servers of a lattice that ask the broker about every login.
 
-use std::net::SocketAddr;
+mod init;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,11 +10,11 @@ use portcullis_api::v1;
 use portcullis_broker::clock;
 use portcullis_broker::nats::credentials::Credentials;
 use portcullis_broker::nats::folder::Material;
-use portcullis_broker::nats::setup::{Certificate, HostsTls, Listener, SetUp, Written};
 use portcullis_broker::nats::subjects::{changes, questions};
-use portcullis_identity::{Lattice, SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain};
+use portcullis_identity::{Lattice, SpiffeId, is_reserved, parse_spiffe_id};
 use serde::Serialize;
 
+use self::init::Init;
 use super::OperatorOptions;
 use super::failure::Failure;
 use super::operator::connect;
@@ -43,22 +45,36 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  portcullis-broker nats topics prod spiffe://acme.test/host/one")]
+#[command(after_help = "Examples:
+  portcullis-broker nats topics prod spiffe://acme.test/host/one
+  portcullis-broker nats topics prod spiffe://acme.test/host/one --json")]
 pub(crate) struct Topics {
     /// The host's lattice
     lattice: Lattice,
     /// The host's SPIFFE ID
     #[arg(value_parser = parse_spiffe_id)]
     host: SpiffeId,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// The lattice in JSON.
 #[derive(Debug, Serialize)]
 struct Seen {
+    connections: Vec<Connection>,
     sessions: Vec<Session>,
     refusals: Vec<Refusal>,
     admissions: Admissions,
+}
+
+/// One of the broker's own.
+#[derive(Debug, Serialize)]
+struct Connection {
+    name: String,
+    connected: bool,
+    /// Why it is not; empty where it is.
+    problem: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,14 +111,15 @@ struct Refusal {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  portcullis-broker nats credentials --folder /etc/portcullis/nats/broker --name wash --out wash.creds
-  wash --ctl-credsfile wash.creds --ctl-tls-ca-file /etc/portcullis/nats-ca.pem get hosts")]
+  portcullis-broker nats credentials --folder /etc/portcullis/nats/broker \\
+    --name wash --out wash.creds
+  wash --ctl-credsfile wash.creds --ctl-tls-ca-file /etc/portcullis/bundle.pem get hosts")]
 pub(crate) struct NewCredentials {
     /// The broker's folder of the set-up: `nats.folder` in its settings
     #[arg(long, value_name = "DIR")]
     folder: PathBuf,
-    /// What the token says of whom it is
-    #[arg(long, value_name = "NAME")]
+    /// Whose they are: the last segment of its SPIFFE ID
+    #[arg(long, value_name = "NAME", value_parser = parse_holder)]
     name: String,
     /// A file that does not exist yet, for its owner alone
     #[arg(long, value_name = "FILE")]
@@ -116,69 +133,6 @@ pub(crate) struct NewCredentials {
 #[derive(Debug, Serialize)]
 struct Issued {
     nkey: String,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  portcullis-broker nats init --trust-domain acme.test --out /etc/portcullis/nats \\
-    --tls-cert /etc/portcullis/nats.pem --tls-key /etc/portcullis/nats.key --tls-ca /etc/portcullis/nats-ca.pem \\
-    --nodes-ca /var/lib/portcullis/bundle.pem --hosts-listen 0.0.0.0:4222 --nodes-listen 0.0.0.0:4223
-  nats-server -c /etc/portcullis/nats/servers/hosts.conf
-  nats-server -c /etc/portcullis/nats/servers/nodes.conf")]
-pub(crate) struct Init {
-    /// The broker's trust domain
-    #[arg(long, value_name = "NAME", value_parser = parse_trust_domain)]
-    trust_domain: TrustDomain,
-    /// A folder that does not exist yet, for its owner alone
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Where hosts are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4222")]
-    hosts_listen: SocketAddr,
-    /// Where nodes are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4223")]
-    nodes_listen: SocketAddr,
-    /// Where the server for hosts listens to the other
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6222")]
-    hosts_route: SocketAddr,
-    /// Where the server for nodes listens to the other
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6223")]
-    nodes_route: SocketAddr,
-    /// The servers' certificate, PEM, leaf first
-    #[arg(long, value_name = "FILE")]
-    tls_cert: PathBuf,
-    /// Its key, PEM
-    #[arg(long, value_name = "FILE")]
-    tls_key: PathBuf,
-    /// Its authority, PEM: what hosts and the broker are to trust
-    #[arg(long, value_name = "FILE")]
-    tls_ca: PathBuf,
-    /// The authorities of nodes: bundle.pem in the broker's data folder
-    #[arg(long, value_name = "FILE")]
-    nodes_ca: PathBuf,
-    /// Serve hosts in the clear: for a machine of one's own
-    #[arg(long)]
-    danger_plain_hosts: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// What was written, in JSON.
-#[derive(Debug, Serialize)]
-struct Shown {
-    broker_folder: PathBuf,
-    hosts_config: PathBuf,
-    nodes_config: PathBuf,
-    keys: PathBuf,
-    sentinel: PathBuf,
-    operator: String,
-    system_account: String,
-    callout_account: String,
-    lattice_account: String,
-    audience: String,
-    /// What the environment of each host holds.
-    host_environment: Vec<(String, String)>,
 }
 
 impl Nats {
@@ -217,8 +171,16 @@ impl Status {
     async fn execute(self, socket: Option<PathBuf>, screen: &mut Screen) -> Result<(), Failure> {
         let reply = connect(&self.options, socket).await?.lattice_status(v1::LatticeStatusRequest {}).await?;
         let seen = Seen::from(reply.into_inner());
+        let lost = seen.connections.iter().find(|connection| !connection.connected);
+        let health = match lost {
+            None => Ok(()),
+            Some(Connection { name, problem, .. }) => {
+                Err(Failure::broken(format!("the broker's connection `{name}` to the lattice's servers: {problem}")))
+            }
+        };
         if self.options.json {
-            return screen.json(&seen);
+            screen.json(&seen)?;
+            return health;
         }
         let sessions = seen.sessions.iter().map(|session| {
             let Session { identity, class, proof, server: _, address, since, until, course } = session;
@@ -238,20 +200,32 @@ impl Status {
         screen.line(format!(
             "Hosts asked what they may start: {allowed} allowed, {denied} denied, {malformed} malformed, {undecided} undecided, \
              {dropped} dropped, {overridden} answered otherwise later; {remembered} answers are remembered"
-        ))
+        ))?;
+        health
     }
 }
 
 impl Topics {
     fn execute(self, screen: &mut Screen) -> Result<(), Failure> {
-        screen.line(format!("WASMCLOUD_POLICY_TOPIC={}", questions(&self.lattice, Some(&self.host))))?;
-        screen.line(format!("WASMCLOUD_POLICY_CHANGES_TOPIC={}", changes(&self.lattice)))
+        let environment = BTreeMap::from([
+            ("WASMCLOUD_POLICY_TOPIC", questions(&self.lattice, Some(&self.host))),
+            ("WASMCLOUD_POLICY_CHANGES_TOPIC", changes(&self.lattice)),
+        ]);
+        if self.json {
+            return screen.json(&environment);
+        }
+        // The topic first.
+        environment.iter().rev().try_for_each(|(name, value)| screen.line(format!("{name}={value}")))
     }
 }
 
 impl From<v1::LatticeStatusReply> for Seen {
     fn from(reply: v1::LatticeStatusReply) -> Self {
-        let v1::LatticeStatusReply { sessions, refusals, admissions } = reply;
+        let v1::LatticeStatusReply { sessions, refusals, admissions, connections } = reply;
+        let connection = |message: v1::LatticeConnection| {
+            let v1::LatticeConnection { name, connected, problem } = message;
+            Connection { name, connected, problem }
+        };
         let session = |message: v1::LatticeSession| {
             let v1::LatticeSession { identity, class, proof, server, address, since, until, course } = message;
             Session { identity, class, proof, server, address, since, until, course }
@@ -261,6 +235,7 @@ impl From<v1::LatticeStatusReply> for Seen {
             Refusal { at, server, address, client, reason }
         };
         Self {
+            connections: connections.into_iter().map(connection).collect(),
             sessions: sessions.into_iter().map(session).collect(),
             refusals: refusals.into_iter().map(refusal).collect(),
             admissions: admissions.unwrap_or_default().into(),
@@ -275,89 +250,11 @@ impl From<v1::Admissions> for Admissions {
     }
 }
 
-impl Init {
-    fn execute(self, screen: &mut Screen) -> Result<(), Failure> {
-        let absolute = |path: &PathBuf| {
-            std::path::absolute(path).map_err(|error| Failure::broken(format!("`{}`: {error}", path.display())))
-        };
-        let ca = absolute(&self.tls_ca)?;
-        let set_up = SetUp {
-            folder: self.out.clone(),
-            name: self.trust_domain.to_string(),
-            hosts: Listener { clients: self.hosts_listen, route: self.hosts_route },
-            nodes: Listener { clients: self.nodes_listen, route: self.nodes_route },
-            certificate: Certificate {
-                chain: absolute(&self.tls_cert)?,
-                key: absolute(&self.tls_key)?,
-                ca: ca.clone(),
-            },
-            nodes_ca: absolute(&self.nodes_ca)?,
-            hosts_tls: if self.danger_plain_hosts { HostsTls::DangerPlain } else { HostsTls::Required },
-        };
-        let written = set_up.write(clock::now()).map_err(|error| Failure::broken(error.to_string()))?;
-        let audience = format!("spiffe://{}/nats", self.trust_domain);
-        let scheme = if self.danger_plain_hosts { "nats" } else { "tls" };
-        let server = format!("{scheme}://{}", self.hosts_listen);
-        let environment = self.host_environment(&audience, &ca);
-        if self.json {
-            return screen.json(&shown(written, audience, environment));
-        }
-        screen.line(format!("The set-up is in {}; start both servers, they form one cluster:", self.out.display()))?;
-        screen.line(format!(
-            "  nats-server -c {}\n  nats-server -c {}",
-            written.hosts.display(),
-            written.nodes.display()
-        ))?;
-        screen.line("The broker's settings (in the file of `run --config`):")?;
-        screen.line(format!(
-            "  [nats]\n  servers = [\"{server}\"]\n  folder = \"{}\"\n  ca_file = \"{}\"\n  hosts = [\"spiffe://{}/host/*\"]",
-            written.broker.display(),
-            ca.display(),
-            self.trust_domain,
-        ))?;
-        screen.line("Each wasmCloud host beside an agent (its entry names the lattice):")?;
-        for (name, value) in environment {
-            screen.line(format!("  {name}={value}"))?;
-        }
-        if !self.danger_plain_hosts {
-            screen.line("  and TLS on both connections: --ctl-tls --rpc-tls")?;
-        }
-        screen.line(format!(
-            "A client that insists on credentials takes {}: they allow nothing by themselves.",
-            written.sentinel.display()
-        ))?;
-        screen.line(format!(
-            "Take {} off this machine: no daemon needs it, whoever has it owns the lattice.",
-            written.keys.display()
-        ))
+/// One segment of a SPIFFE ID, and none that means something else.
+fn parse_holder(text: &str) -> Result<String, String> {
+    let id = parse_spiffe_id(&format!("spiffe://trust-domain/{text}"));
+    if text.contains('/') || !id.is_ok_and(|id| !is_reserved(&id)) {
+        return Err("it is no segment of a SPIFFE ID: letters, digits, `.`, `-` and `_`, not `portcullis`".to_owned());
     }
-
-    fn host_environment(&self, audience: &str, ca: &std::path::Path) -> Vec<(String, String)> {
-        let mut all = vec![
-            ("WASMCLOUD_EXPERIMENTAL_FEATURES".to_owned(), "workload-identity-auth".to_owned()),
-            ("WASMCLOUD_WORKLOAD_IDENTITY_AUTH_SERVICE_AUDIENCE".to_owned(), audience.to_owned()),
-            ("SPIFFE_ENDPOINT_SOCKET".to_owned(), "unix:/run/portcullis/workload.sock".to_owned()),
-        ];
-        if !self.danger_plain_hosts {
-            all.push(("SSL_CERT_FILE".to_owned(), ca.display().to_string()));
-        }
-        all
-    }
-}
-
-fn shown(written: Written, audience: String, host_environment: Vec<(String, String)>) -> Shown {
-    let Written { broker, hosts, nodes, keys, sentinel, accounts } = written;
-    Shown {
-        broker_folder: broker,
-        hosts_config: hosts,
-        nodes_config: nodes,
-        keys,
-        sentinel,
-        operator: accounts.operator,
-        system_account: accounts.system,
-        callout_account: accounts.callout,
-        lattice_account: accounts.lattice,
-        audience,
-        host_environment,
-    }
+    Ok(text.to_owned())
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::callout::Callout;
 use super::connect::connect;
 use super::member::hosts_lattices;
-use super::{PAUSE, complain, subjects};
+use super::{PAUSE, subjects};
 
 /// For JetStream to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -55,6 +55,8 @@ pub(super) async fn keep(callout: Arc<Callout>) {
             }
         }
         if failed {
+            // It may have ended for good.
+            client = None;
             tokio::time::sleep(PAUSE).await;
         } else if versions.changed().await.is_err() {
             return;
@@ -65,8 +67,11 @@ pub(super) async fn keep(callout: Arc<Callout>) {
 async fn connected<'c>(client: &'c mut Option<Client>, callout: &Callout) -> Option<&'c Client> {
     if client.is_none() {
         match connect(&callout.settings, "lattice", &callout.material.users.lattice).await {
-            Ok(new) => *client = Some(new),
-            Err(error) => complain("lattice", &error),
+            Ok(new) => {
+                callout.ways.connected("lattice", new.clone());
+                *client = Some(new);
+            }
+            Err(error) => callout.ways.failed("lattice", &error),
         }
     }
     client.as_ref()

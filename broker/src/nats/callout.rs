@@ -20,6 +20,7 @@ use super::member::Members;
 use super::replay::UsedTokens;
 use super::sessions::{Course, Place, Proved, Session, Sessions};
 use super::token::{self, Claims};
+use super::ways::{Way, Ways};
 use crate::audit::Event;
 use crate::broker::Broker;
 use crate::clock;
@@ -54,6 +55,9 @@ pub(crate) struct Callout {
     sessions: Mutex<Sessions>,
     refusals: Mutex<VecDeque<Refused>>,
     logins: Arc<Semaphore>,
+    /// Sessions that began before are not known by their proof.
+    pub(super) started: SystemTime,
+    pub(super) ways: Ways,
     /// Sessions are to be judged again.
     pub(super) look_again: Notify,
     /// Somebody connected.
@@ -84,6 +88,8 @@ impl Callout {
             sessions: Mutex::default(),
             refusals: Mutex::default(),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
+            started: clock::now(),
+            ways: Ways::default(),
             look_again: Notify::new(),
             came: Notify::new(),
         })
@@ -166,6 +172,7 @@ impl Callout {
         let session = Session {
             identity,
             proved: Some(Proved::new(login.evidence, &login.membership)),
+            found: None,
             address: request.client.address.clone(),
             since: now,
             until: Some(login.until),
@@ -245,6 +252,11 @@ impl Callout {
     /// Who is connected, and the last refusals.
     pub(crate) fn state(&self) -> (Vec<(Place, Session)>, Vec<Refused>) {
         (self.sessions().all(), lock(&self.refusals).iter().cloned().collect())
+    }
+
+    /// How the broker's connections are.
+    pub(crate) fn ways(&self) -> Vec<Way> {
+        self.ways.all()
     }
 
     pub(super) fn members(&self) -> MutexGuard<'_, Members> {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
 use serde::Deserialize;
+use tokio_stream::StreamExt as _;
 
 use super::connect::{ConnectError, connect};
 use super::folder::{FolderError, Material};
@@ -12,6 +14,8 @@ use crate::config::Nats;
 
 /// For a server to show its accounts.
 const ANSWER: Duration = Duration::from_secs(5);
+/// For the others, after it.
+const OTHERS: Duration = Duration::from_secs(2);
 
 /// Why the broker cannot answer these servers.
 #[derive(Debug, thiserror::Error)]
@@ -72,25 +76,51 @@ struct CalloutWire {
 /// When the folder cannot be used, the server is too old, refuses the broker's users, or would not ask the broker about logins.
 pub async fn check(settings: &Nats) -> Result<(), CheckError> {
     let material = Material::read(&settings.folder)?;
-    let client = match connect(settings, "check", &material.users.system).await {
-        Ok(client) => client,
+    // A server knows an account once somebody logged in to it.
+    let (callout, client) = match tokio::try_join!(
+        Box::pin(connect(settings, "check", &material.users.callout)),
+        Box::pin(connect(settings, "check", &material.users.system))
+    ) {
+        Ok(clients) => clients,
         Err(error @ ConnectError::Unreachable(_)) => {
             tracing::warn!(%error, "the lattice's servers cannot be checked now");
             return Ok(());
         }
         Err(error) => return Err(CheckError::Server(error.to_string())),
     };
-    let subject = format!("$SYS.REQ.SERVER.{}.ACCOUNTZ", client.server_info().server_id);
-    let ask = serde_json::json!({"account": material.callout.as_str()}).to_string();
-    let silent = || CheckError::Callout("the server does not show its accounts".to_owned());
-    let answer = tokio::time::timeout(ANSWER, client.request(subject, ask.into())).await;
-    let answer = answer.map_err(|_| silent())?.map_err(|_| silent())?;
-    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|_| silent())?;
-    let jwt = answer.data.and_then(|data| data.account_detail).map(|detail| detail.jwt).unwrap_or_default();
+    let jwt = account(&client, &material).await.map_err(CheckError::Callout)?;
     judge(&material, &jwt).map_err(CheckError::Callout)?;
-    // Best effort: the connection was for one question.
+    // Best effort: the connections were for one question.
     let _ = client.drain().await;
+    let _ = callout.drain().await;
     Ok(())
+}
+
+/// The callout's account as one of the servers knows it, empty where none does.
+async fn account(client: &Client, material: &Material) -> Result<String, String> {
+    let silent = |_| "the servers do not show their accounts".to_owned();
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+    let ask = serde_json::json!({"account": material.callout.as_str()}).to_string();
+    let asked = client.publish_with_reply("$SYS.REQ.SERVER.PING.ACCOUNTZ", inbox, ask.into());
+    asked.await.map_err(|error| error.to_string())?;
+    let first = tokio::time::timeout(ANSWER, answers.next()).await.map_err(silent)?;
+    let mut answer = first;
+    // Nobody says how many servers there are.
+    let others = tokio::time::sleep(OTHERS);
+    tokio::pin!(others);
+    while let Some(message) = answer {
+        let read = serde_json::from_slice::<Answer>(&message.payload).ok();
+        let jwt = read.and_then(|answer| Some(answer.data?.account_detail?.jwt)).unwrap_or_default();
+        if !jwt.is_empty() {
+            return Ok(jwt);
+        }
+        answer = tokio::select! {
+            next = answers.next() => next,
+            () = &mut others => None,
+        };
+    }
+    Ok(String::new())
 }
 
 fn judge(material: &Material, jwt: &str) -> Result<(), String> {

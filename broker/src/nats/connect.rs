@@ -15,6 +15,8 @@ use crate::federation::WebRoots;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Attempts to connect anew: some ten seconds of them.
+const ATTEMPTS: usize = 16;
 /// Messages that wait for us; beyond, the oldest are lost, and their clients try again.
 const SUBSCRIPTION_CAPACITY: usize = 4096;
 /// Messages of ours that wait to be written.
@@ -50,7 +52,8 @@ pub(super) async fn connect(settings: &Nats, name: &'static str, credentials: &s
         .request_timeout(Some(CONNECT_TIMEOUT))
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(CLIENT_CAPACITY)
-        .max_reconnects(None)
+        // Then everything is read anew, the servers' authorities among it.
+        .max_reconnects(Some(ATTEMPTS))
         .ignore_discovered_servers()
         .reconnect_delay_callback(pause)
         .event_callback(move |event| async move { log(name, &event) });
@@ -69,12 +72,23 @@ pub(super) async fn connect(settings: &Nats, name: &'static str, credentials: &s
                 | ConnectErrorKind::TimedOut
                 | ConnectErrorKind::Tls
                 | ConnectErrorKind::Io
-                | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable(error.to_string()),
+                | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable(causes(&error)),
             }
         })?;
     let version = client.server_info().version;
     let (major, minor, patch) = OLDEST;
     if client.is_server_compatible(major, minor, patch) { Ok(client) } else { Err(ConnectError::TooOld { version }) }
+}
+
+/// What happened, and why: of a server with the wrong certificate only the causes tell.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn tls(settings: &Nats) -> Result<ClientConfig, ConnectError> {

@@ -103,6 +103,10 @@ impl Callout {
     pub(super) fn judge(&self, client: &Client, now: SystemTime) -> Result<Login, LoginRefused> {
         let evidence = self.evidence(client, now)?;
         let membership = self.membership(&evidence)?;
+        // Whoever is no member spends none: what is remembered has its bounds.
+        if let Evidence::Token(claims) = &evidence {
+            self.spend(&client.shown.token, claims, now)?;
+        }
         let session = self.session_end(now);
         let until = match &evidence {
             Evidence::Token(_) | Evidence::Key(_) => session,
@@ -144,12 +148,19 @@ impl Callout {
         let bundles = JwtBundles::new(bundle);
         let claims = validate_jwt(token, &self.settings.audience, &bundles, now, LEEWAY)?;
         self.not_revoked(&claims)?;
-        if self.settings.tokens == TokenUse::Once {
-            let until = claims.expires_at().checked_add(LEEWAY).unwrap_or(now);
-            let taken = self.used().take(token, until, now);
-            taken.map_err(|reason| LoginRefused::NotFresh { id: claims.id().clone(), reason })?;
-        }
         Ok(claims)
+    }
+
+    /// A token is good for one login, unless the operator says otherwise.
+    fn spend(&self, token: &str, claims: &JwtClaims, now: SystemTime) -> Result<(), LoginRefused> {
+        match self.settings.tokens {
+            TokenUse::Once => {
+                let until = claims.expires_at().checked_add(LEEWAY).unwrap_or(now);
+                let taken = self.used().take(claims.id(), token, until, now);
+                taken.map_err(|reason| LoginRefused::NotFresh { id: claims.id().clone(), reason })
+            }
+            TokenUse::DangerMany => Ok(()),
+        }
     }
 
     fn not_revoked(&self, claims: &JwtClaims) -> Result<(), LoginRefused> {

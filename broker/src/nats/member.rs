@@ -8,7 +8,7 @@ use portcullis_identity::{ComponentId, Lattice, NodeName, SpiffeId, Target, is_r
 use super::permissions::Permissions;
 use super::subjects::{self, Calling, Hosted, Part, Serving};
 use crate::config::{KeyClass, KeyHolder, Nats};
-use crate::registry::{Prospects, Registry, Served, Standing};
+use crate::registry::{Entry, Prospects, Registry, Served, Standing, Version};
 
 /// What a member of the lattice is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +69,9 @@ pub enum NoMember {
     /// The node is quarantined.
     #[error("the node is quarantined")]
     Quarantined,
+    /// Every node that may have its identity is quarantined or shut out.
+    #[error("its node is quarantined or shut out")]
+    NodeCutOff,
     /// A host whose entry says no lattice.
     #[error("its entry names no lattice, so it is a host of none")]
     NoLattice,
@@ -84,7 +87,12 @@ pub enum NoMember {
 #[derive(Debug, Default)]
 pub struct Members {
     known: HashMap<Target, Known>,
+    /// The names in each lattice, as of one version of the registry.
+    names: (Option<Version>, HashMap<Lattice, Names>),
 }
+
+/// Every name in a lattice, and whose it is.
+type Names = Arc<BTreeMap<ComponentId, SpiffeId>>;
 
 #[derive(Debug)]
 struct Known {
@@ -106,9 +114,7 @@ impl Members {
             let node = node_name(id).ok_or(NoMember::Reserved)?;
             return self.of_node(registry, settings, &node);
         }
-        if registry.entries_for(id).next().is_none() {
-            return Err(NoMember::NotRegistered);
-        }
+        judge_nodes(registry, id)?;
         if settings.hosts.iter().any(|pattern| pattern.matches(id)) {
             let permissions = subjects::host(&lattice_of(registry, id)?, id);
             return Ok(Membership { class: Class::Host, permissions });
@@ -134,10 +140,9 @@ impl Members {
     }
 
     fn part(&mut self, registry: &Registry, settings: &Nats, id: &SpiffeId) -> Part {
-        let mut names: BTreeMap<Lattice, BTreeMap<ComponentId, SpiffeId>> = BTreeMap::new();
         let serving = registry.served_by(id).map(|served| {
             let target = served.record.target.clone();
-            let names = names.entry(target.lattice.clone()).or_insert_with(|| registry.callers_in(&target.lattice));
+            let names = self.names_in(registry, &target.lattice);
             let callers = names.iter().filter(|(_, caller)| self.could_call(served, caller));
             Serving { callers: callers.map(|(name, _)| name.clone()).collect(), target }
         });
@@ -151,6 +156,15 @@ impl Members {
         });
         let calling = calling.collect();
         Part { serving, calling }
+    }
+
+    fn names_in(&mut self, registry: &Registry, lattice: &Lattice) -> Names {
+        let (version, names) = &mut self.names;
+        if *version != Some(registry.version()) {
+            *version = Some(registry.version());
+            names.clear();
+        }
+        Arc::clone(names.entry(lattice.clone()).or_insert_with(|| Arc::new(registry.callers_in(lattice))))
     }
 
     fn could_call(&mut self, served: &Arc<Served>, caller: &SpiffeId) -> bool {
@@ -210,6 +224,19 @@ pub fn is_host_of(registry: &Registry, settings: &Nats, id: &SpiffeId, lattice: 
 /// The lattice of a host; `None` for everybody else.
 pub fn lattice_of_host(registry: &Registry, settings: &Nats, id: &SpiffeId) -> Option<Lattice> {
     settings.hosts.iter().any(|pattern| pattern.matches(id)).then(|| lattice_of(registry, id).ok()).flatten()
+}
+
+/// An identity is as good as the best of the nodes that may have it. One that has not joined is not known to be bad: SVIDs can be minted.
+fn judge_nodes(registry: &Registry, id: &SpiffeId) -> Result<(), NoMember> {
+    let is_good = |entry: &Arc<Entry>| match registry.node(&entry.node).map(|node| node.standing) {
+        None | Some(Standing::Good) => true,
+        Some(Standing::Quarantined | Standing::Barred) => false,
+    };
+    let mut entries = registry.entries_for(id).peekable();
+    if entries.peek().is_none() {
+        return Err(NoMember::NotRegistered);
+    }
+    if entries.any(is_good) { Ok(()) } else { Err(NoMember::NodeCutOff) }
 }
 
 fn lattice_of(registry: &Registry, id: &SpiffeId) -> Result<Lattice, NoMember> {

@@ -32,7 +32,7 @@ use self::question::{Answer, Malformed, RequestId};
 use super::callout::Callout;
 use super::connect::connect;
 use super::member::{hosts_by_token, is_host_of};
-use super::{PAUSE, complain, subjects};
+use super::{PAUSE, subjects};
 use crate::registry::Version;
 
 /// Questions under way at one time.
@@ -109,11 +109,12 @@ impl PolicyService {
         loop {
             match connect(&self.callout.settings, "policy", &self.callout.material.users.lattice).await {
                 Ok(client) => {
+                    self.callout.ways.connected("policy", client.clone());
                     if let Err(error) = self.answer_all(client).await {
                         tracing::error!(%error, "cannot hear what hosts ask");
                     }
                 }
-                Err(error) => complain("policy", &error),
+                Err(error) => self.callout.ways.failed("policy", &error),
             }
             self.client.send_replace(None);
             tokio::time::sleep(PAUSE).await;

@@ -1,6 +1,6 @@
 //! Who is connected now, as far as this broker knows: its own admissions, and what servers tell of the others'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use portcullis_identity::SpiffeId;
@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) identity: SpiffeId,
     /// How it proved itself; `None` where another broker admitted it, or this one before it was started again.
     pub(crate) proved: Option<Proved>,
+    /// Without proof: what it might do when this broker first asked.
+    pub(super) found: Option<Box<Membership>>,
     pub(crate) address: String,
     pub(crate) since: SystemTime,
     /// Its end, where it is known.
@@ -110,6 +112,28 @@ impl Sessions {
         before != course
     }
 
+    /// Notes what a session that proved nothing to this broker may do.
+    pub(super) fn find(&mut self, place: &Place, membership: &Membership) {
+        if let Some(session) = self.0.get_mut(place) {
+            session.found.get_or_insert_with(|| Box::new(membership.clone()));
+        }
+    }
+
+    /// Those that were ended and are still there, as far as is known.
+    pub(super) fn ending(&self) -> Vec<Place> {
+        self.0.iter().filter(|(_, session)| session.course == Course::Ends).map(|(place, _)| place.clone()).collect()
+    }
+
+    /// The servers that have them.
+    pub(super) fn servers(&self) -> BTreeSet<String> {
+        self.0.keys().map(|place| place.server.clone()).collect()
+    }
+
+    /// Forgets those of a server that is gone.
+    pub(super) fn forget_server(&mut self, server: &str) {
+        self.0.retain(|place, _| place.server != server);
+    }
+
     /// One of them.
     pub(super) fn session(&self, place: &Place) -> Option<&Session> {
         self.0.get(place)
@@ -121,7 +145,7 @@ impl Sessions {
     }
 
     /// Forgets those that are not among `present` although they should be: their end was missed.
-    pub(super) fn keep(&mut self, server: &str, present: &std::collections::BTreeSet<u64>, asked_at: SystemTime) {
+    pub(super) fn keep(&mut self, server: &str, present: &BTreeSet<u64>, asked_at: SystemTime) {
         self.0.retain(|place, session| {
             place.server != server || present.contains(&place.number) || session.since >= asked_at
         });

@@ -3,6 +3,11 @@
 //! Hosts have no client certificate, and a listener asks for one from all or from none; hence two. Nothing secret is shared between the
 //! broker and the servers: these hold signed public names, the broker signs.
 
+mod accounts;
+mod certificate;
+mod check;
+mod names;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 
+pub use self::certificate::{Certificate, Named, UnusableFile};
+pub use self::check::InvalidSetUp;
+pub use self::names::{HostPort, Names, parse_server_name};
 use super::claims::{Proof, UserClaims};
 use super::credentials;
 use super::folder::{self, AccountNames};
@@ -29,6 +38,8 @@ pub const BROKER: &str = "broker";
 pub const SERVERS: &str = "servers";
 /// What no daemon needs.
 pub const KEYS: &str = "keys";
+/// What the servers keep.
+pub const STORES: &str = "jetstream";
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -56,17 +67,6 @@ pub struct Listener {
     pub clients: SocketAddr,
     /// For the other server.
     pub route: SocketAddr,
-}
-
-/// The servers' certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// PEM, leaf first.
-    pub chain: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
-    /// Its authority, by which the two servers know each other.
-    pub ca: PathBuf,
 }
 
 /// How hosts are served.
@@ -131,11 +131,19 @@ struct Keys {
 }
 
 impl SetUp {
-    /// Writes it.
+    /// Writes it, for servers that are called by their addresses.
     ///
     /// # Errors
     /// When the folder exists or a file cannot be written.
     pub fn write(&self, now: SystemTime) -> Result<Written, SetUpError> {
+        self.write_as(&Names::default(), now)
+    }
+
+    /// Writes it, for servers of these names.
+    ///
+    /// # Errors
+    /// When the folder exists or a file cannot be written.
+    pub fn write_as(&self, names: &Names, now: SystemTime) -> Result<Written, SetUpError> {
         let folder = std::path::absolute(&self.folder)
             .map_err(|cause| SetUpError::Write { path: self.folder.clone(), cause })?;
         let now = clock::unix_seconds(now);
@@ -166,7 +174,7 @@ impl SetUp {
         };
         let callout_user = write_broker(&written, &keys, now)?;
         write_seeds(&written.keys, &keys)?;
-        self.write_servers(&folder, &written, &keys, (&callout_user, now))?;
+        self.write_servers(&folder, &written, &keys, (names, &callout_user, now))?;
         Ok(written)
     }
 
@@ -175,7 +183,7 @@ impl SetUp {
         folder: &Path,
         written: &Written,
         keys: &Keys,
-        (callout_user, now): (&PublicKey, u64),
+        (names, callout_user, now): (&Names, &PublicKey, u64),
     ) -> Result<(), SetUpError> {
         let sentinel = SigningKey::generate(Owner::User);
         let claims = UserClaims::new(PermissionClaims::nothing(), keys.callout.public(), Proof::Bearer);
@@ -185,11 +193,13 @@ impl SetUp {
             &keys.callout_signing,
         )?;
         put(&written.sentinel, &credentials::text(&sentinel_jwt, &sentinel))?;
-        let common = accounts_conf(&self.name, keys, &sentinel_jwt, (callout_user, now))?;
+        let common = accounts::conf(&self.name, keys, &sentinel_jwt, (callout_user, now))?;
         put(&folder.join(SERVERS).join("accounts.conf"), &common)?;
         let password = password()?;
-        for (path, own, other) in [(&written.hosts, self.hosts, self.nodes), (&written.nodes, self.nodes, self.hosts)] {
-            let store = folder.join("jetstream").join(path.file_stem().unwrap_or_default());
+        let hosts = (&written.hosts, self.hosts, (self.nodes, names.nodes.as_ref()));
+        let nodes = (&written.nodes, self.nodes, (self.hosts, names.hosts.as_ref()));
+        for (path, own, other) in [hosts, nodes] {
+            let store = folder.join(STORES).join(path.file_stem().unwrap_or_default());
             let tls = if *path == written.nodes { self.nodes_tls()? } else { self.hosts_tls()? };
             let cluster = self.cluster(own, other, &password)?;
             let text = format!(
@@ -227,30 +237,38 @@ impl SetUp {
     }
 
     /// Neither server tells its clients of the other: no host could join where nodes are served, and would try first when it comes again.
-    /// Between machines the servers prove themselves to each other by certificate, too.
-    fn cluster(&self, own: Listener, other: Listener, password: &str) -> Result<String, SetUpError> {
+    /// Between machines the servers prove themselves to each other by certificate, too, and each looks for the other's name in it.
+    fn cluster(
+        &self,
+        own: Listener,
+        (other, name): (Listener, Option<&ServerName<'static>>),
+        password: &str,
+    ) -> Result<String, SetUpError> {
         let Certificate { chain, key, ca } = &self.certificate;
-        let tls = if own.route.ip().is_loopback() && other.route.ip().is_loopback() {
-            String::new()
-        } else {
+        let tls = if self.routes_by_certificate() {
             let (chain, key, ca) = (quoted(chain)?, quoted(key)?, quoted(ca)?);
             format!("  tls {{ cert_file: {chain}, key_file: {key}, ca_file: {ca}, verify: true, timeout: 5 }}\n")
+        } else {
+            String::new()
         };
+        let other = HostPort::of(name.filter(|_| self.routes_by_certificate()), other.route);
         Ok(format!(
             "cluster {{\n  name: portcullis\n  listen: \"{}\"\n  no_advertise: true\n{tls}  authorization {{ user: route, password: \"{password}\", timeout: 5 }}\n  routes: [\"nats://route:{password}@{}\"]\n}}\n",
-            own.route, other.route,
+            own.route, other,
         ))
     }
 }
 
 fn make_folders(folder: &Path) -> Result<(), SetUpError> {
     let failed = |path: &Path, cause| SetUpError::Write { path: path.to_owned(), cause };
-    let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let make = |path: &Path, mode| fs::DirBuilder::new().recursive(true).mode(mode).create(path);
     if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SetUpError::Exists(folder.to_owned()));
     }
-    for path in [folder.to_owned(), folder.join(BROKER), folder.join(SERVERS), folder.join(KEYS)] {
-        make(&path).map_err(|cause| failed(&path, cause))?;
+    // The parts may get owners of their own; these pass, and see nothing else.
+    make(folder, 0o711).map_err(|cause| failed(folder, cause))?;
+    for path in [BROKER, SERVERS, KEYS, STORES].map(|part| folder.join(part)) {
+        make(&path, 0o700).map_err(|cause| failed(&path, cause))?;
     }
     Ok(())
 }
@@ -315,60 +333,6 @@ fn write_seeds(folder: &Path, keys: &Keys) -> Result<(), SetUpError> {
     Ok(())
 }
 
-fn accounts_conf(
-    name: &str,
-    keys: &Keys,
-    sentinel: &str,
-    (callout_user, now): (&PublicKey, u64),
-) -> Result<String, SetUpError> {
-    let named = |name: &str, key: &SigningKey, nats| Claims {
-        name: name.to_owned(),
-        ..Claims::about(key.public().as_str(), now, nats)
-    };
-    let operator = json!({"system_account": keys.system.public().as_str(), "type": "operator", "version": 2});
-    let operator = token::encode(named(name, &keys.operator, operator), &keys.operator)?;
-    let system = account(&[], &json!({}), json!({}));
-    let callout = json!({
-        "auth_users": [callout_user.as_str()],
-        "allowed_accounts": [keys.lattice.public().as_str()],
-        "xkey": keys.seal.public(),
-    });
-    let callout = account(&[&keys.callout_signing], &callout, json!({}));
-    let storage = json!({"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
-    let lattice = account(&[&keys.lattice_signing], &json!({}), storage);
-    let mut preload = String::new();
-    for (name, key, claims) in
-        [("SYS", &keys.system, system), ("AUTH", &keys.callout, callout), ("LATTICE", &keys.lattice, lattice)]
-    {
-        let token = token::encode(named(name, key, claims), &keys.operator)?;
-        preload.push_str(&format!("  {}: {token}\n", key.public()));
-    }
-    Ok(format!(
-        "# Written by `portcullis-broker nats init`. Nothing here is secret.\n\
-         operator: {operator}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{preload}}}\n\
-         # A client without credentials of its own is asked about with these, which allow nothing.\ndefault_sentinel: {sentinel}\n",
-        keys.system.public(),
-    ))
-}
-
-fn account(
-    signing_keys: &[&SigningKey],
-    authorization: &serde_json::Value,
-    storage: serde_json::Value,
-) -> serde_json::Value {
-    let mut limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": 0,
-    });
-    if let (Some(limits), serde_json::Value::Object(storage)) = (limits.as_object_mut(), storage) {
-        limits.extend(storage);
-    }
-    let signing_keys: Vec<_> = signing_keys.iter().map(|key| key.public().as_str()).collect();
-    json!({
-        "limits": limits, "signing_keys": signing_keys, "authorization": authorization,
-        "default_permissions": {"pub": {}, "sub": {}}, "type": "account", "version": 2,
-    })
-}
-
 fn put(path: &Path, text: &str) -> Result<(), SetUpError> {
     atomic_file::write(path, text.as_bytes(), 0o600, Existing::Keep)
         .map_err(|cause| SetUpError::Write { path: path.to_owned(), cause })
@@ -390,6 +354,8 @@ fn password() -> Result<String, SetUpError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::super::folder::{FolderError, Material};
     use super::*;
 
@@ -407,6 +373,79 @@ mod tests {
         }
     }
 
+    /// The same, whose certificate is there, and names `localhost`.
+    fn certified(folder: &Path) -> SetUp {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let file = |name: &str, text: String| {
+            fs::write(folder.join(name), text).unwrap();
+            folder.join(name)
+        };
+        let certificate = Certificate {
+            chain: file("c.pem", certificate.pem()),
+            key: file("k.pem", key.serialize_pem()),
+            ca: file("ca.pem", certificate.pem()),
+        };
+        SetUp { certificate, ..set_up(folder) }
+    }
+
+    #[test]
+    fn what_no_server_starts_with_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = certified(folder.path());
+        let named = good.check().unwrap();
+        let name = |text: &str| parse_server_name(text).unwrap();
+        assert!(named.svid().is_none() && named.is_called(&name("localhost")) && !named.is_called(&name("nats")));
+        let file = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let with = |certificate| SetUp { certificate, ..good.clone() };
+        let Certificate { chain, key, ca } = good.certificate.clone();
+        let other_key = file("other.pem", &KeyPair::generate().unwrap().serialize_pem());
+        let (nothing, missing) = (file("nothing.pem", "nothing"), folder.path().join("missing.pem"));
+        for (bad, reason) in [
+            (with(Certificate { chain: missing.clone(), ..good.certificate.clone() }), "missing.pem` cannot be used"),
+            (with(Certificate { chain: nothing.clone(), key, ca: ca.clone() }), "holds no certificate"),
+            (with(Certificate { chain: chain.clone(), key: chain.clone(), ca: ca.clone() }), "holds no key"),
+            (with(Certificate { chain, key: other_key, ca }), "is not the key of"),
+            (with(Certificate { ca: missing, ..good.certificate.clone() }), "missing.pem` cannot be used"),
+            (SetUp { nodes_ca: nothing, ..good.clone() }, "nothing.pem` cannot be used"),
+            (SetUp { nodes: good.hosts, ..good.clone() }, "hosts and nodes cannot both listen on `127.0.0.1:4222`"),
+            (
+                SetUp { nodes: Listener { route: good.hosts.clients, ..good.nodes }, ..good.clone() },
+                "hosts and the route to the server for nodes cannot both",
+            ),
+            (
+                SetUp { hosts: Listener { clients: ([127, 0, 0, 1], 0).into(), ..good.hosts }, ..good },
+                "hosts cannot listen on port 0",
+            ),
+        ] {
+            let told = bad.check().unwrap_err().to_string();
+            assert!(told.contains(reason), "{told}");
+        }
+    }
+
+    #[test]
+    fn servers_of_two_machines_look_for_each_other_s_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let on = |route: &str, listener: Listener| Listener { route: route.parse().unwrap(), ..listener };
+        let near = set_up(folder.path());
+        assert_eq!(near.looked_for(&Names::default()).len(), 1);
+        let far = SetUp {
+            hosts: on("10.0.0.1:6222", near.hosts),
+            nodes: on("0.0.0.0:6223", near.nodes),
+            folder: folder.path().join("far"),
+            ..near
+        };
+        let names = Names { hosts: parse_server_name("one.acme.test").ok(), nodes: None };
+        let looked_for: Vec<_> = far.looked_for(&names).iter().map(ToString::to_string).collect();
+        assert_eq!(looked_for, ["one.acme.test:4222", "one.acme.test:6222", "localhost:6223"]);
+        let written = far.write_as(&names, clock::now()).unwrap();
+        let holds = |path: &Path, text: &str| fs::read_to_string(path).unwrap().contains(text);
+        assert!(holds(&written.hosts, "@localhost:6223\"") && holds(&written.nodes, "@one.acme.test:6222\""));
+    }
+
     #[test]
     fn what_is_written_is_read_and_its_owner_s_alone() {
         let folder = tempfile::tempdir().unwrap();
@@ -421,6 +460,8 @@ mod tests {
             }
         }
         assert_eq!(files, 15);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join("nats").join(STORES)), 0o700);
         fs::set_permissions(written.broker.join("lattice.nk"), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(Material::read(&written.broker), Err(FolderError::Exposed { mode: 0o640, .. })));
     }

@@ -8,9 +8,10 @@
 //! | provider, wadm, operator | members of an existing lattice without SVID, by key |
 //! | broker | asks and answers for the control plane |
 //!
-//! JetStream is a way round permissions: a stream that republishes, or a consumer that delivers, publishes wherever its maker says. So
-//! nobody but wadm and the broker may make streams, hosts may make consumers of the lattice's two buckets alone, and members read those by
-//! direct get.
+//! JetStream is a way round permissions: a stream that republishes, a consumer that delivers, and whatever answers a question publish
+//! wherever their maker says, for a server holds nobody to the subject on which he is answered. So members, nodes, providers and operators
+//! may ask JetStream nothing; what members have to know of the lattice's buckets, the broker tells them. Hosts cannot do without it, which
+//! is why a host is believed with all of its account.
 
 use portcullis_identity::{ComponentId, Lattice, SpiffeId, Target};
 
@@ -30,6 +31,10 @@ const HOST: &str = "host";
 pub const QUESTIONS: [&str; 2] = ["portcullis.policy.*.ask", "portcullis.policy.*.ask.*"];
 /// The queue group in which they share them.
 pub const QUESTIONS_QUEUE: &str = "portcullis.policy";
+/// What brokers hear of members that ask for the links to a virtual component.
+pub const LINKS: &str = "portcullis.links.*.*";
+/// The queue group in which they share these.
+pub const LINKS_QUEUE: &str = "portcullis.links";
 /// Subjects of one kind in one token: each has up to 300 bytes, and stands twice in base64 in an answer of at most 1 MiB.
 pub const MAX_LISTED: usize = 1000;
 
@@ -49,6 +54,12 @@ pub fn queue(Target { lattice, id }: &Target) -> String {
 #[must_use]
 pub fn inbox(lattice: &Lattice, name: &ComponentId) -> String {
     format!("{INBOXES}.{lattice}.{name}")
+}
+
+/// Where the member that serves `target` asks for the links to it.
+#[must_use]
+pub fn links(Target { lattice, id }: &Target) -> String {
+    format!("portcullis.links.{lattice}.{id}")
 }
 
 fn called(Target { lattice, id }: &Target, caller: &str) -> String {
@@ -169,8 +180,7 @@ pub fn member(part: &Part) -> Permissions {
         }
         // Links that name it.
         all.subscribe(format!("wasmbus.rpc.{lattice}.vc.{id}.>"));
-        let [links, _] = buckets(lattice);
-        reads(&mut all, &links);
+        all.publish(links(target));
     }
     all
 }
@@ -240,7 +250,7 @@ pub fn wadm(lattice: &Lattice) -> Permissions {
     all
 }
 
-/// A broker: makes the buckets of lattices, and answers the hosts' policy questions.
+/// A broker: makes the buckets of lattices, tells members their links, and answers the hosts' policy questions.
 #[must_use]
 pub fn broker() -> Permissions {
     let mut all = Permissions::default();
@@ -251,12 +261,15 @@ pub fn broker() -> Permissions {
         all.subscribe_in(questions, QUESTIONS_QUEUE);
     }
     all.publish("portcullis.policy.*.changes");
+    all.subscribe_in(LINKS, LINKS_QUEUE);
+    all.publish("$JS.API.DIRECT.GET.*");
+    all.publish(format!("{INBOXES}.>"));
     // The hosts' questions come from their common inbox.
     all.publish(format!("{COMMON_INBOX}.>"));
     all
 }
 
-/// What one may read of a bucket without making a consumer.
+/// What a host may read of a bucket without making a consumer.
 fn reads(all: &mut Permissions, bucket: &str) {
     all.publish(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
     all.publish(format!("$JS.API.STREAM.MSG.GET.KV_{bucket}"));

@@ -2,18 +2,21 @@
 //!
 //! The system account tells of connections that come and go, whichever broker admitted them, and takes the order to end one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Client, Message, Subscriber};
 use portcullis_identity::{Revoked, parse_spiffe_id};
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio_stream::StreamExt as _;
 
 use super::callout::Callout;
 use super::login::LoginRefused;
-use super::permissions::Difference;
+use super::member::Class;
+use super::permissions::{Difference, Permissions};
 use super::sessions::{Course, Place, Session};
 use crate::audit::Event;
 use crate::clock;
@@ -26,6 +29,10 @@ const PAGE: u64 = 1024;
 const LISTING: Duration = Duration::from_secs(2);
 /// How often the list is compared with that of the servers: messages can be lost.
 const COMPARE: Duration = Duration::from_secs(60);
+/// How soon an order to end a session is repeated: orders can be lost.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A server that was missed in so many comparisons is gone, and its sessions with it.
+const MISSED: u8 = 3;
 /// Servers whose list is asked for.
 const MAX_SERVERS: usize = 64;
 
@@ -48,6 +55,8 @@ struct ClientWire {
     user: String,
     #[serde(default)]
     host: String,
+    #[serde(default)]
+    start: String,
 }
 
 /// `CONNZ`
@@ -72,6 +81,16 @@ struct ConnectionWire {
     ip: String,
     #[serde(default)]
     authorized_user: String,
+    #[serde(default)]
+    start: String,
+}
+
+/// A connection as a server tells of it.
+struct Told {
+    user: String,
+    address: String,
+    /// RFC 3339.
+    start: String,
 }
 
 /// What to do with a session.
@@ -92,6 +111,9 @@ impl Callout {
         let (mut versions, mut trust) = (self.broker.ledger.versions(), self.broker.trust.changes());
         let mut compare = tokio::time::interval(COMPARE);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut missed = BTreeMap::new();
         let mut certificates = self.revoked_certificates();
         loop {
             tokio::select! {
@@ -122,7 +144,8 @@ impl Callout {
                     self.judge_all(&client, false).await;
                 }
                 () = self.look_again.notified() => self.judge_all(&client, false).await,
-                _ = compare.tick() => self.compare(&client).await,
+                _ = compare.tick() => self.compare(&client, &mut missed).await,
+                _ = again.tick() => self.end_again(&client).await,
             }
         }
     }
@@ -130,12 +153,13 @@ impl Callout {
     async fn came(self: &Arc<Self>, client: &Client, message: &Message) {
         let Ok(Advisory { server, client: connected }) = serde_json::from_slice(&message.payload) else { return };
         let place = Place { server: server.id, number: connected.id };
-        self.learn(place.clone(), &connected.user, connected.host);
+        let ClientWire { id: _, user, host, start } = connected;
+        self.learn(place.clone(), Told { user, address: host, start });
         self.came.notify_one();
         // Something may have changed between its admission and now.
         let session = self.sessions().session(&place).cloned();
         if let Some(session) = session {
-            let ruling = self.rule(&session, false, clock::now());
+            let ruling = self.rule((&place, &session), false, clock::now());
             self.enforce(client, &place, &session, ruling).await;
             flush(client).await;
         }
@@ -147,11 +171,13 @@ impl Callout {
     }
 
     /// Follows a connection that this broker did not admit. Users without a SPIFFE ID are the broker's own.
-    fn learn(&self, place: Place, user: &str, address: String) {
-        let Ok(identity) = parse_spiffe_id(user) else { return };
-        let now = clock::now();
-        let session = || Session { identity, proved: None, address, since: now, until: None, course: Course::Stays };
-        self.sessions().learn(place, session, now);
+    fn learn(&self, place: Place, Told { user, address, start }: Told) {
+        let Ok(identity) = parse_spiffe_id(&user) else { return };
+        // Whose beginning is not known may be older than whatever was revoked.
+        let since = OffsetDateTime::parse(&start, &Rfc3339).map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+        let session =
+            || Session { identity, proved: None, found: None, address, since, until: None, course: Course::Stays };
+        self.sessions().learn(place, session, clock::now());
     }
 
     /// Judges every session again.
@@ -162,7 +188,7 @@ impl Callout {
             judge.members().forget_gone();
             let sessions = judge.sessions().all();
             let judged = sessions.into_iter().map(|(place, session)| {
-                let ruling = judge.rule(&session, certificate_revoked, now);
+                let ruling = judge.rule((&place, &session), certificate_revoked, now);
                 (place, session, ruling)
             });
             judged.filter(|(_, _, ruling)| *ruling != Ruling::Keep).collect::<Vec<_>>()
@@ -173,34 +199,52 @@ impl Callout {
         flush(client).await;
     }
 
-    fn rule(&self, session: &Session, certificate_revoked: bool, now: SystemTime) -> Ruling {
+    fn rule(&self, (place, session): (&Place, &Session), certificate_revoked: bool, now: SystemTime) -> Ruling {
         if session.course == Course::Ends {
             return Ruling::Keep;
         }
-        let end = |refused: &LoginRefused| Ruling::End(refused.to_string());
         let Some(proved) = &session.proved else {
-            // Nobody knows by which certificate it came.
+            return self.rule_learned((place, session), certificate_revoked, now);
+        };
+        match self.judge_again(&proved.evidence, now) {
+            Err(refused) => Ruling::End(refused.to_string()),
+            Ok(membership) if membership.class != proved.class => Ruling::End("it is something else now".to_owned()),
+            Ok(membership) => by_rights(&proved.permissions, &membership.permissions),
+        }
+    }
+
+    /// What becomes of a session that was not admitted by this broker, or before it was started: it is not known how it proved itself, nor what
+    /// it may do.
+    fn rule_learned(&self, (place, session): (&Place, &Session), certificate_revoked: bool, now: SystemTime) -> Ruling {
+        let Session { identity, since, .. } = session;
+        if self.identity_revoked(identity, *since, now) {
+            return Ruling::End(LoginRefused::Revoked(identity.clone()).to_string());
+        }
+        // What a key may do stands in the settings, which are older than this broker.
+        let holds_key = self.settings.keys.iter().any(|holder| holder.identity == *identity);
+        let membership = match self.membership_of(identity) {
+            _ if holds_key => return Ruling::Keep,
+            Err(refused) => return Ruling::End(refused.to_string()),
+            Ok(membership) => membership,
+        };
+        // Hosts log in by token, and what they may do depends on their lattice alone.
+        if membership.class != Class::Host {
             if certificate_revoked {
                 return Ruling::End("a certificate was revoked, and it may have been this one".to_owned());
             }
-            if self.identity_revoked(&session.identity, session.since, now) {
-                return end(&LoginRefused::Revoked(session.identity.clone()));
+            // Its rights may have shrunk, and its certificate been revoked, when nobody could end it: it shows itself again.
+            if *since < self.started {
+                return Ruling::Move;
             }
-            let holds_key = self.settings.keys.iter().any(|holder| holder.identity == session.identity);
-            return match self.membership_of(&session.identity) {
-                Err(refused) if !holds_key => end(&refused),
-                Err(_) | Ok(_) => Ruling::Keep,
-            };
-        };
-        match self.judge_again(&proved.evidence, now) {
-            Err(refused) => end(&refused),
-            Ok(membership) if membership.class != proved.class => Ruling::End("it is something else now".to_owned()),
-            Ok(membership) => match proved.permissions.difference(&membership.permissions) {
-                Difference::None => Ruling::Keep,
-                Difference::Wider => Ruling::Move,
-                Difference::Lost => Ruling::End("its rights shrank".to_owned()),
-            },
         }
+        let Some(found) = &session.found else {
+            self.sessions().find(place, &membership);
+            return Ruling::Keep;
+        };
+        if found.class != membership.class {
+            return Ruling::End("it is something else now".to_owned());
+        }
+        by_rights(&found.permissions, &membership.permissions)
     }
 
     async fn enforce(self: &Arc<Self>, client: &Client, place: &Place, session: &Session, ruling: Ruling) {
@@ -239,19 +283,39 @@ impl Callout {
         }));
     }
 
-    /// Compares the sessions with the servers' connections.
-    async fn compare(self: &Arc<Self>, client: &Client) {
+    /// Compares the sessions with the servers' connections. `missed` counts how often in a row each server did not answer.
+    async fn compare(self: &Arc<Self>, client: &Client, missed: &mut BTreeMap<String, u8>) {
         let asked_at = clock::now();
         let servers = self.servers(client).await;
+        let silent = self.sessions().servers().into_iter().filter(|known| !servers.contains(known));
+        *missed = silent
+            .map(|server| (server.clone(), missed.get(&server).map_or(1, |times| times.saturating_add(1))))
+            .collect();
+        for (server, _) in missed.iter().filter(|(_, times)| **times >= MISSED) {
+            tracing::info!(server, "a server of the lattice is gone, and its sessions with it");
+            self.sessions().forget_server(server);
+        }
         for server in servers.into_iter().take(MAX_SERVERS) {
             let Some(connections) = self.connections(client, &server).await else { continue };
             let present: BTreeSet<u64> = connections.iter().map(|connection| connection.cid).collect();
-            for ConnectionWire { cid, ip, authorized_user } in connections {
-                self.learn(Place { server: server.clone(), number: cid }, &authorized_user, ip);
+            for ConnectionWire { cid, ip, authorized_user, start } in connections {
+                let told = Told { user: authorized_user, address: ip, start };
+                self.learn(Place { server: server.clone(), number: cid }, told);
             }
             self.sessions().keep(&server, &present, asked_at);
         }
         self.judge_all(client, false).await;
+    }
+
+    /// Ends again what should have ended: of an order nobody hears whether it arrived.
+    async fn end_again(&self, client: &Client) {
+        let ending = self.sessions().ending();
+        for place in &ending {
+            order(client, place, "KICK").await;
+        }
+        if !ending.is_empty() {
+            flush(client).await;
+        }
     }
 
     async fn servers(&self, client: &Client) -> Vec<String> {
@@ -297,6 +361,14 @@ impl Callout {
             };
             registry.revocations().keys().filter_map(certificate).collect()
         })
+    }
+}
+
+fn by_rights(before: &Permissions, now: &Permissions) -> Ruling {
+    match before.difference(now) {
+        Difference::None => Ruling::Keep,
+        Difference::Wider => Ruling::Move,
+        Difference::Lost => Ruling::End("its rights shrank".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use tonic::Status;
 
 use super::OperatorService;
 use crate::clock::unix_seconds;
-use crate::nats::{Outcome, Place, Refused, Session};
+use crate::nats::{Outcome, Place, Refused, Session, Way};
 
 impl OperatorService {
     pub(super) fn lattice_status(&self) -> Result<v1::LatticeStatusReply, Status> {
@@ -17,6 +17,7 @@ impl OperatorService {
             sessions: sessions.into_iter().map(session_message).collect(),
             refusals: refusals.into_iter().map(refusal_message).collect(),
             admissions: Some(self.admissions()),
+            connections: callout.ways().into_iter().map(connection_message).collect(),
         })
     }
 
@@ -49,6 +50,11 @@ fn session_message((place, session): (Place, Session)) -> v1::LatticeSession {
         until: session.until.map_or(0, unix_seconds),
         course: session.course.name().to_owned(),
     }
+}
+
+fn connection_message(Way { name, problem }: Way) -> v1::LatticeConnection {
+    let connected = problem.is_none();
+    v1::LatticeConnection { name: name.to_owned(), connected, problem: problem.unwrap_or_default() }
 }
 
 fn refusal_message(refused: Refused) -> v1::LatticeRefusal {

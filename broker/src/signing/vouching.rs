@@ -16,6 +16,8 @@ const COMPONENT: &str = "wasmcloud:component:";
 pub(crate) enum NotVouched {
     #[error("`{0}` is not a host of the entry's lattice")]
     NoHost(SpiffeId),
+    #[error("the entry is that of a component on a host: the host has to vouch for it")]
+    Nobody,
     #[error("the entry is not that of one component: it has no selector `{COMPONENT}ID`, or several")]
     NoComponent,
     #[error("such a token is no way to join the lattice")]
@@ -34,7 +36,9 @@ impl Broker {
         wanted: &v1::WantedJwt,
     ) -> Result<Option<SpiffeId>, SignRefusal> {
         if wanted.vouched_by.is_empty() {
-            return Ok(None);
+            let entry = self.entry(node, &wire::parse(&wanted.entry)?)?;
+            let of_component = entry.terms.selectors.iter().any(|selector| selector.as_str().starts_with(COMPONENT));
+            return if of_component { Err(NotVouched::Nobody.into()) } else { Ok(None) };
         }
         // Looking costs as much as signing.
         take(&self.signing.tokens, node)?;

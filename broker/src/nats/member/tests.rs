@@ -7,7 +7,8 @@ use portcullis_value::WitSource;
 use super::*;
 use crate::config::Settings;
 use crate::registry::{
-    Command, Digest, GrantChange, GrantDirection, Holder, NewEntry, Present, Registration, Terms, Upstream,
+    CertificateJoin, Command, Digest, GrantChange, GrantDirection, Holder, NewEntry, Present, Registration, Terms,
+    Upstream,
 };
 use crate::ttl::Ttl;
 
@@ -176,4 +177,21 @@ fn an_identity_without_part_is_no_member() {
     let mut scene = Scene::new();
     scene.entry("/backup", Some("prod"));
     assert_eq!(scene.of("/backup"), Err(NoMember::NoPart));
+}
+
+#[test]
+fn an_identity_whose_only_node_is_shut_out_is_no_member() {
+    let mut scene = Scene::new();
+    scene.register("prod/shop");
+    let shop = "/virtual/prod/shop";
+    let join = || Command::JoinByCertificate(CertificateJoin { node: "sidecar".parse().unwrap(), key_sha256: [1; 32] });
+    scene.of(shop).unwrap();
+    scene.execute(join());
+    scene.of(shop).unwrap();
+    scene.execute(Command::RemoveNode("sidecar".parse().unwrap()));
+    assert_eq!(scene.of(shop), Err(NoMember::NodeCutOff));
+    // Removed once more it is forgotten, and may join again.
+    scene.execute(Command::RemoveNode("sidecar".parse().unwrap()));
+    scene.execute(join());
+    scene.of(shop).unwrap();
 }

@@ -78,6 +78,7 @@ fn a_caller_publishes_under_its_own_name_to_what_it_may_reach_alone() {
         "$JS.API.STREAM.CREATE.x",
         "$KV.LATTICEDATA_prod.COMPONENT_x",
         "wasmbus.evt.prod.x",
+        "portcullis.links.prod.pay",
     ] {
         assert!(!publishes(&shop(), refused), "{refused}");
     }
@@ -180,5 +181,24 @@ fn hosts_alone_ask_what_they_may_start_and_brokers_alone_say_that_it_changed() {
             assert_eq!(subscribes(&all, subject, Some(QUESTIONS_QUEUE)), is_broker, "{class}");
         }
         assert!(!publishes(&all, "portcullis.policy.other.ask"), "{class}");
+    }
+}
+
+/// A server holds nobody to the subject on which JetStream answers him.
+#[test]
+fn nobody_asks_jetstream_but_hosts_wadm_and_brokers() {
+    for (class, all) in every_class() {
+        let asks = all.published().any(|pattern| pattern.starts_with('$') || pattern.starts_with('>'));
+        assert_eq!(asks, ["host", "wadm", "broker"].contains(&class), "{class}");
+    }
+}
+
+#[test]
+fn members_ask_for_their_own_links_alone() {
+    for (class, all) in every_class() {
+        assert_eq!(publishes(&all, &links(&target("shop"))), class == "member", "{class}");
+        assert!(!publishes(&all, &links(&target("pay"))), "{class}");
+        assert_eq!(subscribes(&all, LINKS, Some(LINKS_QUEUE)), class == "broker", "{class}");
+        assert!(!subscribes(&all, LINKS, None), "{class}");
     }
 }
