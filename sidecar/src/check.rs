@@ -10,7 +10,7 @@ use portcullis_value::{FunctionKind, Wit, WitSource};
 use serde::Serialize;
 
 use crate::component::seal_key;
-use crate::config::{Config, Mistake, NodeSection, Program, StreamEncoding, UpstreamSection};
+use crate::config::{Config, Mistake, NatsSection, NodeSection, Program, StreamEncoding, UpstreamSection};
 use crate::upstream::Upstream;
 
 /// What was found to be right.
@@ -45,6 +45,9 @@ pub fn check(path: &Path) -> Result<Checked, Vec<Mistake>> {
     let mut checked = Checked { component: config.component.target.to_string(), ..Checked::default() };
     let upstream = Upstream::open(&config.upstream).map_err(|more| mistakes.extend(more)).ok();
     check_node(&config.node, path, &mut mistakes);
+    if let Some(Err(error)) = config.nats.as_ref().map(NatsSection::settings) {
+        mistakes.push(mistake(path, &error));
+    }
     let Some(folder) = &config.component.wit else {
         checked.skipped.push("mapping and policies: `component.wit` names no WIT folder".to_owned());
         return finished(checked, mistakes);

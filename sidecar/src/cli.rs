@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+/// Exit code of a command line that asks for what cannot be: that of clap, too.
+const MISUSED: u8 = 2;
 /// Exit code of a refusal: nothing is broken, the answer is no.
 const REFUSED: u8 = 3;
 

@@ -222,14 +222,9 @@ impl Gate {
         Ok(caller.outlook(served))
     }
 
-    /// Waits until a change of policy takes back what a call under way was permitted by `decided`.
-    async fn withdrawn(
-        &self,
-        caller: &Caller,
-        function: &served::ServedFunction,
-        decided: &Outlook,
-        transport: Transport,
-    ) -> Refused {
+    /// Waits until a change of policy takes back what a call under way was permitted without its parameters.
+    async fn withdrawn(&self, call: &Call<'_>) -> Refused {
+        let Call { caller, outlook: decided, function, transport, link_name } = *call;
         let mut changes = self.changes.subscribe();
         let mut seen = Arc::clone(&decided.served);
         loop {
@@ -243,7 +238,8 @@ impl Gate {
                 let Some(now) = outlook.served.function(&function.instance, &function.name) else {
                     return Refused::new(Refusal::UnknownFunction, "the function is not served any more");
                 };
-                let verdict = outlook.view.decide(now.action, &CallContext::over(transport));
+                let context = CallContext { transport, link_name, params: None };
+                let verdict = outlook.view.decide(now.action, &context);
                 if !verdict.is_allowed() {
                     return Refused::denied(&verdict);
                 }
@@ -337,4 +333,66 @@ fn recorded(caller: &Caller, instance: &str, function: &str, refused: Refused) -
         }
     }
     refused
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use portcullis_client::node::{PeerRecord, ServedComponent, UpstreamKind, Version};
+    use portcullis_policy::PolicyText;
+    use portcullis_value::WitSource;
+
+    use super::*;
+    use crate::config::{SpliceAddress, SpliceSection, UpstreamSection};
+
+    const ITEMS: &str = "test:shop/items";
+    const WIT: &str = "package test:shop;\ninterface items { count: func() -> u32; }\n";
+    const ON_A_LINK: &str =
+        "permit(principal, action, resource) when { context has link_name && context.link_name == \"fast\" };";
+
+    fn gate() -> Gate {
+        let address = SpliceAddress::Tcp("127.0.0.1:1".to_owned());
+        let patience = Duration::from_secs(1);
+        let section = SpliceSection { address, connect_timeout: patience, idle_timeout: patience, streams: None };
+        let upstream = Upstream::open(&UpstreamSection::Splice(section)).unwrap();
+        Gate::new(upstream, LimitsSection::default(), Meters::new(), false)
+    }
+
+    fn serve(gate: &Gate, epoch: u64) {
+        let record = PeerRecord {
+            target: "demo/shop".parse().unwrap(),
+            spiffe_id: portcullis_identity::parse_spiffe_id("spiffe://test.example/virtual/demo/shop").unwrap(),
+            interfaces: vec![ITEMS.to_owned()],
+            addresses: Vec::new(),
+        };
+        let component = ServedComponent {
+            record,
+            upstream: UpstreamKind::Splice,
+            wit: vec![WitSource { path: "shop.wit".to_owned(), text: WIT.to_owned() }],
+            policies: vec![PolicyText { id: "on-a-link".to_owned(), text: ON_A_LINK.to_owned() }],
+            grants: Vec::new(),
+        };
+        let version = Version { incarnation: 1, epoch };
+        gate.serve_from_now(Served::build(&component, version, &gate.upstream, &gate.meters, None).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_call_under_way_is_decided_anew_with_its_link() {
+        let gate = gate();
+        serve(&gate, 1);
+        let caller = &Caller::hosted("cart", &gate.quota);
+        let outlook = gate.outlook(caller).unwrap();
+        let function = outlook.served.function(ITEMS, "count").unwrap();
+        let on = |link_name| Call { caller, outlook: &outlook, function, transport: Transport::Nats, link_name };
+        let linked = on(Some("fast"));
+        assert!(linked.permit(&gate, None).is_ok());
+        serve(&gate, 2);
+        tokio::select! {
+            biased;
+            refused = gate.withdrawn(&linked) => panic!("{refused:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(gate.withdrawn(&on(None)).await.refusal, Refusal::Denied);
+    }
 }

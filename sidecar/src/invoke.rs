@@ -39,7 +39,7 @@ pub struct Invocation {
     pub arguments: String,
     /// Under which of the node's identities; needed where it has several.
     pub identity: Option<SpiffeId>,
-    /// For the whole call.
+    /// For the whole call, with everything that comes before it.
     pub deadline: Duration,
     /// Over what.
     pub way: Way,
@@ -92,6 +92,9 @@ pub enum InvokeError {
     /// The lattice cannot be joined.
     #[error("{0}")]
     Connect(String),
+    /// Finding the callee, connecting and the call took too long together.
+    #[error("there is no answer within {} ms", .0.as_millis())]
+    TooLate(Duration),
     /// The answer does not fit the WIT.
     #[error("the answer does not fit the WIT: {0}")]
     Answer(String),
@@ -104,7 +107,9 @@ pub enum InvokeError {
 pub async fn invoke(invocation: Invocation) -> Result<String, InvokeError> {
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
-    let result = invoked(invocation, &tasks, stop.clone()).await;
+    let deadline = invocation.deadline;
+    let invoking = Box::pin(invoked(invocation, &tasks, stop.clone()));
+    let result = tokio::time::timeout(deadline, invoking).await.unwrap_or(Err(InvokeError::TooLate(deadline)));
     stop.cancel();
     tasks.close();
     tasks.wait().await;
@@ -154,20 +159,27 @@ async fn invoked(invocation: Invocation, tasks: &TaskTracker, stop: Cancellation
                 None => Callee::Hosted(invocation.target),
             };
             let caller = on_lattice(&settings, &identity, tasks).await?;
-            let answer = caller.call(&callee, name, params.into(), invocation.deadline).await;
-            caller.close();
-            answer?
+            caller.0.call(&callee, name, params.into(), invocation.deadline).await?
         }
         (Way::Quic, None) => return Err(InvokeError::Function("the callee is not described".to_owned())),
     };
     decode(&ty, &answer)
 }
 
+/// Ends its connection with it: nobody waits for a call that was given up.
+struct Calling(LatticeCaller);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 async fn on_lattice(
     settings: &LatticeSettings,
     identity: &Identity,
     tasks: &TaskTracker,
-) -> Result<LatticeCaller, InvokeError> {
+) -> Result<Calling, InvokeError> {
     let id = identity.id();
     let member = lattice_name(&id).ok_or_else(|| {
         InvokeError::Identity(format!(
@@ -178,6 +190,7 @@ async fn on_lattice(
     let connection = settings.of(identity, &member, NatsLimits::default())?;
     LatticeCaller::connect(connection, &address(&member)?, answer, tasks)
         .await
+        .map(Calling)
         .map_err(|error| InvokeError::Connect(Causes(&error).to_string()))
 }
 

@@ -4,16 +4,18 @@
 //! for which of them calls is taken there, and there alone.
 
 mod callers;
+mod proof;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_client::lattice::{LatticeError, LatticeSettings, address};
 use portcullis_client::node::Identity;
+use portcullis_identity::PeerRefused;
 use portcullis_policy::ANONYMOUS;
 use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
-    Arrival, CallerToken, IncomingCall, Link, Listening, NatsLimits, NatsSettings, Session, SessionAcceptor,
+    Arrival, CallerToken, IncomingCall, Link, Listening, NatsLimits, NatsSettings, NatsTls, Session, SessionAcceptor,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +35,8 @@ const RETRY_CEILING: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Lattice {
     session: Mutex<Option<Session>>,
+    /// Why the last attempt to join failed; nothing once it has joined.
+    error: Mutex<Option<String>>,
     links: Links,
 }
 
@@ -41,6 +45,9 @@ pub(crate) struct Lattice {
 pub struct LatticeStatus {
     /// Whether its server is reached.
     pub connected: bool,
+    /// Why it could not be joined yet, where that is so.
+    #[serde(default)]
+    pub error: Option<String>,
     /// Calls under way.
     pub calls: usize,
     /// Requests that were lost because they came faster than they were taken.
@@ -56,10 +63,20 @@ impl Lattice {
         let link = session.as_ref().map(Session::link);
         LatticeStatus {
             connected: link.as_ref().is_some_and(Link::is_connected),
+            error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             calls: link.as_ref().map_or(0, Link::calls),
-            dropped_requests: link.as_ref().map_or(0, Link::dropped_requests),
+            dropped_requests: session.as_ref().map_or(0, Session::dropped_requests),
             links: self.links.all(),
         }
+    }
+
+    fn joined(&self, session: Session) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn failed(&self, error: String) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
@@ -113,6 +130,9 @@ impl LatticeListener {
         end: CancellationToken,
     ) {
         let this = Arc::new(self);
+        // Before joining: a renewal in between has its connection made anew, too.
+        let mut renewals = this.identity.renewals();
+        renewals.mark_unchanged();
         let joining = Box::pin(draining.clone().run_until_cancelled_owned(this.join(&tasks)));
         let joined = joining.await;
         let Some((session, mut acceptor)) = joined else { return };
@@ -128,8 +148,6 @@ impl LatticeListener {
             async move { links::follow(session, this.at.clone(), &this.lattice.links).await }
         };
         drop(tasks.spawn(draining.clone().run_until_cancelled_owned(following)));
-        let mut renewals = this.identity.renewals();
-        renewals.mark_unchanged();
         loop {
             tokio::select! {
                 arrival = acceptor.next() => match arrival {
@@ -156,6 +174,8 @@ impl LatticeListener {
             }
             drop(acceptor);
             session.link().idle(this.drain).await;
+            // The last answers are on their way to the server; with the connection they would be lost.
+            let _ = session.link().settled().await;
         };
         end.run_until_cancelled(rest).await;
         session.close();
@@ -168,7 +188,9 @@ impl LatticeListener {
             match self.attempt(tasks).await {
                 Ok(joined) => return joined,
                 Err(error) => {
-                    warn!(error = %Causes(&*error), again_in_ms = pause.as_millis(), "cannot join the lattice");
+                    let error = Causes(&*error).to_string();
+                    warn!(%error, again_in_ms = pause.as_millis(), "cannot join the lattice");
+                    self.lattice.failed(error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_CEILING);
                 }
@@ -181,16 +203,27 @@ impl LatticeListener {
         tasks: &TaskTracker,
     ) -> Result<(Session, SessionAcceptor), Box<dyn std::error::Error + Send + Sync>> {
         let session = Session::start(self.settings.clone(), self.drain, tasks.clone()).await?;
-        match session.accept_calls(self.at.clone()).await {
+        match self.listen(&session).await {
             Ok(acceptor) => {
-                *self.lattice.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+                self.lattice.joined(session.clone());
                 Ok((session, acceptor))
             }
             Err(error) => {
                 session.close();
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    async fn listen(&self, session: &Session) -> Result<SessionAcceptor, Box<dyn std::error::Error + Send + Sync>> {
+        match (&self.at, &self.settings.tls) {
+            (Listening::Virtual(address), NatsTls::Upgrade(_) | NatsTls::First(_)) => {
+                proof::names_are_held(session, address).await?;
+            }
+            // Whoever says so believes a server that proves nothing; or believes nobody.
+            (Listening::Virtual(_), NatsTls::DangerPlain) | (Listening::Plain(_), _) => {}
+        }
+        Ok(session.accept_calls(self.at.clone()).await?)
     }
 
     fn take(self: &Arc<Self>, arrival: Arrival, calls: &TaskTracker) {
@@ -230,17 +263,60 @@ impl LatticeListener {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and what caused it, on one line; of a certificate that was refused, why. Some errors say their cause themselves.
 pub(crate) struct Causes<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut line = self.0.to_string();
+        let mut say = |text: &str| {
+            if !line.ends_with(text) {
+                line.push_str(": ");
+                line.push_str(text);
+            }
+        };
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            say(&error.to_string());
             cause = error.source();
         }
-        Ok(())
+        // What the chain itself says of it is bland.
+        if let Some(refused) = PeerRefused::find(self.0) {
+            say(&refused.reason().to_string());
+        }
+        f.write_str(&line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_identity::{PeerRule, RefusalReason, parse_spiffe_id};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot connect")]
+    struct Connect(#[source] Io);
+
+    /// As errors of async-nats do, it says its cause itself.
+    #[derive(Debug, thiserror::Error)]
+    #[error("IO error: {0}")]
+    struct Io(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = Connect(Io(std::io::Error::other("refused")));
+        assert_eq!(Causes(&error).to_string(), "cannot connect: IO error: refused");
+    }
+
+    #[test]
+    fn of_a_certificate_that_is_refused_both_ids_are_said() {
+        let id = |name: &str| parse_spiffe_id(&format!("spiffe://test.example/{name}")).unwrap();
+        let reason = RefusalReason::NotExpected { id: id("found"), expected: PeerRule::Exactly(id("expected")) };
+        let refused = rustls::Error::from(PeerRefused::from(reason));
+        let line = Causes(&Connect(Io(std::io::Error::other(refused)))).to_string();
+        assert_eq!(line.matches("PeerRefused").count(), 1, "{line}");
+        let both = "peer is `spiffe://test.example/found`, expected `spiffe://test.example/expected`";
+        assert!(line.ends_with(both), "{line}");
     }
 }

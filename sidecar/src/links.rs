@@ -1,8 +1,9 @@
 //! Which components are linked to this one on its lattice, as wasmCloud hosts say it.
 //!
 //! For the operator's eyes: a link says where a host sends its component's calls, and permits nothing. Hosts announce a link once, with its
-//! configuration, to `wasmbus.rpc.LATTICE.TARGET.linkdefs.put` and `.del`; what stands is in the lattice's bucket, which is read at the
-//! start and now and then. On a lattice without that bucket the announcements are all there is.
+//! configuration, to `wasmbus.rpc.LATTICE.TARGET.linkdefs.put` and `.del`; what stands is in the lattice's bucket, of which the broker tells
+//! at the start and now and then. On a lattice that no broker looks after, the bucket is read here. Without one the announcements are all there
+//! is.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_transport::nats::{Announcement, AskError, Link, Listening, Session, SubscribeError, VirtualAddress};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::debug;
 
 /// How often the bucket is read.
@@ -79,11 +81,29 @@ impl Default for Configuration {
     }
 }
 
-/// What the bucket holds of a component.
+/// What the bucket holds of a component, and what the broker answers. One link that cannot be read does not hide the others.
 #[derive(Debug, Deserialize)]
 struct Specification {
     #[serde(default)]
-    links: Vec<Definition>,
+    links: Vec<Value>,
+}
+
+/// What stands cannot be learnt.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Asked(#[from] AskError),
+    #[error("the broker's answer cannot be read")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("the broker cannot tell: {0}")]
+    Broker(String),
+}
+
+/// The broker's answer: links or an error.
+#[derive(Debug, Deserialize)]
+struct Told {
+    #[serde(default)]
+    error: Option<String>,
 }
 
 /// The question of a direct get.
@@ -171,7 +191,9 @@ impl Links {
     /// Takes what stands in the bucket for the whole truth, but for what only announcements tell.
     fn replace(&self, values: &[Bytes], at: &Listening) {
         let stands = values.iter().filter_map(|value| serde_json::from_slice::<Specification>(value).ok());
-        let stands = stands.flat_map(|component| component.links).filter(|link| link.concerns(at));
+        let links = stands.flat_map(|component| component.links);
+        let links = links.filter_map(|link| serde_json::from_value::<Definition>(link).ok());
+        let stands = links.filter(|link| link.concerns(at));
         let mut known = self.known();
         let replaced = stands.map(Definition::linked).take(MOST).map(|(key, mut linked)| {
             if let Some(before) = known.get(&key) {
@@ -204,11 +226,22 @@ pub(crate) async fn follow(session: Session, at: Listening, links: &Links) {
 
 async fn listen(link: &Link, at: &Listening, links: &Links) -> Result<(), SubscribeError> {
     // Before the bucket is read: nothing is announced in between that is not heard.
-    let mut hearing = link.hear(format!("wasmbus.rpc.{}.>", at.prefix())).await?;
+    let mut hearing = match link.hear(format!("wasmbus.rpc.{}.>", at.prefix())).await {
+        Ok(hearing) => Some(hearing),
+        // What stands can be learnt all the same.
+        Err(SubscribeError::NotPermitted { .. }) => None,
+        Err(error) => return Err(error),
+    };
     let mut looks = tokio::time::interval(LOOK);
     loop {
+        let announced = async {
+            match &mut hearing {
+                Some(hearing) => hearing.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            announced = hearing.next() => match announced {
+            announced = announced => match announced {
                 Some(announced) => links.hear(&announced, at),
                 None => return Ok(()),
             },
@@ -220,13 +253,22 @@ async fn listen(link: &Link, at: &Listening, links: &Links) -> Result<(), Subscr
     }
 }
 
-/// Every value of the lattice's bucket.
-async fn stand(link: &Link, address: &VirtualAddress) -> Result<Vec<Bytes>, AskError> {
-    let bucket = format!("LATTICEDATA_{}", address.lattice);
+/// Every link that the broker tells of, or every value of the lattice's bucket.
+async fn stand(link: &Link, VirtualAddress { lattice, id }: &VirtualAddress) -> Result<Vec<Bytes>, Unknown> {
+    match link.ask_once(&format!("portcullis.links.{lattice}.{id}"), Bytes::new(), ANSWER).await {
+        Ok(answer) => match serde_json::from_slice::<Told>(&answer)? {
+            Told { error: Some(error) } => return Err(Unknown::Broker(error)),
+            Told { error: None } => return Ok(vec![answer]),
+        },
+        // Nobody looks after this lattice.
+        Err(AskError::NoResponder) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let bucket = format!("LATTICEDATA_{lattice}");
     let everything = format!("$KV.{bucket}.>");
     let question = LastOfEach { multi_last: [&everything], batch: MOST };
-    let question = serde_json::to_vec(&question).unwrap_or_default();
-    link.ask(&format!("$JS.API.DIRECT.GET.KV_{bucket}"), question.into(), MOST, ANSWER).await
+    let question = serde_json::to_vec(&question)?;
+    Ok(link.ask(&format!("$JS.API.DIRECT.GET.KV_{bucket}"), question.into(), MOST, ANSWER).await?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use portcullis_client::node::UpstreamKind;
 use portcullis_value::Wit;
 use portcullis_value::json::Int64;
 
-pub(crate) use splice::{Connection, Ended, Patience, Progress, Splice, Spliced};
+pub(crate) use splice::{Connection, Ended, Expected, Patience, Progress, Splice, Spliced};
 
 use crate::config::{HttpSection, Mistake, UpstreamSection};
 use crate::http::{HttpConfigMistake, HttpUpstream, HttpUpstreamConfig, Mapping, MappingProblem};

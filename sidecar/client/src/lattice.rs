@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis_identity::{PeerRule, PeerVerifier, SpiffeId, Target, client_config};
+use portcullis_transport::Header;
 use portcullis_transport::nats::{
     Call, CallFailed, CallerToken, ConnectError, Deadlines, Headers, InvalidInboxPrefix, InvalidToken, Login,
-    NatsLimits, NatsServer, NatsSettings, NatsTls, Patience, Session, Target as Address, Token, VirtualAddress,
+    NatsLimits, NatsRefusal, NatsServer, NatsSettings, NatsTls, Patience, Session, Target as Address, Token,
+    VirtualAddress,
 };
-use portcullis_transport::{Header, Refusal};
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::explanation::Explanation;
 use crate::node::Identity;
@@ -77,7 +79,11 @@ impl LatticeSettings {
         let tls = match &self.security {
             NatsSecurity::DangerPlain => NatsTls::DangerPlain,
             NatsSecurity::Tls { server_id, first } => {
-                let verifier = PeerVerifier::new(identity.trust(), PeerRule::Exactly(server_id.clone()));
+                let rule = PeerRule::Exactly(server_id.clone());
+                // Connections are made anew by themselves, and their errors say nothing of the certificate.
+                let verifier = PeerVerifier::observed(identity.trust(), rule, |refused| {
+                    warn!(reason = %refused.reason(), "certificate of the nats server refused");
+                });
                 let config = Arc::new(client_config(verifier, Arc::clone(identity.slot()))?);
                 if *first { NatsTls::First(config) } else { NatsTls::Upgrade(config) }
             }
@@ -187,28 +193,71 @@ impl LatticeCaller {
         let deadlines = Deadlines { handshake: HANDSHAKE.min(deadline), then: Patience::InAll(deadline) };
         let headers = Headers::new();
         let call = Call { subject: &subject, headers: &headers, params, deadlines };
-        self.session.call(call, self.limit).await.map_err(|failed| told(peer(), failed, deadline))
+        self.session.call(call, self.limit).await.map_err(|failed| told(callee, failed, deadline))
     }
 }
 
-fn told(peer: String, failed: CallFailed, after: Duration) -> CallError {
+fn told(callee: &Callee, failed: CallFailed, after: Duration) -> CallError {
+    let (peer, cause) = (callee.name().to_string(), failed.to_string());
     match failed {
-        CallFailed::Refused(refusal) => {
-            let code = refusal.refusal.unwrap_or(Refusal::Denied);
-            let explanation =
-                Explanation { refusal: code.name().to_owned(), reason: refusal.reason, policies: Vec::new() };
-            CallError::Refused { peer, refusal: code, explanation: Some(explanation) }
+        CallFailed::Refused(NatsRefusal { refusal: Some(refusal), reason, .. }) => {
+            let explanation = Explanation { refusal: refusal.name().to_owned(), reason, policies: Vec::new() };
+            CallError::Refused { peer, refusal, explanation: Some(explanation) }
         }
-        CallFailed::NoResponder | CallFailed::NotPermitted { .. } => {
-            CallError::Unreachable { peer, cause: failed.to_string() }
+        // Another's word is no decision of a policy: what it means, nobody here knows.
+        CallFailed::Refused(foreign @ NatsRefusal { refusal: None, .. }) => {
+            CallError::Malformed { peer, cause: format!("a status that no sidecar sends: `{foreign}`") }
         }
+        CallFailed::NotPermitted { .. } => {
+            let hint = match callee {
+                Callee::Hosted(_) => {
+                    " (hint: `nats.component_callers` in the broker's configuration has to name this identity)"
+                }
+                Callee::Virtual(_) => "",
+            };
+            CallError::Unreachable { peer, cause: format!("{cause}{hint}") }
+        }
+        CallFailed::NoResponder => CallError::Unreachable { peer, cause },
         CallFailed::TimedOut(_) => CallError::DeadlineExceeded { peer, after },
-        CallFailed::GivenUp | CallFailed::Disconnected | CallFailed::NoRandomness(_) => {
-            CallError::Lost { peer, cause: failed.to_string() }
-        }
+        CallFailed::GivenUp | CallFailed::Disconnected | CallFailed::NoRandomness(_) => CallError::Lost { peer, cause },
         CallFailed::SlowConsumer(_)
         | CallFailed::Malformed(_)
         | CallFailed::TooLarge { .. }
-        | CallFailed::TooManyCalls { .. } => CallError::Malformed { peer, cause: failed.to_string() },
+        | CallFailed::TooManyCalls { .. } => CallError::Malformed { peer, cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_transport::Refusal;
+
+    use super::*;
+
+    fn refused(status: u16, refusal: Option<Refusal>) -> CallError {
+        let refusal = NatsRefusal { status, refusal, reason: "why".to_owned() };
+        let callee = Callee::Virtual("demo/shop".parse().unwrap());
+        told(&callee, CallFailed::Refused(refusal), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn only_a_status_of_ours_is_a_refusal() {
+        let CallError::Refused { refusal, explanation, .. } = refused(403, Some(Refusal::Denied)) else { panic!() };
+        assert_eq!((refusal, explanation.unwrap().reason.as_str()), (Refusal::Denied, "why"));
+        for status in [403, 500] {
+            let error = refused(status, None);
+            assert!(matches!(error, CallError::Malformed { .. }), "{error}");
+            assert!(error.to_string().ends_with(&format!("`{status} why`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_call_a_component_is_told_where_that_is_said() {
+        let text = |callee: Callee| {
+            let failed = CallFailed::NotPermitted { subject: "demo.cart.wrpc.0.0.1.f".to_owned() };
+            told(&callee, failed, Duration::from_secs(1)).to_string()
+        };
+        let name: Target = "demo/cart".parse().unwrap();
+        assert!(text(Callee::Hosted(name.clone())).contains("nats.component_callers"));
+        assert!(!text(Callee::Virtual(name)).contains("hint"));
     }
 }

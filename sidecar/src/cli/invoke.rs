@@ -10,14 +10,14 @@ use portcullis_client::node::read_seal_key;
 use portcullis_identity::{SealKeyPlace, SpiffeId, Target};
 use portcullis_value::WitSource;
 
-use super::{REFUSED, broken, refused, say};
+use super::{MISUSED, REFUSED, complain, refused, say};
 use crate::config::{Config, NatsSection};
 use crate::invoke::{Invocation, InvokeError, Way, invoke};
 
 /// Calls a function of a component and prints its result as JSON.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The call is made under an identity of the node whose state folder is named.\nExit code 3: the callee's sidecar refused the call.\n\nExample:\n  portcullis-sidecar invoke --state /var/lib/portcullis/billing demo/billing 'acme:billing/invoices@1.0.0#get' '{\"id\":\"42\"}'\n  portcullis-sidecar invoke --config billing.toml --over nats --wit wit/ demo/checkout total '[\"acme\"]'   (on a wasmCloud host)"
+    after_help = "The call is made under an identity of the node whose state folder is named.\nExit codes: 1 there is no answer, 2 the command line or the configuration is wrong, 3 the callee's sidecar refused the call.\n\nExample:\n  portcullis-sidecar invoke --state /var/lib/portcullis/billing demo/billing 'acme:billing/invoices@1.0.0#get' '{\"id\":\"42\"}'\n  portcullis-sidecar invoke --config billing.toml --over nats --wit wit/ demo/checkout total '[\"acme\"]'   (on a wasmCloud host)"
 )]
 pub(super) struct Invoke {
     /// The virtual component, or with --wit the component on a host: LATTICE/ID.
@@ -45,7 +45,7 @@ pub(super) struct Invoke {
     /// The WIT of a component on a host, which the broker does not know.
     #[arg(long, value_name = "FOLDER")]
     wit: Option<PathBuf>,
-    /// For the whole call.
+    /// For the whole call, with everything that comes before it.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
@@ -57,15 +57,16 @@ enum Over {
 }
 
 /// Over what the call goes, or what is missing for it.
-fn way(over: Over, nats: Option<&NatsSection>, wit: Option<&Path>) -> Result<Way, String> {
+fn way(over: Over, nats: Option<&NatsSection>, wit: Option<&Path>) -> Result<Way, Failure> {
+    let misused = |why: &str| Err(Failure::Misused(why.to_owned()));
     match (over, nats) {
-        (Over::Quic, _) if wit.is_some() => Err("--wit is for components on hosts: add --over nats".to_owned()),
+        (Over::Quic, _) if wit.is_some() => misused("--wit is for components on hosts: add --over nats"),
         (Over::Quic, _) => Ok(Way::Quic),
-        (Over::Nats, None) => Err("--over nats takes the lattice from [nats] of a --config".to_owned()),
+        (Over::Nats, None) => misused("--over nats takes the lattice from [nats] of a --config"),
         (Over::Nats, Some(nats)) => {
-            let settings = nats.settings().map_err(|error| error.to_string())?;
+            let settings = nats.settings().map_err(|error| Failure::broken(&error))?;
             let hosted = wit.map(|folder| read_wit_folder(folder).map(sources)).transpose();
-            Ok(Way::Nats { settings, hosted: hosted.map_err(|error| error.to_string())? })
+            Ok(Way::Nats { settings, hosted: hosted.map_err(|error| Failure::broken(&error))? })
         }
     }
 }
@@ -80,39 +81,60 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
 
 impl Invoke {
     pub(super) async fn carry_out(self, json: bool, credentials: Option<PathBuf>) -> ExitCode {
+        match self.result(credentials).await {
+            Ok(result) if json => say(&format!("{{\"result\":{result}}}")),
+            Ok(result) => say(&result),
+            Err(failure) => failure.tell(json),
+        }
+    }
+
+    async fn result(self, credentials: Option<PathBuf>) -> Result<String, Failure> {
         let (state_dir, seal_key, nats) = match (self.state, self.config) {
             (Some(state), _) => (state, self.seal_key_file, None),
-            (None, Some(config)) => match Config::load(&config) {
-                Ok(config) => (config.node.state, config.node.seal_key, config.nats),
-                Err(mistakes) => {
-                    return refused(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-                }
-            },
-            (None, None) => return broken(&"a state folder is needed"),
+            (None, Some(config)) => {
+                let config = Config::load(&config).map_err(|mistakes| {
+                    Failure::Misused(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+                })?;
+                (config.node.state, config.node.seal_key, config.nats)
+            }
+            (None, None) => return Err(Failure::Misused("a state folder is needed".to_owned())),
         };
         let seal_key = seal_key.map(|place| read_seal_key(&place, credentials.as_deref())).transpose();
-        let seal_key = match seal_key {
-            Ok(seal_key) => seal_key,
-            Err(error) => return broken(&error),
-        };
-        let way = match way(self.over, nats.as_ref(), self.wit.as_deref()) {
-            Ok(way) => way,
-            Err(error) => return broken(&error),
-        };
         let invocation = Invocation {
-            way,
+            way: way(self.over, nats.as_ref(), self.wit.as_deref())?,
             state_dir,
-            seal_key,
+            seal_key: seal_key.map_err(|error| Failure::broken(&error))?,
             target: self.target,
             function: self.function,
             arguments: self.arguments,
             identity: self.identity,
             deadline: self.timeout,
         };
-        match invoke(invocation).await {
-            Ok(result) if json => say(&format!("{{\"result\":{result}}}")),
-            Ok(result) => say(&result),
-            Err(InvokeError::Call(CallError::Refused { peer, refusal, explanation })) if json => {
+        invoke(invocation).await.map_err(Failure::Invoked)
+    }
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+enum Failure {
+    /// The command line asks for something that cannot be, or names a configuration that cannot be used.
+    Misused(String),
+    /// A file cannot be read.
+    Broken(String),
+    /// The call failed or was refused.
+    Invoked(InvokeError),
+}
+
+impl Failure {
+    fn broken(error: &dyn std::fmt::Display) -> Self {
+        Self::Broken(error.to_string())
+    }
+
+    fn tell(self, json: bool) -> ExitCode {
+        match self {
+            Self::Misused(why) => unanswered(&why, ExitCode::from(MISUSED), json),
+            Self::Broken(why) => unanswered(&why, ExitCode::FAILURE, json),
+            Self::Invoked(InvokeError::Call(CallError::Refused { peer, refusal, explanation })) if json => {
                 let explanation = explanation.unwrap_or_default();
                 let policies: Vec<_> = explanation.policies.iter().map(|policy| policy.id.as_str()).collect();
                 let told = serde_json::json!({
@@ -121,8 +143,29 @@ impl Invoke {
                 say(&told.to_string());
                 ExitCode::from(REFUSED)
             }
-            Err(error @ InvokeError::Call(CallError::Refused { .. })) => refused(&error),
-            Err(error) => broken(&error),
+            Self::Invoked(error @ InvokeError::Call(CallError::Refused { .. })) => refused(&error),
+            Self::Invoked(error) => unanswered(&error, ExitCode::FAILURE, json),
         }
+    }
+}
+
+fn unanswered(why: &dyn std::fmt::Display, code: ExitCode, json: bool) -> ExitCode {
+    if json {
+        say(&serde_json::json!({ "error": why.to_string() }).to_string());
+    } else {
+        complain(&format!("error: {why}"));
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_go_over_nats_is_misuse() {
+        assert!(matches!(way(Over::Nats, None, None), Err(Failure::Misused(_))));
+        assert!(matches!(way(Over::Quic, None, Some(Path::new("wit"))), Err(Failure::Misused(_))));
+        assert!(matches!(way(Over::Quic, None, None), Ok(Way::Quic)));
     }
 }

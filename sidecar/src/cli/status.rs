@@ -88,7 +88,10 @@ fn listening(status: &Status) -> String {
     match &status.nats {
         None => quic,
         Some(nats) if nats.connected => format!("{quic}, lattice `{}` (nats)", lattice_of(&status.component)),
-        Some(_) => format!("{quic}, lattice `{}` (nats: not connected)", lattice_of(&status.component)),
+        Some(nats) => {
+            let why = nats.error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{quic}, lattice `{}` (nats: not connected{why})", lattice_of(&status.component))
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
     if !section.is_present() {
         return None;
     }
+    let before = reader.count();
     let mut servers = Vec::new();
     for found in section.texts("servers", reader) {
         match found.value.parse::<NatsServer>() {
@@ -57,6 +58,7 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
             Err(error) => reader.mistake(Some(found.at), format!("`nats.servers`: {error}"), None),
         }
     }
+    let told = reader.count() > before;
     let server_id = section.text("server_id", reader).and_then(|found| {
         let parsed = parse_spiffe_id(&found.value);
         parsed.map_err(|error| reader.mistake(Some(found.at), format!("`nats.server_id`: {error}"), None)).ok()
@@ -67,7 +69,7 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
     let credentials_file = section.text("credentials_file", reader).map(|found| base.join(found.value));
     let at = section.at();
     section.finish(reader);
-    if servers.is_empty() {
+    if servers.is_empty() && !told {
         let hint = Some("add `servers = [\"nats://HOST:4222\"]`".to_owned());
         reader.mistake(at.clone(), "`nats` names no server".to_owned(), hint);
     }
@@ -85,4 +87,32 @@ pub(super) fn nats(mut section: Section<'_, '_>, base: &Path, reader: &mut Reade
         }
     };
     Some(NatsSection { servers, security, plain_addresses, credentials_file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let mut reader = Reader::new("s.toml", text);
+        let table = reader.root();
+        let section = Section::root(&table).section("nats", &mut reader);
+        nats(section, Path::new(""), &mut reader);
+        reader.into_mistakes().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_read_is_one_mistake() {
+        for (servers, said) in [
+            ("servers = [\"nats://here:4222\"]", None),
+            ("servers = [\"http://here\"]", Some("`nats.servers`: ")),
+            ("servers = \"nats://here:4222\"", Some("not a list of strings")),
+            ("servers = []", Some("`nats` names no server")),
+            ("", Some("`nats` names no server")),
+        ] {
+            let mistakes = mistakes(&format!("[nats]\n{servers}\ndanger_plain = true\n"));
+            assert_eq!(mistakes.len(), usize::from(said.is_some()), "{mistakes:?}");
+            assert!(said.is_none_or(|said| mistakes.iter().all(|mistake| mistake.contains(said))), "{mistakes:?}");
+        }
+    }
 }

@@ -63,6 +63,11 @@ impl<'t> Reader<'t> {
         self.mistakes.push(Mistake { file: self.file.clone(), line, message, hint });
     }
 
+    /// Mistakes so far.
+    pub(super) fn count(&self) -> usize {
+        self.mistakes.len()
+    }
+
     pub(super) fn into_mistakes(self) -> Vec<Mistake> {
         self.mistakes
     }

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use portcullis_policy::{Permit, Transport};
+use portcullis_policy::Permit;
 use portcullis_transport::nats::{Incoming, Outgoing, Path, PathWriter, Piece};
 use portcullis_transport::{FrameLimits, Header, PathFrames, Refusal, encode_frame_head};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -66,7 +66,7 @@ pub(super) async fn call(
     let ended = tokio::select! {
         biased;
         ended = carried => ended,
-        refused = gate.withdrawn(call.caller, call.function, call.outlook, Transport::Nats) => Err(refused.into()),
+        refused = gate.withdrawn(call) => Err(refused.into()),
     };
     match ended {
         Ok(()) => answer.finish(expected).await,

@@ -103,6 +103,13 @@ impl Quota {
             Refused::new(Refusal::TooMany, format!("more than {limit} bytes of parameters are under way"))
         })
     }
+
+    /// Lets further bytes of the same parameters in, under the same share.
+    pub(crate) fn hold_more(&self, held: &mut Share, bytes: usize) -> Result<(), Refused> {
+        let mut more = self.hold(bytes)?;
+        held.amount += std::mem::take(&mut more.amount);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -125,5 +132,18 @@ mod tests {
         drop(held);
         assert!(quota.hold(10).is_ok());
         assert_eq!(quota.calls(), 1);
+    }
+
+    #[test]
+    fn parameters_that_come_in_pieces_count_as_they_grow() {
+        let quota = Quota::new(LimitsSection { bytes_in_flight: 10, ..LimitsSection::default() });
+        let mut held = quota.hold(0).unwrap();
+        quota.hold_more(&mut held, 6).unwrap();
+        assert_eq!(quota.hold(5).unwrap_err().refusal, Refusal::TooMany);
+        assert_eq!(quota.hold_more(&mut held, 5).unwrap_err().refusal, Refusal::TooMany);
+        quota.hold_more(&mut held, 4).unwrap();
+        assert_eq!(quota.bytes.taken(), 10);
+        drop(held);
+        assert_eq!(quota.bytes.taken(), 0);
     }
 }

@@ -30,13 +30,12 @@ pub(super) async fn call(
         }
     };
     let Stream { send, recv, .. } = stream;
-    let Call { caller, outlook, .. } = call;
     let progress = Progress::new();
     let spliced = Spliced { send: &mut *send, recv, header: begun.raw, rest: begun.rest, limits, progress: &progress };
     let ended = {
         // Pinned here: `select!` would move them.
         let mut carried = pin!(splice.call(permit, spliced));
-        let mut withdrawn = pin!(gate.withdrawn(caller, function, outlook, portcullis_policy::Transport::Quic));
+        let mut withdrawn = pin!(gate.withdrawn(&call));
         tokio::select! {
             biased;
             ended = &mut carried => ended?,

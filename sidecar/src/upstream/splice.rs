@@ -4,6 +4,7 @@
 //! resets the caller's stream, so that a cut answer never looks like a whole one. Frames are followed but not changed: a length beyond its
 //! limit does not reach the service, whose own decoder may believe it.
 
+mod expected;
 mod patience;
 mod unix;
 
@@ -20,6 +21,7 @@ use portcullis_transport::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
+pub(crate) use expected::Expected;
 pub(crate) use patience::{Patience, Progress};
 
 use crate::config::{SpliceAddress, SpliceSection, StreamEncoding};
@@ -102,14 +104,14 @@ impl Splice {
         }
     }
 
-    /// Carries one permitted call of plain values whose parameters are whole, and returns the payload of its results: `None` where the
-    /// service closed without a word.
+    /// Carries one permitted call of plain values whose parameters are whole, and returns the payload of its results as soon as they are:
+    /// `None` where the service closed without a word.
     pub(crate) async fn exchange(
         &self,
         permit: Permit,
         header: &Header,
         params: Bytes,
-        limits: FrameLimits,
+        expected: Expected<'_>,
     ) -> Result<Option<Bytes>, Refused> {
         drop(permit);
         let mut head = BytesMut::with_capacity(FIRST_READ);
@@ -123,9 +125,9 @@ impl Splice {
                 write_now(&mut request, &socket);
                 let name = || path.display().to_string();
                 let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
-                exchange(stream, request, limits).await
+                exchange(stream, request, expected).await
             }
-            SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, request, limits).await,
+            SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, request, expected).await,
         }
     }
 
@@ -152,15 +154,18 @@ impl Splice {
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut request: bytes::buf::Chain<Bytes, Bytes>,
-    limits: FrameLimits,
+    mut expected: Expected<'_>,
 ) -> Result<Option<Bytes>, Refused> {
     stream.write_all_buf(&mut request).await.map_err(|error| broken(&error))?;
     stream.shutdown().await.map_err(|error| broken(&error))?;
-    let mut frames = RootFrames::new(limits);
+    let mut frames = RootFrames::new(expected.frames);
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     while stream.read_buf(&mut buffer).await.map_err(|error| broken(&error))? > 0 {
         let full = buffer.len() == buffer.capacity();
         frames.push(buffer.split().freeze()).map_err(|error| nonsense(&error))?;
+        if expected.is_whole(&frames) {
+            break;
+        }
         buffer.reserve(if full { READ } else { FIRST_READ / 2 });
     }
     let any = frames.frames() > 0;

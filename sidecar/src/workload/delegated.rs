@@ -18,8 +18,8 @@ use super::api::{check_audience, known, workload};
 use super::attest::{Attestor, Depth};
 use super::quota::Quota;
 use super::{
-    Identities, MAX_REQUEST_BYTES, SocketError, TokenRefused, WantedToken, WorkloadConfig, bounded_server, connection,
-    socket,
+    Entry, Identities, MAX_REQUEST_BYTES, SocketError, Token, TokenRefused, WantedToken, WorkloadConfig,
+    bounded_server, connection, socket,
 };
 use crate::clock;
 
@@ -107,31 +107,39 @@ impl<I: Identities> DelegatedIdentity for Delegated<I> {
         };
         let entries: Vec<_> =
             entries.into_iter().filter(|entry| meets(&entry.selectors)).take(MAX_IDENTITIES).collect();
-        let wanted = entries.iter().map(|entry| WantedToken {
-            entry: entry.id.clone(),
-            audience: audience.clone(),
-            vouched_by: Some(host.id.clone()),
-        });
-        let tokens = self.identities.tokens(wanted.collect()).await.map_err(|refused| match refused {
-            TokenRefused::Unavailable => Status::unavailable(refused.to_string()),
-            TokenRefused::Refused(why) => Status::permission_denied(why),
-        })?;
-        if tokens.len() != entries.len() {
-            return Err(Status::internal("the broker answers something else than it was asked"));
+        let (mut svids, mut refusal) = (Vec::new(), None);
+        // Each by itself: a component of that id in another lattice is refused, and that is nothing to this one.
+        for entry in entries {
+            match self.token(entry, &audience, &host.id).await {
+                Ok(token) => svids.push(svid(entry, token)),
+                Err(TokenRefused::Unavailable) => {
+                    return Err(Status::unavailable(TokenRefused::Unavailable.to_string()));
+                }
+                Err(TokenRefused::Refused(why)) => refusal = Some(why),
+            }
         }
-        let svids = entries.into_iter().zip(tokens).map(|(entry, token)| Jwtsvid {
-            token: token.text,
-            id: Some(Spiffeid {
-                trust_domain: entry.spiffe_id.trust_domain_name().to_owned(),
-                path: entry.spiffe_id.path().to_owned(),
-            }),
-            // The token says both; nobody has to believe this.
-            expires_at: 0,
-            issued_at: 0,
-            hint: entry.hint.clone(),
-        });
-        Ok(Response::new(FetchJwtsviDsResponse { svids: svids.collect() }))
+        match refusal {
+            Some(why) if svids.is_empty() => Err(Status::permission_denied(why)),
+            Some(_) | None => Ok(Response::new(FetchJwtsviDsResponse { svids })),
+        }
     }
+}
+
+impl<I: Identities> Delegated<I> {
+    async fn token(&self, entry: &Entry, audience: &[String], host: &str) -> Result<Token, TokenRefused> {
+        let vouched_by = Some(host.to_owned());
+        let wanted = WantedToken { entry: entry.id.clone(), audience: audience.to_vec(), vouched_by };
+        let tokens = self.identities.tokens(vec![wanted]).await?;
+        tokens.into_iter().next().ok_or(TokenRefused::Unavailable)
+    }
+}
+
+fn svid(entry: &Entry, token: Token) -> Jwtsvid {
+    let (trust_domain, path) = (entry.spiffe_id.trust_domain_name().to_owned(), entry.spiffe_id.path().to_owned());
+    // The token says both times; nobody has to believe these.
+    let (expires_at, issued_at) = (0, 0);
+    let id = Some(Spiffeid { trust_domain, path });
+    Jwtsvid { token: token.text, id, expires_at, issued_at, hint: entry.hint.clone() }
 }
 
 /// The selectors of one component, and of nothing that can be attested.
