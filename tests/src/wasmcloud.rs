@@ -40,8 +40,8 @@ fn host(port: u16) -> (KeyPair, Command) {
 impl WasmcloudHost {
     /// A host of the lattice `demo` with what `nats init` says of its environment, and further arguments.
     pub fn launch(lab: &Lab, lattice: &Lattice, agent: &Agent, name: &str, arguments: &[&str]) -> Self {
-        let told = lattice.told["host_environment"].as_array().unwrap().iter();
-        let told = told.map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
+        let told = lattice.told["host_environment"].as_object().unwrap().iter();
+        let told = told.map(|(name, value)| (name.as_str(), value.as_str().unwrap()));
         let (key, mut command) = host(lattice.hosts_address.port());
         command.args(["--ctl-tls", "--rpc-tls", "--nats-host", "localhost"]).args(arguments);
         command.envs(told).env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));

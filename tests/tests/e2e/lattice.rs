@@ -358,5 +358,83 @@ fn the_shell_calls_a_component_on_a_host() {
     let missing = invoke(&["--over", "nats", "--wit", wit, "demo/cart", "no-such-function"]);
     assert!(missing.code == 1 && missing.err.contains("there are: "), "{missing:?}");
     let wrong = invoke(&["--wit", wit, "demo/cart", "count"]);
-    assert!(wrong.code == 1 && wrong.err.contains("add --over nats"), "{wrong:?}");
+    assert!(wrong.code == 2 && wrong.err.contains("add --over nats"), "{wrong:?}");
+}
+
+#[test]
+fn a_call_that_is_given_up_keeps_the_service_no_longer() {
+    let server = NatsServer::start();
+    let lab = Lab::start();
+    let socket = lab.path().join("silent.sock");
+    // It accepts into its queue, and says nothing.
+    let _service = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let _sidecar = lab.sidecar(&SidecarSetup::splice("shop", &socket).with(&on(&server)));
+    connected(&lab, "shop");
+    allow_app(&lab);
+    let host = lab.block_on(async { server.link("_INBOX").await });
+    let underway = || lab.status("shop")["calls_underway"].as_u64().unwrap();
+    let calling = eventually("the policy to be in force", || {
+        let host = host.clone();
+        let calling = lab.spawn(async move { call(&host, "count", &of("app"), b"").await });
+        eventually("a refusal, or a call under way", || (calling.is_finished() || underway() == 1).then_some(()));
+        (!calling.is_finished()).then_some(calling)
+    });
+    calling.abort();
+    // Long before `limits.call_timeout`.
+    eventually("the call to end", || (underway() == 0).then_some(()));
+}
+
+#[test]
+fn parameters_without_an_end_count_against_the_budget() {
+    let server = NatsServer::start();
+    let lab = Lab::start();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let more = format!("{}[limits]\nbytes_in_flight = 100000\n", on(&server));
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&more));
+    connected(&lab, "shop");
+    allow_app(&lab);
+    let host = lab.block_on(async { server.link("_INBOX").await });
+    eventually("the policy to be in force", || lab.block_on(call(&host, "count", &of("app"), b"")).ok());
+    let subject = request_subject(&address("shop"), "host", ITEMS, "echo");
+    let begin = || {
+        let headers = of("app");
+        let params = Bytes::from(vec![0xff; 60_000]);
+        let call = Call { subject: &subject, headers: &headers, params, deadlines: Deadlines::default() };
+        lab.block_on(host.invoke(call)).unwrap()
+    };
+    // Neither says that its parameters are complete.
+    let (_first, _) = begin();
+    let (_second, mut results) = begin();
+    let refusal = refused(lab.block_on(results.read_root(64)));
+    assert_eq!(refusal.refusal, Some(Refusal::TooMany), "{refusal}");
+}
+
+#[test]
+fn status_says_why_a_lattice_is_not_joined() {
+    let mut server = NatsServer::start();
+    server.kill();
+    let lab = Lab::start();
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let _sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&on(&server)));
+    let why = eventually("an attempt to fail", || lab.status("shop")["nats"]["error"].as_str().map(str::to_owned));
+    assert!(why.starts_with("cannot connect to a nats server"), "{why}");
+    let config = lab.path().join("shop.toml");
+    let ran = e2e::run("portcullis-sidecar", &["status", "--config", config.to_str().unwrap()]).ok();
+    assert!(ran.out.contains("(nats: not connected: cannot connect"), "{ran:?}");
+    server.revive();
+    connected(&lab, "shop");
+    assert!(lab.status("shop")["nats"]["error"].is_null());
+}
+
+#[test]
+fn invoke_tells_misuse_from_failure() {
+    let misused = |arguments: &[&str]| {
+        let ran = e2e::run("portcullis-sidecar", &[&["invoke", "--json"], arguments].concat());
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.json()["error"].is_string(), "{ran:?}");
+    };
+    misused(&["--config", "/no/such.toml", "demo/shop", "count"]);
+    misused(&["--state", "/tmp", "--over", "nats", "demo/shop", "count"]);
+    let broken = e2e::run("portcullis-sidecar", &["invoke", "--json", "--state", "/no/such", "demo/shop", "count"]);
+    assert!(broken.code == 1 && broken.json()["error"].is_string(), "{broken:?}");
 }

@@ -22,3 +22,4 @@ mod join;
 mod lattice;
 mod life;
 mod stock;
+mod trouble;

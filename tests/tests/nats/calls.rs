@@ -279,3 +279,23 @@ async fn replicas_share_calls() {
         served.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_request_has_no_headers_and_one_of_an_older_end_is_known() {
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let stock = server.stock().await;
+    let mut requests = stock.subscribe("lattice.vc.>").await.unwrap();
+    let mut answers = stock.subscribe("old.>").await.unwrap();
+    stock.flush().await.unwrap();
+    let address = fresh_address();
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    caller.call(call(&subject, &Headers::new(), b"p"), 100).await.unwrap();
+    let request = requests.next().await.unwrap();
+    assert!(request.headers.is_none() && request.reply.unwrap().contains(".whole."));
+    let mut old = async_nats::HeaderMap::new();
+    old.insert("portcullis-whole", "1");
+    stock.publish_with_reply_and_headers(subject.as_str().to_owned(), "old.r", old, "p".into()).await.unwrap();
+    assert_eq!(answers.next().await.unwrap().subject.as_str(), "old.r.whole");
+}

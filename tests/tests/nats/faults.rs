@@ -8,8 +8,10 @@ use bytes::Bytes;
 use e2e::nats::{NatsServer, connect, echo, fresh_address, next_call, request_subject, settings};
 use e2e::{Cable, Host, PATIENCE, eventually, has_own_network};
 use portcullis_transport::nats::{
-    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsSettings, Overflow, Patience, RequestSubject,
+    Call, CallFailed, Deadlines, Headers, Link, NatsLimits, NatsSettings, Overflow, Patience, Piece, RequestSubject,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::calls::{INSTANCE, call};
 use crate::load::Load;
@@ -225,4 +227,93 @@ async fn a_hundred_thousand_calls_all_end() {
         caller.await.unwrap();
     }
     assert_eq!((caller.calls(), callee.dropped_requests()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_timed_out_do_not_count_as_calls() {
+    let server = NatsServer::start();
+    let callee = server.link("_INBOX_callee").await;
+    let limits = NatsLimits { calls: 2, ..NatsLimits::default() };
+    let caller = connect(&NatsSettings { limits, ..server.settings("_INBOX_caller") }).await;
+    let address = fresh_address();
+    let _silent = callee.accept_calls(address.clone()).await.unwrap();
+    let subject = request_subject(&address, "shop", INSTANCE, "f");
+    let deadlines = Deadlines { handshake: Duration::from_millis(50), ..Deadlines::default() };
+    for _ in 0..6 {
+        let params = Bytes::from_static(b"p");
+        let failed = caller.call(Call { subject: &subject, headers: &Headers::new(), params, deadlines }, 100).await;
+        assert!(matches!(failed, Err(CallFailed::TimedOut(_))), "{failed:?}");
+    }
+}
+
+/// One that sends as fast as the network lets it does not make the others wait behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_stream_delays_no_other_call() {
+    const RATE: usize = 16 << 20;
+    let server = NatsServer::start();
+    let by_narrow = narrow(&server, RATE).await;
+    let callee = server.link("_INBOX_callee").await;
+    let caller = connect(&settings(&format!("nats://{by_narrow}"), "_INBOX_caller")).await;
+    let (address, sink) = (fresh_address(), fresh_address());
+    tokio::spawn(echo(callee.accept_calls(address.clone()).await.unwrap()));
+    let mut flooded = callee.accept_calls(sink.clone()).await.unwrap();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    tokio::spawn(async move {
+        let patience = Patience::InSilence(Duration::from_secs(30));
+        let accepted = next_call(&mut flooded).await.accept(Deadlines { then: patience, ..Deadlines::default() }).await;
+        let (mut params, _results) = accepted.unwrap();
+        while let Ok(Piece::Bytes(_, piece)) = params.next().await {
+            count.fetch_add(piece.len(), Ordering::Relaxed);
+        }
+    });
+    let flood = request_subject(&sink, "shop", INSTANCE, "flood");
+    let headers = Headers::new();
+    let deadlines = Deadlines { then: Patience::InSilence(Duration::from_secs(30)), ..Deadlines::default() };
+    let begun = Call { subject: &flood, headers: &headers, params: Bytes::new(), deadlines };
+    let (mut params, _results) = caller.invoke(begun).await.unwrap();
+    let flooding = tokio::spawn(async move { while params.write(Bytes::from(vec![7; 1 << 20])).await.is_ok() {} });
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    // Long enough for a queue to be full if there were one.
+    eventually("the flood", || (taken.load(Ordering::Relaxed) > RATE).then_some(()));
+    let mut slowest = Duration::ZERO;
+    for _ in 0..50 {
+        let began = std::time::Instant::now();
+        assert_eq!(caller.call(call(&subject, &headers, b"p"), 100).await.unwrap(), "p");
+        slowest = slowest.max(began.elapsed());
+    }
+    flooding.abort();
+    println!("the slowest of 50 calls beside a flood took {slowest:?}");
+    // Behind a full queue, 64 MiB, it would be four seconds.
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+/// A network of so many bytes a second, from an end to its server.
+async fn narrow(server: &NatsServer, rate: usize) -> std::net::SocketAddr {
+    let to = server.url().strip_prefix("nats://").unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(&to).await.unwrap();
+            tokio::spawn(async move {
+                let (mut near_read, mut near_write) = near.into_split();
+                let (mut far_read, mut far_write) = far.into_split();
+                let slow = async {
+                    let mut buffer = vec![0; 64 << 10];
+                    let began = tokio::time::Instant::now();
+                    let mut sent = 0;
+                    while let Ok(count @ 1..) = near_read.read(&mut buffer).await {
+                        far_write.write_all(&buffer[..count]).await.unwrap();
+                        sent += count;
+                        let due = Duration::from_secs(1) * u32::try_from(sent >> 10).unwrap()
+                            / u32::try_from(rate >> 10).unwrap();
+                        tokio::time::sleep_until(began + due).await;
+                    }
+                };
+                tokio::join!(slow, async { drop(tokio::io::copy(&mut far_read, &mut near_write).await) });
+            });
+        }
+    });
+    address
 }

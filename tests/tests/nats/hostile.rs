@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use e2e::nats::{NatsServer, connect, echo_one, fresh_address, next_call, request_subject};
+use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
-    Arrival, Call, CallFailed, Deadlines, Headers, Malformed, NatsLimits, Rejected, Session,
+    Arrival, Call, CallFailed, Deadlines, Headers, Malformed, NatsLimits, Rejected, Session, SubscribeError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -217,4 +218,52 @@ async fn parameters_that_are_too_long_end_their_call_alone() {
     let (refused, ended) = tokio::join!(caller.call(long, 100), serving);
     assert_eq!(ended, Err(CallFailed::TooLarge { limit: 1000 }));
     assert!(matches!(refused, Err(CallFailed::Refused(refusal)) if refusal.status == 413));
+}
+
+/// A server's refusal is an event beside the stream of messages, and may come long after the subscription.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_refused_is_an_error_at_once_or_later() {
+    let server = NatsServer::with(
+        "authorization { users: [ { user: b, password: p, permissions: {
+            publish: [\"_INBOX_b.>\"], subscribe: [\"_INBOX_b.>\", \"lattice.>\"] } } ] }
+        no_auth_user: b",
+    );
+    let link = server.link("_INBOX_b").await;
+    let refused = link.hear("wasmbus.>".to_owned()).await.unwrap_err();
+    assert!(matches!(&refused, SubscribeError::NotPermitted { subject } if subject == "wasmbus.>"), "{refused:?}");
+    let mut acceptor = link.accept_calls(fresh_address()).await.unwrap();
+    let file = server.folder().join("nats.conf");
+    let config = std::fs::read_to_string(&file).unwrap().replace(", \"lattice.>\"", "");
+    std::fs::write(&file, config).unwrap();
+    server.reload();
+    assert!(tokio::time::timeout(e2e::PATIENCE, acceptor.next()).await.unwrap().is_none());
+    assert!(matches!(acceptor.refused(), Some(SubscribeError::NotPermitted { .. })));
+    let again = link.accept_calls(fresh_address()).await;
+    assert!(matches!(again, Err(SubscribeError::NotPermitted { .. })));
+}
+
+/// More than a task may send in one turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_leave_however_many_there_are() {
+    const CALLS: usize = 300;
+    let server = NatsServer::start();
+    let (callee, caller) = (server.link("_INBOX_callee").await, server.link("_INBOX_caller").await);
+    let address = fresh_address();
+    let mut acceptor = callee.accept_calls(address.clone()).await.unwrap();
+    let subject = request_subject(&address, "shop", INSTANCE, "f");
+    let calling = || {
+        let (caller, subject) = (caller.clone(), subject.clone());
+        tokio::spawn(async move { caller.call(call(&subject, &Headers::new(), b"p"), 100).await })
+    };
+    let callers: Vec<_> = (0..CALLS).map(|_| calling()).collect();
+    let mut calls = Vec::new();
+    while calls.len() < CALLS {
+        calls.push(next_call(&mut acceptor).await);
+    }
+    for call in calls {
+        assert!(call.refuse(Refusal::Denied, ""));
+    }
+    for caller in callers {
+        assert!(matches!(caller.await.unwrap(), Err(CallFailed::Refused(_))));
+    }
 }
