@@ -13,7 +13,6 @@ use portcullis_client::lattice::{LatticeError, LatticeSettings, address};
 use portcullis_client::node::Identity;
 use portcullis_identity::PeerRefused;
 use portcullis_policy::ANONYMOUS;
-use portcullis_transport::Refusal;
 use portcullis_transport::nats::{
     Arrival, CallerToken, IncomingCall, Link, Listening, NatsLimits, NatsSettings, NatsTls, Session, SessionAcceptor,
 };
@@ -43,9 +42,9 @@ pub(crate) struct Lattice {
 /// One reading of it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LatticeStatus {
-    /// Whether its server is reached.
+    /// Whether its server is reached, and calls are taken from it.
     pub connected: bool,
-    /// Why it could not be joined yet, where that is so.
+    /// Why it could not be joined yet, or a connection not be replaced, where that is so.
     #[serde(default)]
     pub error: Option<String>,
     /// Calls under way.
@@ -61,9 +60,10 @@ impl Lattice {
     pub(crate) fn status(&self) -> LatticeStatus {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let link = session.as_ref().map(Session::link);
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LatticeStatus {
-            connected: link.as_ref().is_some_and(Link::is_connected),
-            error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            connected: link.as_ref().is_some_and(|link| link.is_connected() && link.is_proved()),
+            error: error.or_else(|| session.as_ref().and_then(Session::problem)),
             calls: link.as_ref().map_or(0, Link::calls),
             dropped_requests: session.as_ref().map_or(0, Session::dropped_requests),
             links: self.links.all(),
@@ -202,28 +202,22 @@ impl LatticeListener {
         &self,
         tasks: &TaskTracker,
     ) -> Result<(Session, SessionAcceptor), Box<dyn std::error::Error + Send + Sync>> {
-        let session = Session::start(self.settings.clone(), self.drain, tasks.clone()).await?;
-        match self.listen(&session).await {
-            Ok(acceptor) => {
-                self.lattice.joined(session.clone());
-                Ok((session, acceptor))
-            }
-            Err(error) => {
-                session.close();
-                Err(error)
-            }
-        }
-    }
-
-    async fn listen(&self, session: &Session) -> Result<SessionAcceptor, Box<dyn std::error::Error + Send + Sync>> {
-        match (&self.at, &self.settings.tls) {
+        let (settings, tasks) = (self.settings.clone(), tasks.clone());
+        let session = match (&self.at, &self.settings.tls) {
             (Listening::Virtual(address), NatsTls::Upgrade(_) | NatsTls::First(_)) => {
-                proof::names_are_held(session, address).await?;
+                let proof = proof::names_are_held(address.clone());
+                Session::start_proved(settings, self.drain, tasks, proof).await?
             }
             // Whoever says so believes a server that proves nothing; or believes nobody.
-            (Listening::Virtual(_), NatsTls::DangerPlain) | (Listening::Plain(_), _) => {}
-        }
-        Ok(session.accept_calls(self.at.clone()).await?)
+            (Listening::Virtual(_), NatsTls::DangerPlain) | (Listening::Plain(_), _) => {
+                Session::start(settings, self.drain, tasks).await?
+            }
+        };
+        let mut unfinished = Unfinished(Some(session.clone()));
+        let acceptor = session.accept_calls(self.at.clone()).await?;
+        unfinished.0 = None;
+        self.lattice.joined(session.clone());
+        Ok((session, acceptor))
     }
 
     fn take(self: &Arc<Self>, arrival: Arrival, calls: &TaskTracker) {
@@ -231,7 +225,7 @@ impl LatticeListener {
             Arrival::Call(call) => call,
             Arrival::Rejected { subject, why } => {
                 info!(target: "decision", subject, %why, "refused");
-                self.gate.meters.refused(Refusal::MalformedHeader);
+                self.gate.meters.refused(why.refusal());
                 return;
             }
         };
@@ -260,6 +254,17 @@ impl LatticeListener {
         info!(target: "decision", caller, function = %call.name, reason = refused.reason, code = refused.refusal.name(), "refused");
         self.gate.meters.refused(refused.refusal);
         call.refuse(refused.refusal, &refused.reason);
+    }
+}
+
+/// A session that nobody uses yet: it ends with the attempt to make it, however that ends.
+struct Unfinished(Option<Session>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.close();
+        }
     }
 }
 

@@ -119,6 +119,13 @@ impl NatsServer {
         rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
     }
 
+    /// Ends it and starts it again, with other lines of configuration.
+    pub fn begin_anew(&mut self, config: &str) {
+        self.kill();
+        config.clone_into(&mut self.config);
+        self.revive();
+    }
+
     /// Starts it again, at its port.
     pub fn revive(&mut self) {
         self.child = launch(&self.place, self.folder.path(), &self.config, self.port.into());

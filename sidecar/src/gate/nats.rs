@@ -121,8 +121,10 @@ impl Gate {
             }
             Err(Stop::Refused(refused)) => {
                 let refused = recorded(caller, &header.instance, &header.function, refused);
-                results.give_up(refused.refusal, &told(&refused));
                 self.meters.refused(refused.refusal);
+                if let Err(failed) = results.give_up_patiently(refused.refusal, &told(&refused)).await {
+                    tracing::debug!(peer = caller.id(), %failed, "the refusal did not leave");
+                }
             }
         }
     }

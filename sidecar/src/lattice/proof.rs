@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_transport::Header;
 use portcullis_transport::nats::{
-    Call, CallFailed, CallerToken, Deadlines, Headers, InvalidName, Session, Target, VirtualAddress,
+    Call, CallFailed, CallerToken, Deadlines, Headers, InvalidName, Link, Patience, Proof, Target, VirtualAddress,
 };
 
 /// For the server to say no.
@@ -16,7 +16,7 @@ const PROBE: (&str, &str) = ("portcullis:probe/names@1.0.0", "are-held");
 
 /// Why calls are not taken here.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unproved {
+enum NotHeld {
     #[error(
         "the NATS servers do not hold clients to their names: this sidecar could call as a host, so anybody could call as anybody; let the \
          broker answer their logins (`portcullis-broker nats init`), or take every caller for anonymous (`nats.danger_plain_addresses`)"
@@ -28,21 +28,35 @@ pub(super) enum Unproved {
     Name(#[from] InvalidName),
 }
 
+/// The proof of a connection over which `address` is called.
+pub(super) fn names_are_held(address: VirtualAddress) -> Proof {
+    Proof::new(move |link| {
+        let address = address.clone();
+        async move { refused_as_host(&link, address).await }
+    })
+}
+
 /// Calls `address` as a host would, which no sidecar may.
 ///
 /// # Errors
 /// Where the server does not refuse that.
-pub(super) async fn names_are_held(session: &Session, address: &VirtualAddress) -> Result<(), Unproved> {
-    let target = Target::Virtual { address: address.clone(), caller: CallerToken::Host };
+async fn refused_as_host(link: &Link, address: VirtualAddress) -> Result<(), NotHeld> {
+    let target = Target::Virtual { address, caller: CallerToken::Host };
     let (instance, function) = PROBE;
     let header = Header { instance: instance.into(), function: function.into() };
     let subject = target.request_subject(&header)?;
     let (headers, params) = (Headers::new(), Bytes::new());
-    let deadlines = Deadlines { handshake: ANSWER, ..Deadlines::default() };
-    match session.call(Call { subject: &subject, headers: &headers, params, deadlines }, 0).await {
-        Err(CallFailed::NotPermitted { .. }) => Ok(()),
+    let deadlines = Deadlines { handshake: ANSWER, then: Patience::InAll(ANSWER) };
+    match link.call(Call { subject: &subject, headers: &headers, params, deadlines }, 0).await {
+        // This very subject: where whoever hears it has us publish elsewhere, that is no word on this one.
+        Err(CallFailed::NotPermitted { subject: refused }) if refused == subject.as_str() => Ok(()),
         // Somebody heard it, or would have.
-        Ok(_) | Err(CallFailed::NoResponder | CallFailed::Refused(_) | CallFailed::GivenUp) => Err(Unproved::Open),
+        Ok(_)
+        | Err(
+            CallFailed::NoResponder | CallFailed::Refused(_) | CallFailed::GivenUp | CallFailed::NotPermitted { .. },
+        ) => Err(NotHeld::Open),
+        // Whoever hears it is silent, ourselves perhaps: but the server has taken it.
+        Err(CallFailed::TimedOut(_)) if link.settled().await => Err(NotHeld::Open),
         Err(failed) => Err(failed.into()),
     }
 }

@@ -106,7 +106,10 @@ fn a_token_is_good_more_than_once_where_the_operator_says_so() {
 
 #[test]
 fn a_broker_that_lost_its_servers_says_so() {
-    let (lab, mut lattice) = Lattice::start("");
+    let (mut lab, mut lattice) = Lattice::start("");
+    // Its lattice's buckets are made, over a connection of which nothing is left then.
+    lab.lattice_entry("/host/one");
+    lab.broker().logged(&["the lattice's buckets are there"]);
     let status = || lab.broker_command(&["nats", "status", "--json"]);
     let connections = eventually("all connections", || {
         let seen = Some(status()).filter(|ran| ran.code == 0)?.json();
@@ -210,6 +213,55 @@ fn a_sidecar_takes_no_calls_from_servers_that_let_anybody_call_as_a_host() {
     let _open =
         lab.sidecar(&SidecarSetup::http("open", service.address).with(&nats("danger_plain_addresses = true\n")));
     eventually("the other to join", || (lab.status("open")["nats"]["connected"] == true).then_some(()));
+}
+
+/// async-nats connects again by itself, and may find another server then, or the same with another configuration.
+#[test]
+fn a_sidecar_takes_no_calls_from_a_connection_made_anew_that_holds_nobody_to_a_name() {
+    let lab = Lab::start();
+    let folder = tempfile::tempdir().unwrap();
+    let id = ["--spiffe-id", "spiffe://test.example/nats", "--dns", "localhost"];
+    lab.broker_command(&[&["x509", "mint"][..], &id, &["--out", folder.path().to_str().unwrap()]].concat()).ok();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let [chain, key, bundle] = ["svid.pem", "svid_key.pem", "bundle.pem"].map(file);
+    let tls = |more: &str| {
+        format!("tls {{ cert_file: \"{chain}\", key_file: \"{key}\", ca_file: \"{bundle}\", verify: true {more} }}\n")
+    };
+    let open = tls("");
+    let deny = "publish = { deny = [\"demo.vc.*.host.>\"] }";
+    let users = format!("{{ user = \"{SHOP}\", permissions = {{ {deny} }} }}");
+    let held = tls(", verify_and_map: true") + &format!("authorization {{ users = [{users}] }}\n");
+    let mut server = NatsServer::with(&held);
+    let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
+    let nats = format!(
+        "[nats]\nservers = [\"tls://127.0.0.1:{}\"]\nserver_id = \"spiffe://test.example/nats\"\n",
+        server.port()
+    );
+    let sidecar = lab.sidecar(&SidecarSetup::http("shop", service.address).with(&nats));
+    let connected = || lab.status("shop")["nats"]["connected"] == true;
+    eventually("the sidecar to join", || connected().then_some(()));
+
+    server.begin_anew(&open);
+    sidecar.logged(&["a connection made anew is not used", "could call as a host"]);
+    assert!(!connected());
+    let error = eventually("the reason", || lab.status("shop")["nats"]["error"].as_str().map(str::to_owned));
+    assert!(error.contains("could call as a host"), "{error}");
+    // Whoever calls as a host is told, and the service is not.
+    let answer = lab.block_on(async {
+        let options = async_nats::ConnectOptions::new()
+            .require_tls(true)
+            .add_root_certificates(bundle.clone().into())
+            .add_client_certificate(chain.clone().into(), key.clone().into());
+        let host = options.connect(format!("tls://localhost:{}", server.port())).await.unwrap();
+        host.request("demo.vc.shop.host.wrpc.0.0.1.test:shop/items.list", "".into()).await.unwrap()
+    });
+    let said = answer.description.unwrap_or_default();
+    assert!(said.contains("has not proved itself"), "{:?} {said}", answer.status);
+    assert!(service.seen().is_empty());
+
+    server.begin_anew(&held);
+    eventually("the sidecar to be back", || connected().then_some(()));
+    assert_eq!(lab.status("shop")["nats"]["error"], serde_json::Value::Null);
 }
 
 #[test]

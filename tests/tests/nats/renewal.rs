@@ -1,10 +1,14 @@
 //! A session moves to another connection, and no call fails.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use e2e::PATIENCE;
 use e2e::nats::{NatsServer, echo_one, fresh_address, request_subject};
-use portcullis_transport::nats::{Arrival, Headers, Session};
+use portcullis_transport::Refusal;
+use portcullis_transport::nats::{Arrival, CallFailed, Headers, Proof, Rejected, Session};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::calls::{INSTANCE, call};
@@ -99,4 +103,91 @@ async fn a_session_survives_the_end_of_its_client() {
     tokio::time::timeout(PATIENCE, trying).await.expect("serving resumes");
     server.kill();
     callee.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_is_taken_from_a_connection_that_has_not_proved_itself() {
+    let mut server = NatsServer::start();
+    // What a proof says, once there is something to say.
+    let (verdict, verdicts) = watch::channel(Some(true));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let proof = {
+        let asked = Arc::clone(&asked);
+        Proof::new(move |_link| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let mut verdicts = verdicts.clone();
+            async move {
+                let verdict = verdicts.wait_for(Option::is_some).await.unwrap().unwrap();
+                if verdict { Ok(()) } else { Err("it is no good") }
+            }
+        })
+    };
+    let settings = server.settings("_INBOX_callee");
+    let tasks = TaskTracker::new();
+    let callee = Session::start_proved(settings.clone(), PATIENCE, tasks.clone(), proof.clone()).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    let address = fresh_address();
+    let mut acceptor = callee.accept_calls(address.clone()).await.unwrap();
+    let (rejections, mut rejected) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(arrival) = acceptor.next().await {
+            match arrival {
+                Arrival::Call(call) => drop(tokio::spawn(echo_one(call))),
+                Arrival::Rejected { why, .. } => rejections.send(why).unwrap(),
+            }
+        }
+    });
+    let subject = request_subject(&address, "shop", INSTANCE, "echo");
+    let headers = Headers::new();
+    let caller = server.link("_INBOX_caller").await;
+    let first = callee.link();
+    caller.call(call(&subject, &headers, b"p"), 100).await.unwrap();
+
+    // Connected anew, it has yet to say: the call waits for that, and is taken.
+    let again = async |server: &mut NatsServer, verdict: &watch::Sender<Option<bool>>| {
+        verdict.send_replace(None);
+        let before = asked.load(Ordering::Relaxed);
+        server.kill();
+        server.revive();
+        e2e::eventually("it to be asked again", || (asked.load(Ordering::Relaxed) > before).then_some(()));
+        e2e::eventually("the caller to be back", || caller.is_connected().then_some(()));
+    };
+    again(&mut server, &verdict).await;
+    assert!(!first.is_proved());
+    let mut waiting = tokio::spawn({
+        let (caller, subject) = (caller.clone(), subject.clone());
+        async move { caller.call(call(&subject, &Headers::new(), b"p"), 100).await }
+    });
+    let too_soon = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(too_soon.is_err(), "{too_soon:?}");
+    verdict.send_replace(Some(true));
+    waiting.await.unwrap().unwrap();
+    assert!(first.is_proved() && callee.problem().is_none());
+
+    // It is no good: the caller is told, until another connection is.
+    again(&mut server, &verdict).await;
+    verdict.send_replace(Some(false));
+    e2e::eventually("the problem to be told", || callee.problem().filter(|problem| problem.contains("no good")));
+    let refused = caller.call(call(&subject, &headers, b"p"), 100).await;
+    assert!(
+        matches!(&refused, Err(CallFailed::Refused(refusal)) if refusal.refusal == Some(Refusal::NotReady)),
+        "{refused:?}"
+    );
+    assert_eq!(rejected.recv().await, Some(Rejected::Unproved));
+    verdict.send_replace(Some(true));
+    tokio::time::timeout(PATIENCE, callee.moved_from(&first)).await.unwrap();
+    let trying = async { while caller.call(call(&subject, &headers, b"p"), 100).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, trying).await.expect("serving resumes");
+    assert_eq!(callee.problem(), None);
+
+    // Neither is a first one used, and nothing is left of it; nor of one whose maker stops.
+    verdict.send_replace(Some(false));
+    let failed = Session::start_proved(settings.clone(), PATIENCE, tasks.clone(), proof.clone()).await.unwrap_err();
+    assert_eq!(failed.to_string(), "it is no good");
+    verdict.send_replace(None);
+    let stopped = Session::start_proved(settings, PATIENCE, tasks.clone(), proof);
+    tokio::time::timeout(Duration::from_millis(300), stopped).await.unwrap_err();
+    callee.close();
+    tasks.close();
+    tokio::time::timeout(PATIENCE, tasks.wait()).await.expect("every task ends");
 }

@@ -1,15 +1,15 @@
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use async_nats::Message;
+use async_nats::{Message, Subject};
 use bytes::Bytes;
 
 use super::{
     called::CalledName,
-    failure::CallFailed,
+    failure::{CallFailed, Step},
     headers::{Headers, HeadersTooLarge},
     idle::Lease,
     inbox::{NoRandomness, says_whole},
@@ -19,6 +19,7 @@ use super::{
     listening::Listening,
     outgoing::Outgoing,
     path::Path,
+    proof::Standing,
     router::Role,
     shared::Shared,
     status::NatsRefusal,
@@ -34,6 +35,8 @@ use crate::refusal::Refusal;
 pub struct Acceptor {
     lease: Lease,
     requests: Subscribed,
+    /// A request that came before its connection had proved itself.
+    held: Option<Message>,
     at: Listening,
 }
 
@@ -89,13 +92,18 @@ pub enum Rejected {
     /// It carries a status, as only answers do.
     #[error("request carries a status")]
     Status,
+    /// It came over a connection that has not shown what the session asks of it.
+    #[error("the connection to the nats server has not proved itself")]
+    Unproved,
 }
 
 impl Rejected {
-    const fn refusal(&self) -> Refusal {
+    /// What its sender was told.
+    pub const fn refusal(&self) -> Refusal {
         match self {
             Self::NoReply | Self::Subject(_) | Self::Status => Refusal::MalformedHeader,
             Self::Headers(_) => Refusal::TooLarge,
+            Self::Unproved => Refusal::NotReady,
         }
     }
 }
@@ -115,7 +123,7 @@ impl Link {
         }
         let lease = Lease::new(shared);
         let requests = Subscribed::begin(shared, &at.subscription(), Some(at.prefix())).await?;
-        Ok(Acceptor { lease, requests, at })
+        Ok(Acceptor { lease, requests, held: None, at })
     }
 }
 
@@ -127,8 +135,30 @@ impl Acceptor {
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
-        let message = self.requests.poll_next(cx);
-        message.map(|message| message.map(|message| self.read(message)))
+        let message = match self.held.take() {
+            Some(message) => Some(message),
+            None => ready!(self.requests.poll_next(cx)),
+        };
+        let Some(message) = message else { return Poll::Ready(None) };
+        // Now that it is here: it may be the first of another connection.
+        let shared = self.lease.shared();
+        let mut standing = shared.proved.standing(shared.connects());
+        if standing == Standing::Waits {
+            shared.proved.wait(cx.waker());
+            // What became known before that wakes nobody.
+            standing = shared.proved.standing(shared.connects());
+        }
+        match standing {
+            Standing::Passed => Poll::Ready(Some(self.read(message))),
+            Standing::Failed => {
+                let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone()));
+                Poll::Ready(Some(self.reject(&message.subject, reply, Rejected::Unproved)))
+            }
+            Standing::Waits => {
+                self.held = Some(message);
+                Poll::Pending
+            }
+        }
     }
 
     /// That the server has refused the subscription since it was made, as it does when its configuration was read again.
@@ -167,14 +197,16 @@ impl Acceptor {
         let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone()));
         match self.parse(message, reply.clone()) {
             Ok(call) => Arrival::Call(call),
-            Err(why) => {
-                if let Some(reply) = reply {
-                    let refusal = NatsRefusal::new(why.refusal(), &why.to_string());
-                    let _ = self.shared().try_publish(verbatim::status(&reply, &refusal));
-                }
-                Arrival::Rejected { subject: subject.as_str().escape_default().to_string(), why }
-            }
+            Err(why) => self.reject(&subject, reply, why),
         }
+    }
+
+    fn reject(&self, subject: &Subject, reply: Option<ReplySubject>, why: Rejected) -> Arrival {
+        if let Some(reply) = reply {
+            let refusal = NatsRefusal::new(why.refusal(), &why.to_string());
+            let _ = self.shared().try_publish(verbatim::status(&reply, &refusal));
+        }
+        Arrival::Rejected { subject: subject.as_str().escape_default().to_string(), why }
     }
 
     fn parse(&self, message: Message, reply: Option<ReplySubject>) -> Result<IncomingCall, Rejected> {
@@ -273,10 +305,18 @@ impl IncomingCall {
     ///
     /// [`CallFailed`], when it could not be sent.
     pub async fn refuse_patiently(mut self, refusal: Refusal, reason: &str) -> Result<(), CallFailed> {
-        let Some(Open { lease, reply, .. }) = &self.open else {
+        let Some(Open { lease, reply, payload }) = &mut self.open else {
             return Err(CallFailed::GivenUp);
         };
+        let Ok(place) = lease.shared().refusals.try_acquire() else {
+            // Enough of them wait.
+            return if self.refuse(refusal, reason) { Ok(()) } else { Err(CallFailed::TimedOut(Step::Send)) };
+        };
+        // Whoever is refused holds nothing here meanwhile.
+        *payload = Bytes::new();
+        self.headers = Headers::new();
         let told = lease.shared().publish(verbatim::status(reply, &NatsRefusal::new(refusal, reason))).await;
+        drop(place);
         self.open = None;
         told
     }

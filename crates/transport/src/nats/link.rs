@@ -14,6 +14,7 @@ use tokio_stream::StreamExt as _;
 use super::{
     clock::TICK,
     inbox::NoRandomness,
+    proof::{Standing, Unproved},
     settings::{InvalidCredentials, NatsSettings},
     shared::{Listener, Shared, hear},
 };
@@ -75,6 +76,9 @@ pub enum ConnectError {
     /// No random bytes.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// It was made, and is of no use.
+    #[error(transparent)]
+    Unproved(#[from] Unproved),
 }
 
 impl Link {
@@ -138,6 +142,24 @@ impl Link {
     /// Waits until this connection should be replaced: its server is about to stop, or the client under it has ended.
     pub async fn leaving(&self) {
         self.shared.leaving().cancelled().await;
+    }
+
+    /// Whether calls are taken from the connection of this moment: see [`Proof`](super::Proof).
+    pub fn is_proved(&self) -> bool {
+        self.shared.proved.standing(self.shared.connects()) == Standing::Passed
+    }
+
+    /// Waits until the client has connected anew and has to prove itself.
+    pub(super) async fn unproved(&self) {
+        loop {
+            while self.is_proved() {
+                self.shared.reconnected.notified().await;
+            }
+            if self.is_connected() {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// Waits until no call is under way and no acceptor takes calls, at most for `patience`. True when it is so.

@@ -71,7 +71,8 @@ impl Outgoing {
             && bytes.len() <= chunk(&self.root.live, 0)
         {
             let sent = self.root.live.publish(plain(caller.below(WHOLE), bytes)).await;
-            self.root.is_open = false;
+            // Where nothing could be sent, the caller is told that there is no answer, once that can be.
+            self.root.is_open = sent.is_err();
             return sent;
         }
         self.root.write(bytes).await?;

@@ -3,7 +3,7 @@ mod acceptor;
 use std::{
     error::Error,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,9 +23,10 @@ use super::{
     idle::Lease,
     incoming::Incoming,
     invoke::Call,
-    link::{ConnectError, Link, LinkDriver},
+    link::{ConnectError, Link},
     listening::Listening,
     outgoing::Outgoing,
+    proof::Proof,
     settings::NatsSettings,
 };
 
@@ -33,6 +34,9 @@ pub use acceptor::SessionAcceptor;
 
 /// The first pause after an attempt to connect that failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The pause after a connection that did not prove itself: that takes an operator.
+const UNPROVED_PAUSE: Duration = Duration::from_secs(5);
 
 /// A [`Link`] that is replaced: when its owner asks for it, because the identity was renewed; when its server says that it
 /// will stop; and when the client under it has ended.
@@ -46,15 +50,40 @@ pub struct Session {
 
 #[derive(Debug)]
 struct Inner {
-    settings: NatsSettings,
+    links: Links,
     /// How long calls under way may keep a link that was replaced.
     drain: Duration,
     link: watch::Sender<Link>,
     /// What the links before the present one have lost.
     dropped: AtomicU64,
+    /// Why the session cannot move to another link, where it tries.
+    problem: Mutex<Option<String>>,
     renew: Notify,
     closing: CancellationToken,
+}
+
+/// Where links come from.
+#[derive(Debug)]
+struct Links {
+    settings: NatsSettings,
+    proof: Option<Proof>,
     tasks: TaskTracker,
+}
+
+impl Links {
+    async fn connect(&self) -> Result<Link, ConnectError> {
+        let (link, driver) = Link::connect(&self.settings).await?;
+        let Some(proof) = &self.proof else {
+            drop(self.tasks.spawn(driver.run()));
+            return Ok(link);
+        };
+        link.shared.proved.require();
+        drop(self.tasks.spawn(driver.run()));
+        let unfinished = link.shared.closing.clone().drop_guard();
+        proof.ask(&link).await?;
+        let _ = unfinished.disarm();
+        Ok(link)
+    }
 }
 
 impl Session {
@@ -64,19 +93,37 @@ impl Session {
     ///
     /// [`ConnectError`]
     pub async fn start(settings: NatsSettings, drain: Duration, tasks: TaskTracker) -> Result<Self, ConnectError> {
-        let (link, driver) = Link::connect(&settings).await?;
-        drop(tasks.spawn(driver.run()));
+        Self::start_with(Links { settings, proof: None, tasks }, drain).await
+    }
+
+    /// Connects, and takes calls from no connection that has not given `proof`: not from the first one, not from one of a
+    /// link that async-nats made anew, not from the next link.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]
+    pub async fn start_proved(
+        settings: NatsSettings,
+        drain: Duration,
+        tasks: TaskTracker,
+        proof: Proof,
+    ) -> Result<Self, ConnectError> {
+        Self::start_with(Links { settings, proof: Some(proof), tasks }, drain).await
+    }
+
+    async fn start_with(links: Links, drain: Duration) -> Result<Self, ConnectError> {
+        let link = links.connect().await?;
         let inner = Inner {
-            settings,
+            links,
             drain,
             link: watch::Sender::new(link),
             dropped: AtomicU64::new(0),
+            problem: Mutex::default(),
             renew: Notify::new(),
             closing: CancellationToken::new(),
-            tasks: tasks.clone(),
         };
         let session = Self { inner: Arc::new(inner) };
-        drop(tasks.spawn(session.clone().keep()));
+        drop(session.inner.links.tasks.spawn(session.clone().keep()));
         Ok(session)
     }
 
@@ -133,6 +180,15 @@ impl Session {
         self.inner.dropped.load(Ordering::Relaxed) + link.dropped_requests()
     }
 
+    /// Why the session has not moved to another link yet although it should; `None` where nothing is the matter.
+    pub fn problem(&self) -> Option<String> {
+        self.inner.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.inner.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
     /// Connects anew and drains the link of this moment. TLS presents what the identity's slot holds then, and a
     /// [`Login::Fresh`](super::Login::Fresh) is asked again. Attempts go on until one succeeds; the old link serves
     /// meanwhile.
@@ -160,19 +216,21 @@ impl Session {
                 () = self.inner.closing.cancelled() => return,
                 () = self.inner.renew.notified() => {}
                 () = link.leaving() => {}
+                proved = self.prove_again(&link) => if proved {
+                    continue;
+                },
             }
-            let (new, driver) = select! {
+            let new = select! {
                 () = self.inner.closing.cancelled() => return,
                 connected = self.connect() => connected,
             };
-            drop(self.inner.tasks.spawn(driver.run()));
             let mut counted = 0;
             self.inner.link.send_modify(|link| {
                 counted = link.dropped_requests();
                 self.inner.dropped.fetch_add(counted, Ordering::Relaxed);
                 *link = new;
             });
-            drop(self.inner.tasks.spawn(self.clone().drain(link, counted)));
+            drop(self.inner.links.tasks.spawn(self.clone().drain(link, counted)));
             if self.inner.closing.is_cancelled() {
                 // It was closed between the two.
                 self.link().close();
@@ -180,12 +238,31 @@ impl Session {
         }
     }
 
-    async fn connect(&self) -> (Link, LinkDriver) {
+    /// Waits until the client of `link` has connected anew, and whether it has proved itself there.
+    async fn prove_again(&self, link: &Link) -> bool {
+        link.unproved().await;
+        let Some(proof) = &self.inner.links.proof else { return true };
+        let proved = proof.ask(link).await;
+        if let Err(error) = &proved {
+            warn!(error = with_causes(error), "a connection made anew is not used: connecting again");
+            self.set_problem(Some(with_causes(error)));
+        }
+        proved.is_ok()
+    }
+
+    async fn connect(&self) -> Link {
         let (mut pause, mut attempts) = (FIRST_PAUSE, 0_u32);
         loop {
-            match Link::connect(&self.inner.settings).await {
-                Ok(connected) => return connected,
+            match self.inner.links.connect().await {
+                Ok(connected) => {
+                    self.set_problem(None);
+                    return connected;
+                }
                 Err(error) => {
+                    self.set_problem(Some(with_causes(&error)));
+                    if matches!(error, ConnectError::Unproved(_)) {
+                        pause = UNPROVED_PAUSE;
+                    }
                     attempts = attempts.saturating_add(1);
                     // Ever fewer of them: an outage may last.
                     if attempts.is_power_of_two() {
@@ -195,7 +272,7 @@ impl Session {
                 }
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.inner.settings.limits.reconnect_pause);
+            pause = (pause * 2).min(self.inner.links.settings.limits.reconnect_pause);
         }
     }
 

@@ -14,7 +14,10 @@ use async_nats::{
     Client, Message, Statistics, Subject, client::traits::Publisher as _, connection::State, message::OutboundMessage,
 };
 use bytes::Bytes;
-use tokio::{sync::oneshot, task::unconstrained};
+use tokio::{
+    sync::{Notify, Semaphore, oneshot},
+    task::unconstrained,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,6 +29,7 @@ use super::{
     inbox::{KEY_LENGTH, Key, NoRandomness, addressed},
     limits::{Deadlines, NatsLimits},
     live::Live,
+    proof::Proved,
     router::{CallRoute, Role, Route},
     routes::Routes,
     subscriptions::Subscriptions,
@@ -33,6 +37,9 @@ use super::{
 };
 
 pub(super) use events::{Listener, hear};
+
+/// Refusals that wait while the server takes nothing; further ones are tried once.
+const WAITING_REFUSALS: usize = 256;
 
 /// What everything that uses one connection has in common.
 pub(super) struct Shared {
@@ -43,10 +50,15 @@ pub(super) struct Shared {
     routes: Mutex<Routes>,
     budget: Arc<Budget>,
     bulk: Bulk,
+    /// Places for refusals that wait until they can be sent.
+    pub(super) refusals: Semaphore,
     pub(super) clock: Clock,
     pub(super) limits: NatsLimits,
     /// How often the client had connected when the routes were last looked at.
-    connects: AtomicU64,
+    looked_at: AtomicU64,
+    /// Told when the client has connected again.
+    pub(super) reconnected: Notify,
+    pub(super) proved: Proved,
     pub(super) subscriptions: Subscriptions,
     /// Requests that async-nats dropped because nobody took them out in time.
     dropped: AtomicU64,
@@ -65,7 +77,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(client: Client, inbox: String, limits: NatsLimits) -> Self {
         let statistics = client.statistics();
-        let connects = AtomicU64::new(statistics.connects.load(Ordering::Relaxed));
+        let looked_at = AtomicU64::new(statistics.connects.load(Ordering::Relaxed));
         Self {
             client,
             statistics,
@@ -73,9 +85,12 @@ impl Shared {
             routes: Mutex::default(),
             budget: Arc::new(Budget::new(limits.bytes)),
             bulk: Bulk::new(),
+            refusals: Semaphore::new(WAITING_REFUSALS),
             clock: Clock::new(),
             limits,
-            connects,
+            looked_at,
+            reconnected: Notify::new(),
+            proved: Proved::default(),
             subscriptions: Subscriptions::default(),
             dropped: AtomicU64::new(0),
             idle: Idle::default(),
@@ -95,6 +110,11 @@ impl Shared {
 
     pub(super) fn is_connected(&self) -> bool {
         !self.ended.load(Ordering::Acquire) && self.client.connection_state() == State::Connected
+    }
+
+    /// How often the client has connected.
+    pub(super) fn connects(&self) -> u64 {
+        self.statistics.connects.load(Ordering::Relaxed)
     }
 
     /// Calls under way.
@@ -128,7 +148,7 @@ impl Shared {
         if !self.is_connected() {
             return Err(CallFailed::Disconnected);
         }
-        let connects = self.statistics.connects.load(Ordering::Relaxed);
+        let connects = self.connects();
         let step = match role {
             Role::Caller => Step::Handshake,
             Role::Callee => Step::Whole,
@@ -180,18 +200,18 @@ impl Shared {
 
     /// Sends one message. It waits only while the server takes nothing, or a long one for those before it.
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), CallFailed> {
-        let mut sending = pin!(async {
-            let OutboundMessage { subject, reply, payload, headers } = message;
-            let payload = self.bulk.admit(payload).await;
-            self.client.publish_message(OutboundMessage { subject, reply, payload, headers }).await
-        });
+        let patience = self.limits.send_timeout;
+        let OutboundMessage { subject, reply, payload, headers } = message;
+        let admitted = self.bulk.admit(payload, patience).await;
+        let payload = admitted.map_err(|_| CallFailed::TimedOut(Step::Send))?;
+        let mut sending = pin!(self.client.publish_message(OutboundMessage { subject, reply, payload, headers }));
         // A timer only where there is something to wait for.
         let first = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
         let sent = match first {
             Poll::Ready(sent) => sent,
-            Poll::Pending => tokio::time::timeout(self.limits.send_timeout, sending)
-                .await
-                .map_err(|_| CallFailed::TimedOut(Step::Send))?,
+            Poll::Pending => {
+                tokio::time::timeout(patience, sending).await.map_err(|_| CallFailed::TimedOut(Step::Send))?
+            }
         };
         // What was chunked and parsed fails only with the connection.
         sent.map_err(|_| CallFailed::Disconnected)
@@ -289,9 +309,10 @@ impl Shared {
 
     /// What was sent over a connection before this one may be lost: its calls end.
     fn notice_reconnect(&self) {
-        let connects = self.statistics.connects.load(Ordering::Relaxed);
-        if self.connects.swap(connects, Ordering::Relaxed) != connects {
+        let connects = self.connects();
+        if self.looked_at.swap(connects, Ordering::Relaxed) != connects {
             self.fail(&CallFailed::Disconnected, |call| call.connects != connects);
+            self.reconnected.notify_one();
         }
     }
 

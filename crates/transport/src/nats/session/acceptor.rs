@@ -173,6 +173,8 @@ impl Old {
         match next.poll(cx) {
             // Once the server has confirmed, what is not here will not come.
             Poll::Pending if self.retirement.is_none() => Poll::Ready(None),
+            // One that was refused may be permitted since async-nats connected again.
+            Poll::Ready(None) if self.retirement.is_some() => Poll::Pending,
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         }
     }
