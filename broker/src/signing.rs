@@ -108,6 +108,7 @@ impl Broker {
             Some(id) => {
                 let entry = self.entry(&node, id)?;
                 check_digest(&entry, component_digest)?;
+                vouching::judge_unvouched(&entry)?;
                 let subject = Subject { id: &entry.spiffe_id, dns_names: entry.terms.dns_names.as_slice() };
                 (self.authority.issue(&key, subject, entry.terms.ttl, clock::now())?, entry.spiffe_id.clone())
             }

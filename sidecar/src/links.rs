@@ -104,6 +104,16 @@ enum Unknown {
 struct Told {
     #[serde(default)]
     error: Option<String>,
+    /// Whether these are all the links there are.
+    #[serde(default = "is_whole")]
+    complete: bool,
+}
+
+/// What stands.
+struct Stand {
+    /// Of each component, or of all together.
+    values: Vec<Bytes>,
+    complete: bool,
 }
 
 /// The question of a direct get.
@@ -111,6 +121,10 @@ struct Told {
 struct LastOfEach<'q> {
     multi_last: [&'q str; 1],
     batch: usize,
+}
+
+const fn is_whole() -> bool {
+    true
 }
 
 fn default_name() -> String {
@@ -188,8 +202,8 @@ impl Links {
         }
     }
 
-    /// Takes what stands in the bucket for the whole truth, but for what only announcements tell.
-    fn replace(&self, values: &[Bytes], at: &Listening) {
+    /// Takes what stands in the bucket for the truth, but for what only announcements tell; for the whole of it where it is `complete`.
+    fn replace(&self, Stand { values, complete }: &Stand, at: &Listening) {
         let stands = values.iter().filter_map(|value| serde_json::from_slice::<Specification>(value).ok());
         let links = stands.flat_map(|component| component.links);
         let links = links.filter_map(|link| serde_json::from_value::<Definition>(link).ok());
@@ -201,7 +215,13 @@ impl Links {
             }
             (key, linked)
         });
-        *known = replaced.collect();
+        let mut stands: BTreeMap<Key, Linked> = replaced.collect();
+        if !complete {
+            let room = MOST.saturating_sub(stands.len());
+            let others: Vec<Key> = known.keys().filter(|key| !stands.contains_key(key)).take(room).cloned().collect();
+            stands.extend(others.into_iter().filter_map(|key| known.remove_entry(&key)));
+        }
+        *known = stands;
     }
 }
 
@@ -246,7 +266,7 @@ async fn listen(link: &Link, at: &Listening, links: &Links) -> Result<(), Subscr
                 None => return Ok(()),
             },
             _ = looks.tick() => match stand(link, at.address()).await {
-                Ok(values) => links.replace(&values, at),
+                Ok(stand) => links.replace(&stand, at),
                 Err(error) => debug!(%error, "cannot read the lattice's links"),
             },
         }
@@ -254,11 +274,11 @@ async fn listen(link: &Link, at: &Listening, links: &Links) -> Result<(), Subscr
 }
 
 /// Every link that the broker tells of, or every value of the lattice's bucket.
-async fn stand(link: &Link, VirtualAddress { lattice, id }: &VirtualAddress) -> Result<Vec<Bytes>, Unknown> {
+async fn stand(link: &Link, VirtualAddress { lattice, id }: &VirtualAddress) -> Result<Stand, Unknown> {
     match link.ask_once(&format!("portcullis.links.{lattice}.{id}"), Bytes::new(), ANSWER).await {
         Ok(answer) => match serde_json::from_slice::<Told>(&answer)? {
-            Told { error: Some(error) } => return Err(Unknown::Broker(error)),
-            Told { error: None } => return Ok(vec![answer]),
+            Told { error: Some(error), .. } => return Err(Unknown::Broker(error)),
+            Told { error: None, complete } => return Ok(Stand { values: vec![answer], complete }),
         },
         // Nobody looks after this lattice.
         Err(AskError::NoResponder) => {}
@@ -268,7 +288,8 @@ async fn stand(link: &Link, VirtualAddress { lattice, id }: &VirtualAddress) -> 
     let everything = format!("$KV.{bucket}.>");
     let question = LastOfEach { multi_last: [&everything], batch: MOST };
     let question = serde_json::to_vec(&question)?;
-    Ok(link.ask(&format!("$JS.API.DIRECT.GET.KV_{bucket}"), question.into(), MOST, ANSWER).await?)
+    let values = link.ask(&format!("$JS.API.DIRECT.GET.KV_{bucket}"), question.into(), MOST, ANSWER).await?;
+    Ok(Stand { values, complete: true })
 }
 
 #[cfg(test)]
@@ -312,8 +333,10 @@ mod tests {
         let links = Links::default();
         say(&links, "put", PUT);
         say(&links, "put", &PUT.replace("cart", "gone"));
-        let values = [Bytes::from_static(STANDS.as_bytes()), Bytes::from_static(b"claims, perhaps")];
-        links.replace(&values, &address());
+        let values = vec![Bytes::from_static(STANDS.as_bytes()), Bytes::from_static(b"claims, perhaps")];
+        links.replace(&Stand { values: values.clone(), complete: false }, &address());
+        assert_eq!(links.all().len(), 2);
+        links.replace(&Stand { values, complete: true }, &address());
         let [linked] = &links.all()[..] else { panic!("{links:?}") };
         assert_eq!((linked.config["currency"].as_str(), linked.config_names[0].as_str()), ("EUR", "prices"));
     }

@@ -100,7 +100,7 @@ impl Supply {
             });
             held.retain(|id, _| entries.contains_key(id));
             for (id, entry) in &entries {
-                if !followed.contains_key(id) {
+                if !followed.contains_key(id) && !is_vouched_for(entry) {
                     let follower = follow(self.node.clone(), (*entry).clone(), Arc::clone(&asking), news.clone());
                     followed.insert(id.clone(), followers.spawn(follower));
                 }
@@ -135,6 +135,11 @@ fn wanted<'s>(state: &'s NodeState, named: &BTreeSet<SpiffeId>) -> BTreeMap<Stri
         warn!(limit = MAX_ENTRIES, "this node has more entries than it serves");
     }
     wanted
+}
+
+/// Whether the entry is that of a component on a host: there are tokens of it, for which its host vouches, and no certificate.
+fn is_vouched_for(entry: &Entry) -> bool {
+    entry.selectors.iter().any(|selector| selector.starts_with(workload::COMPONENT))
 }
 
 /// Asks for an entry's identity until it is there, and tells of it and of every renewal.

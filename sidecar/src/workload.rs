@@ -26,6 +26,7 @@ use tonic::transport::Server;
 use tracing::error;
 
 pub use attest::Selectors;
+pub(crate) use delegated::COMPONENT;
 pub use identities::{Identities, InvalidToken, Token, TokenClaims, TokenRefused, WantedToken};
 pub use quota::WorkloadLimits;
 pub use snapshot::{DomainBundle, Entry, Filling, Held, Snapshot, Template};

@@ -14,6 +14,8 @@ use super::connect::connect;
 use super::member::hosts_lattices;
 use super::{PAUSE, subjects};
 
+/// The name of the connection, while it is needed.
+const CONNECTION: &str = "lattice";
 /// For JetStream to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -54,11 +56,14 @@ pub(super) async fn keep(callout: Arc<Callout>) {
                 }
             }
         }
+        // Hosts of new lattices are rare; and one that is kept may end for good, without anybody looking.
+        client = None;
         if failed {
-            // It may have ended for good.
-            client = None;
             tokio::time::sleep(PAUSE).await;
-        } else if versions.changed().await.is_err() {
+            continue;
+        }
+        callout.ways.left(CONNECTION);
+        if versions.changed().await.is_err() {
             return;
         }
     }
@@ -66,12 +71,12 @@ pub(super) async fn keep(callout: Arc<Callout>) {
 
 async fn connected<'c>(client: &'c mut Option<Client>, callout: &Callout) -> Option<&'c Client> {
     if client.is_none() {
-        match connect(&callout.settings, "lattice", &callout.material.users.lattice).await {
+        match connect(&callout.settings, CONNECTION, &callout.material.users.lattice).await {
             Ok(new) => {
-                callout.ways.connected("lattice", new.clone());
+                callout.ways.connected(CONNECTION, new.clone());
                 *client = Some(new);
             }
-            Err(error) => callout.ways.failed("lattice", &error),
+            Err(error) => callout.ways.failed(CONNECTION, &error),
         }
     }
     client.as_ref()

@@ -172,6 +172,7 @@ impl Callout {
         let session = Session {
             identity,
             proved: Some(Proved::new(login.evidence, &login.membership)),
+            heard: true,
             found: None,
             address: request.client.address.clone(),
             since: now,

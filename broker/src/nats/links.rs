@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, Subscriber};
 use portcullis_identity::{ComponentId, Lattice, Target};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
@@ -21,6 +22,10 @@ use super::{PAUSE, subjects};
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long what was read is good.
 const FRESH: Duration = Duration::from_secs(1);
+/// Questions that wait. Further ones are not answered.
+const MAX_WAITING: usize = 64;
+/// Between two complaints of the log.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Lattices whose links are remembered.
 const MAX_LATTICES: usize = 64;
 /// Components whose links are read: as many as one direct get may have.
@@ -33,7 +38,7 @@ const MAX_ANSWER: usize = 512 << 10;
 const MAX_REPLY: usize = 256;
 
 /// The links of one lattice, and when they were read.
-type Read = (Instant, Arc<[Value]>);
+type Read = (Instant, Result<Arc<[Value]>, String>);
 
 /// Answers until the broker stops.
 pub(super) async fn serve(callout: Arc<Callout>) {
@@ -51,15 +56,37 @@ pub(super) async fn serve(callout: Arc<Callout>) {
     }
 }
 
-/// One at a time: it is for people to look at, and hurries nobody.
 async fn answer_all(client: &Client) -> Result<(), async_nats::SubscribeError> {
-    let mut questions = client.queue_subscribe(subjects::LINKS, subjects::LINKS_QUEUE.to_owned()).await?;
-    let mut read: HashMap<Lattice, Read> = HashMap::new();
+    let questions = client.queue_subscribe(subjects::LINKS, subjects::LINKS_QUEUE.to_owned()).await?;
+    let (waiting, queue) = mpsc::channel(MAX_WAITING);
+    tokio::join!(take(questions, waiting), answer_each(client, queue));
+    Ok(())
+}
+
+/// Takes every question at once, so that what a member sends with it, perhaps a megabyte, waits for nothing.
+async fn take(mut questions: Subscriber, waiting: mpsc::Sender<(Target, String)>) {
+    let mut told: Option<Instant> = None;
     while let Some(message) = questions.next().await {
-        let Some((target, reply)) = asked(&message) else {
-            tracing::warn!(subject = message.subject.as_str(), "who asks for links has no inbox for them");
-            continue;
-        };
+        match asked(&message) {
+            Some(question) => {
+                if waiting.try_send(question).is_err() {
+                    tracing::debug!("too many ask for links: one is not answered");
+                }
+            }
+            // As often as a member pleases: not each is worth a line.
+            None if told.is_none_or(|told| told.elapsed() >= SILENCE) => {
+                tracing::warn!(subject = message.subject.as_str(), "who asks for links has no inbox for them");
+                told = Some(Instant::now());
+            }
+            None => {}
+        }
+    }
+}
+
+/// One at a time: it is for people to look at, and hurries nobody.
+async fn answer_each(client: &Client, mut queue: mpsc::Receiver<(Target, String)>) {
+    let mut read: HashMap<Lattice, Read> = HashMap::new();
+    while let Some((target, reply)) = queue.recv().await {
         let answer = match links_in(client, &target.lattice, &mut read).await {
             Ok(links) => answer(&links, &target.id),
             Err(error) => json!({ "error": error }).to_string(),
@@ -68,7 +95,6 @@ async fn answer_all(client: &Client) -> Result<(), async_nats::SubscribeError> {
             tracing::warn!(%error, "an answer to a member was not sent");
         }
     }
-    Ok(())
 }
 
 /// Whom the links are to name, and where in its own inbox the asker is answered.
@@ -111,15 +137,16 @@ async fn links_in(
 ) -> Result<Arc<[Value]>, String> {
     let now = Instant::now();
     if let Some((_, links)) = read.get(lattice).filter(|(at, _)| now.duration_since(*at) < FRESH) {
-        return Ok(Arc::clone(links));
+        return links.clone();
     }
     let links = tokio::time::timeout(ANSWER, read_links(client, lattice)).await;
-    let links: Arc<[Value]> = links.map_err(|_| "JetStream does not answer".to_owned())??.into();
+    let links = links.unwrap_or_else(|_| Err("JetStream does not answer".to_owned())).map(Arc::from);
     if read.len() >= MAX_LATTICES {
         read.clear();
     }
-    read.insert(lattice.clone(), (now, Arc::clone(&links)));
-    Ok(links)
+    // Of an error, too: whoever asks next does not wait as long for the same. From now on, since it may have taken longer than it is good.
+    read.insert(lattice.clone(), (Instant::now(), links.clone()));
+    links
 }
 
 /// A direct get of the last value of every key (ADR-31 of NATS): any number of answers, and one with status 204.

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use super::callout::Callout;
 use super::claims::{Client, UserClaims};
 use super::key::{Owner, PublicKey};
-use super::member::{Membership, NoMember, of_key};
+use super::member::{Class, Membership, NoMember, of_key};
 use super::replay::NotFresh;
 use super::token::{self, TokenRefused};
 use crate::admission::NotAdmitted;
@@ -82,6 +82,8 @@ pub(super) enum LoginRefused {
     Certificate(String),
     #[error("`{id}`: {reason}")]
     Node { id: SpiffeId, reason: NotAdmitted },
+    #[error("`{0}` is a host: hosts join with a token")]
+    HostCertificate(SpiffeId),
     #[error("its key is refused: {0}")]
     Key(String),
     #[error("key `{0}` is not configured")]
@@ -239,7 +241,15 @@ impl Callout {
     fn membership(&self, evidence: &Evidence) -> Result<Membership, LoginRefused> {
         match evidence {
             Evidence::Key(holder) => Ok(of_key(holder)),
-            Evidence::Token(_) | Evidence::Certificate(_) => self.membership_of(evidence.identity()),
+            Evidence::Token(_) => self.membership_of(evidence.identity()),
+            Evidence::Certificate(_) => {
+                let membership = self.membership_of(evidence.identity())?;
+                // What hosts may do is much, and their sessions outlive a broker that starts again: they have to be short.
+                if membership.class == Class::Host {
+                    return Err(LoginRefused::HostCertificate(evidence.identity().clone()));
+                }
+                Ok(membership)
+            }
         }
     }
 

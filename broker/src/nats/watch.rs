@@ -2,6 +2,8 @@
 //!
 //! The system account tells of connections that come and go, whichever broker admitted them, and takes the order to end one.
 
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_stream::StreamExt as _;
 
+use self::servers::{ConnectionWire, ServerWire, flush, order};
 use super::callout::Callout;
 use super::login::LoginRefused;
 use super::member::Class;
@@ -23,10 +26,6 @@ use crate::clock;
 
 /// A client that was asked to connect anew has so long.
 const MOVE: Duration = Duration::from_secs(5);
-/// Connections in one answer of a server.
-const PAGE: u64 = 1024;
-/// How long a server takes to list its connections, at most.
-const LISTING: Duration = Duration::from_secs(2);
 /// How often the list is compared with that of the servers: messages can be lost.
 const COMPARE: Duration = Duration::from_secs(60);
 /// How soon an order to end a session is repeated: orders can be lost.
@@ -44,11 +43,6 @@ struct Advisory {
 }
 
 #[derive(Deserialize)]
-struct ServerWire {
-    id: String,
-}
-
-#[derive(Deserialize)]
 struct ClientWire {
     id: u64,
     #[serde(default)]
@@ -59,38 +53,14 @@ struct ClientWire {
     start: String,
 }
 
-/// `CONNZ`
-#[derive(Deserialize)]
-struct Listing {
-    server: ServerWire,
-    data: ListingData,
-}
-
-#[derive(Deserialize)]
-struct ListingData {
-    #[serde(default)]
-    total: u64,
-    #[serde(default)]
-    connections: Vec<ConnectionWire>,
-}
-
-#[derive(Deserialize)]
-struct ConnectionWire {
-    cid: u64,
-    #[serde(default)]
-    ip: String,
-    #[serde(default)]
-    authorized_user: String,
-    #[serde(default)]
-    start: String,
-}
-
 /// A connection as a server tells of it.
 struct Told {
     user: String,
     address: String,
     /// RFC 3339.
     start: String,
+    /// As it came.
+    heard: bool,
 }
 
 /// What to do with a session.
@@ -154,7 +124,7 @@ impl Callout {
         let Ok(Advisory { server, client: connected }) = serde_json::from_slice(&message.payload) else { return };
         let place = Place { server: server.id, number: connected.id };
         let ClientWire { id: _, user, host, start } = connected;
-        self.learn(place.clone(), Told { user, address: host, start });
+        self.learn(place.clone(), Told { user, address: host, start, heard: true });
         self.came.notify_one();
         // Something may have changed between its admission and now.
         let session = self.sessions().session(&place).cloned();
@@ -171,13 +141,24 @@ impl Callout {
     }
 
     /// Follows a connection that this broker did not admit. Users without a SPIFFE ID are the broker's own.
-    fn learn(&self, place: Place, Told { user, address, start }: Told) {
+    fn learn(&self, place: Place, Told { user, address, start, heard }: Told) {
         let Ok(identity) = parse_spiffe_id(&user) else { return };
         // Whose beginning is not known may be older than whatever was revoked.
+        let now = clock::now();
         let since = OffsetDateTime::parse(&start, &Rfc3339).map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
-        let session =
-            || Session { identity, proved: None, found: None, address, since, until: None, course: Course::Stays };
-        self.sessions().learn(place, session, clock::now());
+        // The server's clock may be ahead of ours, by which revocations count.
+        let since = since.min(now);
+        let session = || Session {
+            identity,
+            proved: None,
+            heard,
+            found: None,
+            address,
+            since,
+            until: None,
+            course: Course::Stays,
+        };
+        self.sessions().learn(place, session, now);
     }
 
     /// Judges every session again.
@@ -223,7 +204,7 @@ impl Callout {
         // What a key may do stands in the settings, which are older than this broker.
         let holds_key = self.settings.keys.iter().any(|holder| holder.identity == *identity);
         let membership = match self.membership_of(identity) {
-            _ if holds_key => return Ruling::Keep,
+            Err(_) if holds_key => return Ruling::Keep,
             Err(refused) => return Ruling::End(refused.to_string()),
             Ok(membership) => membership,
         };
@@ -233,7 +214,7 @@ impl Callout {
                 return Ruling::End("a certificate was revoked, and it may have been this one".to_owned());
             }
             // Its rights may have shrunk, and its certificate been revoked, when nobody could end it: it shows itself again.
-            if *since < self.started {
+            if *since < self.started || !session.heard {
                 return Ruling::Move;
             }
         }
@@ -292,17 +273,17 @@ impl Callout {
             .map(|server| (server.clone(), missed.get(&server).map_or(1, |times| times.saturating_add(1))))
             .collect();
         for (server, _) in missed.iter().filter(|(_, times)| **times >= MISSED) {
-            tracing::info!(server, "a server of the lattice is gone, and its sessions with it");
-            self.sessions().forget_server(server);
+            tracing::info!(server, "a server of the lattice seems to be gone, and its sessions with it");
+            self.sessions().lose_server(server, clock::now());
         }
         for server in servers.into_iter().take(MAX_SERVERS) {
             let Some(connections) = self.connections(client, &server).await else { continue };
             let present: BTreeSet<u64> = connections.iter().map(|connection| connection.cid).collect();
             for ConnectionWire { cid, ip, authorized_user, start } in connections {
-                let told = Told { user: authorized_user, address: ip, start };
+                let told = Told { user: authorized_user, address: ip, start, heard: false };
                 self.learn(Place { server: server.clone(), number: cid }, told);
             }
-            self.sessions().keep(&server, &present, asked_at);
+            self.sessions().keep(&server, &present, asked_at, clock::now());
         }
         self.judge_all(client, false).await;
     }
@@ -315,41 +296,6 @@ impl Callout {
         }
         if !ending.is_empty() {
             flush(client).await;
-        }
-    }
-
-    async fn servers(&self, client: &Client) -> Vec<String> {
-        let inbox = client.new_inbox();
-        let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return Vec::new() };
-        let ask = serde_json::json!({"auth": true, "acc": self.material.lattice.as_str(), "limit": 1}).to_string();
-        if client.publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, ask.into()).await.is_err() {
-            return Vec::new();
-        }
-        let mut servers = Vec::new();
-        let gather = async {
-            while let Some(message) = answers.next().await {
-                if let Ok(listing) = serde_json::from_slice::<Listing>(&message.payload) {
-                    servers.push(listing.server.id);
-                }
-            }
-        };
-        // Nobody says how many there are.
-        let _ = tokio::time::timeout(Duration::from_millis(500), gather).await;
-        servers
-    }
-
-    async fn connections(&self, client: &Client, server: &str) -> Option<Vec<ConnectionWire>> {
-        let mut all = Vec::new();
-        loop {
-            let ask = serde_json::json!({"auth": true, "acc": self.material.lattice.as_str(), "limit": PAGE, "offset": all.len()});
-            let asked = client.request(format!("$SYS.REQ.SERVER.{server}.CONNZ"), ask.to_string().into());
-            let answer = tokio::time::timeout(LISTING, asked).await.ok()?.ok()?;
-            let Listing { server: _, data } = serde_json::from_slice(&answer.payload).ok()?;
-            let last = data.connections.is_empty();
-            all.extend(data.connections);
-            if last || u64::try_from(all.len()).unwrap_or(u64::MAX) >= data.total {
-                return Some(all);
-            }
         }
     }
 
@@ -378,21 +324,5 @@ async fn arrived(messages: &mut Subscriber) -> Option<Message> {
         biased;
         message = messages.next() => message,
         () = std::future::ready(()) => None,
-    }
-}
-
-async fn order(client: &Client, Place { server, number }: &Place, what: &str) {
-    let subject = format!("$SYS.REQ.SERVER.{server}.{what}");
-    let order = serde_json::json!({"cid": number}).to_string();
-    // A server drops an order that nobody waits for; what it says to it is in the events that follow.
-    if let Err(error) = client.publish_with_reply(subject, client.new_inbox(), order.into()).await {
-        tracing::error!(%error, server, number, what, "an order to a server of the lattice was not sent");
-    }
-}
-
-/// Orders are written at once, many together.
-async fn flush(client: &Client) {
-    if let Err(error) = client.flush().await {
-        tracing::error!(%error, "orders to the servers of the lattice were not sent");
     }
 }

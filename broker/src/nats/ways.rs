@@ -25,6 +25,11 @@ impl Ways {
         self.lock().insert(name, Ok(client));
     }
 
+    /// It is not needed for now.
+    pub(super) fn left(&self, name: &'static str) {
+        self.lock().remove(name);
+    }
+
     /// Notes and logs that there is no connection.
     pub(super) fn failed(&self, name: &'static str, error: &ConnectError) {
         match error {

@@ -24,7 +24,7 @@ use super::{
 use crate::clock;
 
 /// Before the id of a component in a selector.
-const COMPONENT: &str = "wasmcloud:component:";
+pub(crate) const COMPONENT: &str = "wasmcloud:component:";
 /// Of all selectors that a host may name.
 const WASMCLOUD: &str = "wasmcloud:";
 /// Selectors in one request.

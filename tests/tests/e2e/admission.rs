@@ -8,6 +8,7 @@ use e2e::{Agent, Joined, Lab, Lattice, SidecarSetup, eventually};
 use portcullis_api::delegated::delegated_identity_client::DelegatedIdentityClient;
 use portcullis_api::delegated::{FetchJwtsviDsRequest, Selector};
 use portcullis_api::v1;
+use portcullis_client::node::WantedJwt;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
@@ -454,6 +455,9 @@ fn a_component_has_an_identity_where_its_host_was_allowed_to_start_it() {
     let issued =
         audit.lines().find(|line| line.contains("/component/demo/app") && line.contains("jwt-issued")).unwrap();
     assert!(issued.contains("\"vouched_by\":\"spiffe://test.example/host/one\""), "{issued}");
+    // No certificate, which the agent could use for itself.
+    assert!(audit.lines().any(|line| line.contains("/host/one") && line.contains("x509-issued")), "{audit}");
+    assert!(!audit.lines().any(|line| line.contains("/component/") && line.contains("x509-issued")), "{audit}");
 
     // Denied, of another lattice, not registered, no component, what is attested, and a way into the lattice.
     assert!(refusal("other").contains("has not allowed"));
@@ -465,4 +469,23 @@ fn a_component_has_an_identity_where_its_host_was_allowed_to_start_it() {
     // Taken back is taken back at once: nothing is kept.
     scene.remove("hosts.cedar");
     assert!(refusal("app").contains("has not allowed"));
+}
+
+/// Whoever has the node's key could have it signed, and be the component.
+#[test]
+fn nothing_is_signed_for_a_component_that_no_host_vouches_for() {
+    let lab = Lab::start();
+    let id = lab.create(v1::CreateEntryRequest {
+        node: "n".to_owned(),
+        spiffe_id: "spiffe://test.example/component/demo/app".to_owned(),
+        selectors: vec!["wasmcloud:component:app".to_owned()],
+        ..Default::default()
+    });
+    let node = lab.node("n");
+    let entry = eventually("the node to know its entry", || node.state().borrow().entries.get(&id).cloned());
+    let certificate = lab.block_on(node.identity(&entry, "")).unwrap_err().to_string();
+    assert!(certificate.contains("the host has to vouch for it"), "{certificate}");
+    let wanted = WantedJwt { entry: id, audience: vec!["a".parse().unwrap()], vouched_by: None };
+    let token = lab.block_on(node.jwt_svids(vec![wanted])).unwrap().remove(0).unwrap_err().to_string();
+    assert!(token.contains("the host has to vouch for it"), "{token}");
 }

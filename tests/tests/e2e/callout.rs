@@ -70,6 +70,8 @@ fn a_host_joins_by_its_token_once_and_does_what_hosts_do_alone() {
     let other = lab.login_token(HOST, "spiffe://test.example/else", "5m");
     let other = lab.block_on(lattice.by_token(&other));
     refused(&mut lab, other, "is not meant for");
+    let by_certificate = lab.block_on(lattice.by_certificate(lab.minted(HOST)));
+    refused(&mut lab, by_certificate, "is a host: hosts join with a token");
     let unregistered = lab.login_token("spiffe://test.example/host/two", AUDIENCE, "5m");
     let unregistered = lab.block_on(lattice.by_token(&unregistered));
     refused(&mut lab, unregistered, "no entry names it");
