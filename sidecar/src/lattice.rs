@@ -62,7 +62,7 @@ impl Lattice {
         let link = session.as_ref().map(Session::link);
         let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LatticeStatus {
-            connected: link.as_ref().is_some_and(|link| link.is_connected() && link.is_proved()),
+            connected: link.as_ref().is_some_and(Link::is_connected),
             error: error.or_else(|| session.as_ref().and_then(Session::problem)),
             calls: link.as_ref().map_or(0, Link::calls),
             dropped_requests: session.as_ref().map_or(0, Session::dropped_requests),

@@ -69,9 +69,8 @@ async fn take(mut questions: Subscriber, waiting: mpsc::Sender<(Target, String)>
     while let Some(message) = questions.next().await {
         match asked(&message) {
             Some(question) => {
-                if waiting.try_send(question).is_err() {
-                    tracing::debug!("too many ask for links: one is not answered");
-                }
+                let full = |_| tracing::debug!("too many ask for links: one is not answered");
+                waiting.try_send(question).unwrap_or_else(full);
             }
             // As often as a member pleases: not each is worth a line.
             None if told.is_none_or(|told| told.elapsed() >= SILENCE) => {

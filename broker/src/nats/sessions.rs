@@ -151,6 +151,13 @@ impl Sessions {
         self.lose(|place, _| place.server == server, now);
     }
 
+    /// Something was taken back that may be held against those that are out of sight and proved nothing to this broker.
+    pub(super) fn doubt_lost(&mut self) {
+        for (_, session) in self.lost.values_mut().filter(|(_, session)| session.proved.is_none()) {
+            session.heard = false;
+        }
+    }
+
     fn lose(&mut self, which: impl Fn(&Place, &Session) -> bool, now: SystemTime) {
         self.lost.retain(|_, (until, _)| *until > now);
         let places = self.followed.iter().filter(|(place, session)| which(place, session));
@@ -220,16 +227,17 @@ mod tests {
         assert_eq!(sessions.all().len(), 3);
         sessions.lose_server("s", now + second * 2);
         assert!(sessions.all().is_empty() && sessions.ending().is_empty());
+        sessions.doubt_lost();
         let unheard = || Session { heard: false, ..session(None) };
         for number in 1..=5 {
             sessions.learn(place(number), unheard, now + second * 3);
         }
         assert_eq!(sessions.ending(), [place(1)]);
         let known = |number| sessions.session(&place(number)).map(|session| (session.heard, session.course));
-        // Its time was over; it waits for nobody; nobody had decided anything of it; it was never known.
+        // Its time was over; it waits for nobody; it has to show itself again; it was never known.
         assert_eq!(known(2), Some((false, Course::Stays)));
-        assert_eq!(known(3), Some((true, Course::Stays)));
-        assert_eq!(known(4), Some((true, Course::Stays)));
+        assert_eq!(known(3), Some((false, Course::Stays)));
+        assert_eq!(known(4), Some((false, Course::Stays)));
         assert_eq!(known(5), Some((false, Course::Stays)));
         // What ended is not remembered.
         sessions.end(&place(1));

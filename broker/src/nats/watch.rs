@@ -63,6 +63,13 @@ struct Told {
     heard: bool,
 }
 
+impl Told {
+    /// Whose beginning is not known may be older than whatever was revoked.
+    fn since(&self) -> SystemTime {
+        OffsetDateTime::parse(&self.start, &Rfc3339).map_or(SystemTime::UNIX_EPOCH, SystemTime::from)
+    }
+}
+
 /// What to do with a session.
 #[derive(Debug, PartialEq, Eq)]
 enum Ruling {
@@ -107,6 +114,9 @@ impl Callout {
                     let now_revoked = self.revoked_certificates();
                     let grown = !now_revoked.is_subset(&certificates);
                     certificates = now_revoked;
+                    if grown {
+                        self.sessions().doubt_lost();
+                    }
                     self.judge_all(&client, grown).await;
                 }
                 changed = trust.changed() => {
@@ -141,13 +151,12 @@ impl Callout {
     }
 
     /// Follows a connection that this broker did not admit. Users without a SPIFFE ID are the broker's own.
-    fn learn(&self, place: Place, Told { user, address, start, heard }: Told) {
-        let Ok(identity) = parse_spiffe_id(&user) else { return };
-        // Whose beginning is not known may be older than whatever was revoked.
+    fn learn(&self, place: Place, told: Told) {
+        let Ok(identity) = parse_spiffe_id(&told.user) else { return };
         let now = clock::now();
-        let since = OffsetDateTime::parse(&start, &Rfc3339).map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
         // The server's clock may be ahead of ours, by which revocations count.
-        let since = since.min(now);
+        let since = told.since().min(now);
+        let Told { user: _, address, start: _, heard } = told;
         let session = || Session {
             identity,
             proved: None,
@@ -281,6 +290,10 @@ impl Callout {
             let present: BTreeSet<u64> = connections.iter().map(|connection| connection.cid).collect();
             for ConnectionWire { cid, ip, authorized_user, start } in connections {
                 let told = Told { user: authorized_user, address: ip, start, heard: false };
+                // Who came meanwhile is told of in a message that waits.
+                if told.since() >= asked_at {
+                    continue;
+                }
                 self.learn(Place { server: server.clone(), number: cid }, told);
             }
             self.sessions().keep(&server, &present, asked_at, clock::now());

@@ -19,7 +19,6 @@ use super::{
     listening::Listening,
     outgoing::Outgoing,
     path::Path,
-    proof::Standing,
     router::Role,
     shared::Shared,
     status::NatsRefusal,
@@ -34,9 +33,8 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub struct Acceptor {
     lease: Lease,
-    requests: Subscribed,
-    /// A request that came before its connection had proved itself.
-    held: Option<Message>,
+    /// Nothing once its connection is lost for good.
+    requests: Option<Subscribed>,
     at: Listening,
 }
 
@@ -92,9 +90,6 @@ pub enum Rejected {
     /// It carries a status, as only answers do.
     #[error("request carries a status")]
     Status,
-    /// It came over a connection that has not shown what the session asks of it.
-    #[error("the connection to the nats server has not proved itself")]
-    Unproved,
 }
 
 impl Rejected {
@@ -103,7 +98,6 @@ impl Rejected {
         match self {
             Self::NoReply | Self::Subject(_) | Self::Status => Refusal::MalformedHeader,
             Self::Headers(_) => Refusal::TooLarge,
-            Self::Unproved => Refusal::NotReady,
         }
     }
 }
@@ -123,7 +117,7 @@ impl Link {
         }
         let lease = Lease::new(shared);
         let requests = Subscribed::begin(shared, &at.subscription(), Some(at.prefix())).await?;
-        Ok(Acceptor { lease, requests, held: None, at })
+        Ok(Acceptor { lease, requests: Some(requests), at })
     }
 }
 
@@ -135,35 +129,21 @@ impl Acceptor {
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
-        let message = match self.held.take() {
-            Some(message) => Some(message),
-            None => ready!(self.requests.poll_next(cx)),
-        };
-        let Some(message) = message else { return Poll::Ready(None) };
+        let Some(requests) = &mut self.requests else { return Poll::Ready(None) };
+        let message = ready!(requests.poll_next(cx));
         // Now that it is here: it may be the first of another connection.
-        let shared = self.lease.shared();
-        let mut standing = shared.proved.standing(shared.connects());
-        if standing == Standing::Waits {
-            shared.proved.wait(cx.waker());
-            // What became known before that wakes nobody.
-            standing = shared.proved.standing(shared.connects());
+        if self.lease.shared().is_lost() {
+            // Dropped, it is not subscribed again.
+            self.requests = None;
+            return Poll::Ready(None);
         }
-        match standing {
-            Standing::Passed => Poll::Ready(Some(self.read(message))),
-            Standing::Failed => {
-                let reply = message.reply.as_ref().and_then(|reply| ReplySubject::parse(reply.clone()));
-                Poll::Ready(Some(self.reject(&message.subject, reply, Rejected::Unproved)))
-            }
-            Standing::Waits => {
-                self.held = Some(message);
-                Poll::Pending
-            }
-        }
+        Poll::Ready(message.map(|message| self.read(message)))
     }
 
     /// That the server has refused the subscription since it was made, as it does when its configuration was read again.
     pub fn refused(&self) -> Option<SubscribeError> {
-        self.requests.is_refused().then(|| SubscribeError::NotPermitted { subject: self.at.subscription() })
+        let refused = self.requests.as_ref().is_some_and(Subscribed::is_refused);
+        refused.then(|| SubscribeError::NotPermitted { subject: self.at.subscription() })
     }
 
     /// Takes no further calls: the server ends the subscription, and what it had sent before can still be taken with
@@ -175,7 +155,9 @@ impl Acceptor {
     pub async fn retire(&mut self) -> Result<(), SubscribeError> {
         let retired = self.retirement().await;
         // Now that nothing is on the way, async-nats may forget it, too.
-        self.requests.unsubscribe().await?;
+        if let Some(requests) = &mut self.requests {
+            requests.unsubscribe().await?;
+        }
         retired
     }
 
@@ -185,8 +167,10 @@ impl Acceptor {
 
     /// Ends the subscription on the server, and waits until what it had sent is here.
     pub(super) fn retirement(&self) -> impl Future<Output = Result<(), SubscribeError>> + Send + use<> {
-        let (shared, sid, subject) = (Arc::clone(self.shared()), self.requests.sid(), self.at.subscription());
+        let (shared, subject) = (Arc::clone(self.shared()), self.at.subscription());
+        let sid = self.requests.as_ref().map(Subscribed::sid);
         async move {
+            let Some(sid) = sid else { return Ok(()) };
             shared.unsubscribe(sid).await.map_err(|_| SubscribeError::Disconnected)?;
             if shared.settled().await? { Ok(()) } else { Err(SubscribeError::NotConfirmed { subject }) }
         }

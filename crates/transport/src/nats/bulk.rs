@@ -25,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Bulk {
     free: Arc<Semaphore>,
-    /// Payloads that were written.
-    written: Arc<AtomicU64>,
+    /// Payloads that async-nats has taken.
+    taken: AtomicU64,
 }
 
 /// Those before it did not leave.
@@ -37,7 +37,6 @@ pub(super) struct Stalled;
 struct Counted {
     payload: Bytes,
     _permit: OwnedSemaphorePermit,
-    written: Arc<AtomicU64>,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -46,21 +45,25 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.written.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl Bulk {
     pub(super) fn new() -> Self {
-        Self { free: Arc::new(Semaphore::new(MOST)), written: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(MOST)), taken: AtomicU64::default() }
     }
 
-    /// Waits until a payload may be queued, as long as one of those before it is written every `patience`. A short one may at
+    /// Whether a payload has to wait for its turn.
+    pub(super) const fn counts(payload: &Bytes) -> bool {
+        payload.len() >= SHORT
+    }
+
+    /// async-nats has taken one.
+    pub(super) fn moved(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until a payload may be queued, as long as one of those before it is taken every `patience`. A short one may at
     /// once.
     pub(super) async fn admit(&self, payload: Bytes, patience: Duration) -> Result<Bytes, Stalled> {
-        if payload.len() < SHORT {
+        if !Self::counts(&payload) {
             return Ok(payload);
         }
         // One that is longer than all may be alone.
@@ -69,19 +72,19 @@ impl Bulk {
             Ok(permit) => permit,
             Err(_) => self.turn(bytes, patience).await?,
         };
-        Ok(Bytes::from_owner(Counted { payload, _permit: permit, written: Arc::clone(&self.written) }))
+        Ok(Bytes::from_owner(Counted { payload, _permit: permit }))
     }
 
     async fn turn(&self, bytes: u32, patience: Duration) -> Result<OwnedSemaphorePermit, Stalled> {
         let mut turn = std::pin::pin!(Arc::clone(&self.free).acquire_many_owned(bytes));
         let began = Instant::now();
         loop {
-            let written = self.written.load(Ordering::Relaxed);
+            let taken = self.taken.load(Ordering::Relaxed);
             if let Ok(permit) = tokio::time::timeout(patience, turn.as_mut()).await {
                 // Nobody closes it.
                 return permit.map_err(|_| Stalled);
             }
-            if self.written.load(Ordering::Relaxed) == written || began.elapsed() >= LONGEST {
+            if self.taken.load(Ordering::Relaxed) == taken || began.elapsed() >= LONGEST {
                 return Err(Stalled);
             }
         }
@@ -138,19 +141,20 @@ mod tests {
     #[tokio::test]
     async fn one_waits_while_those_before_it_leave_and_no_longer() {
         let bulk = Bulk::new();
-        let patience = Duration::from_millis(200);
+        let patience = Duration::from_secs(1);
         let mut held: Vec<_> = (0..8).map(|_| admitted(&bulk, 128 << 10)).collect();
-        assert!(bulk.admit(vec![0; SHORT].into(), patience).await.is_err());
+        assert!(bulk.admit(vec![0; SHORT].into(), patience / 4).await.is_err());
         // All of it needs all of their places: it is served last, long after its patience with one of them.
         let leaving = async {
             while let Some(first) = held.pop() {
-                tokio::time::sleep(patience / 2).await;
+                tokio::time::sleep(patience / 4).await;
                 drop(first);
+                bulk.moved();
             }
         };
         let began = Instant::now();
         let (admitted, ()) = tokio::join!(bulk.admit(vec![0; MOST].into(), patience), leaving);
         assert_eq!(admitted.unwrap().len(), MOST);
-        assert!(began.elapsed() >= patience * 4);
+        assert!(began.elapsed() >= patience * 2);
     }
 }

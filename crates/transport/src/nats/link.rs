@@ -14,9 +14,9 @@ use tokio_stream::StreamExt as _;
 use super::{
     clock::TICK,
     inbox::NoRandomness,
-    proof::{Standing, Unproved},
+    proof::Unproved,
     settings::{InvalidCredentials, NatsSettings},
-    shared::{Listener, Shared, hear},
+    shared::{Lifetime, Listener, Shared, hear},
 };
 
 /// One connection to a NATS server, over which one identity calls and is called. Clones are the same connection.
@@ -31,7 +31,8 @@ use super::{
 ///
 /// # When the connection is lost
 ///
-/// async-nats connects again by itself and subscribes again. What was sent in between is lost, so every call under way ends
+/// async-nats connects again by itself and subscribes again, but for links of a session that asks a
+/// [`Proof`](super::Proof). What was sent in between is lost, so every call under way ends
 /// with [`CallFailed::Disconnected`](super::CallFailed::Disconnected), at once; new calls fail with it until there is a
 /// connection. A client that async-nats gives up ends its driver: see [`Session`](super::Session).
 #[derive(Clone, Debug)]
@@ -88,6 +89,13 @@ impl Link {
     ///
     /// [`ConnectError`]
     pub async fn connect(settings: &NatsSettings) -> Result<(Self, LinkDriver), ConnectError> {
+        Self::connect_for(settings, Lifetime::Reconnects).await
+    }
+
+    pub(super) async fn connect_for(
+        settings: &NatsSettings,
+        lifetime: Lifetime,
+    ) -> Result<(Self, LinkDriver), ConnectError> {
         let addresses = settings.addresses();
         if addresses.is_empty() {
             return Err(ConnectError::NoServer);
@@ -98,13 +106,18 @@ impl Link {
             hear(&heard, &event);
             std::future::ready(())
         });
+        let options = match lifetime {
+            Lifetime::Reconnects => options,
+            // It tries each server once, at first and, before it notices that nobody wants that any more, once again.
+            Lifetime::OneConnection => options.max_reconnects(Some(addresses.len())),
+        };
         let client = options.connect(addresses).await?;
         let info = client.server_info();
         if !info.headers {
             return Err(ConnectError::NoHeaders { version: info.version });
         }
         let inbox = format!("{}.{}.", settings.inbox, connection_token()?);
-        let shared = Arc::new(Shared::new(client, inbox.clone(), settings.limits));
+        let shared = Arc::new(Shared::new(client, inbox.clone(), settings.limits, lifetime));
         // Nobody else sets it.
         let _ = listener.set(Arc::downgrade(&shared));
         let subject = format!("{inbox}>");
@@ -142,24 +155,6 @@ impl Link {
     /// Waits until this connection should be replaced: its server is about to stop, or the client under it has ended.
     pub async fn leaving(&self) {
         self.shared.leaving().cancelled().await;
-    }
-
-    /// Whether calls are taken from the connection of this moment: see [`Proof`](super::Proof).
-    pub fn is_proved(&self) -> bool {
-        self.shared.proved.standing(self.shared.connects()) == Standing::Passed
-    }
-
-    /// Waits until the client has connected anew and has to prove itself.
-    pub(super) async fn unproved(&self) {
-        loop {
-            while self.is_proved() {
-                self.shared.reconnected.notified().await;
-            }
-            if self.is_connected() {
-                return;
-            }
-            tokio::time::sleep(TICK).await;
-        }
     }
 
     /// Waits until no call is under way and no acceptor takes calls, at most for `patience`. True when it is so.

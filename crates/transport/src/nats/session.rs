@@ -28,6 +28,7 @@ use super::{
     outgoing::Outgoing,
     proof::Proof,
     settings::NatsSettings,
+    shared::Lifetime,
 };
 
 pub use acceptor::SessionAcceptor;
@@ -72,15 +73,20 @@ struct Links {
 
 impl Links {
     async fn connect(&self) -> Result<Link, ConnectError> {
-        let (link, driver) = Link::connect(&self.settings).await?;
-        let Some(proof) = &self.proof else {
-            drop(self.tasks.spawn(driver.run()));
-            return Ok(link);
-        };
-        link.shared.proved.require();
+        let lifetime = if self.proof.is_some() { Lifetime::OneConnection } else { Lifetime::Reconnects };
+        let (link, driver) = Link::connect_for(&self.settings, lifetime).await?;
         drop(self.tasks.spawn(driver.run()));
+        let Some(proof) = &self.proof else { return Ok(link) };
         let unfinished = link.shared.closing.clone().drop_guard();
-        proof.ask(&link).await?;
+        let proved = select! {
+            proved = proof.ask(&link) => proved,
+            () = link.leaving() => return Err(ConnectError::Lost),
+        };
+        if !link.is_connected() {
+            // Whatever was said is not about the next.
+            return Err(ConnectError::Lost);
+        }
+        proved?;
         let _ = unfinished.disarm();
         Ok(link)
     }
@@ -96,8 +102,8 @@ impl Session {
         Self::start_with(Links { settings, proof: None, tasks }, drain).await
     }
 
-    /// Connects, and takes calls from no connection that has not given `proof`: not from the first one, not from one of a
-    /// link that async-nats made anew, not from the next link.
+    /// Connects, and uses no connection that has not given `proof`: not the first, and none that follows, which the session
+    /// makes itself when one is lost.
     ///
     /// # Errors
     ///
@@ -216,9 +222,6 @@ impl Session {
                 () = self.inner.closing.cancelled() => return,
                 () = self.inner.renew.notified() => {}
                 () = link.leaving() => {}
-                proved = self.prove_again(&link) => if proved {
-                    continue;
-                },
             }
             let new = select! {
                 () = self.inner.closing.cancelled() => return,
@@ -238,18 +241,6 @@ impl Session {
         }
     }
 
-    /// Waits until the client of `link` has connected anew, and whether it has proved itself there.
-    async fn prove_again(&self, link: &Link) -> bool {
-        link.unproved().await;
-        let Some(proof) = &self.inner.links.proof else { return true };
-        let proved = proof.ask(link).await;
-        if let Err(error) = &proved {
-            warn!(error = with_causes(error), "a connection made anew is not used: connecting again");
-            self.set_problem(Some(with_causes(error)));
-        }
-        proved.is_ok()
-    }
-
     async fn connect(&self) -> Link {
         let (mut pause, mut attempts) = (FIRST_PAUSE, 0_u32);
         loop {
@@ -260,14 +251,20 @@ impl Session {
                 }
                 Err(error) => {
                     self.set_problem(Some(with_causes(&error)));
-                    if matches!(error, ConnectError::Unproved(_)) {
+                    let unproved = matches!(error, ConnectError::Unproved(_));
+                    if unproved {
                         pause = UNPROVED_PAUSE;
                     }
                     attempts = attempts.saturating_add(1);
                     // Ever fewer of them: an outage may last.
-                    if attempts.is_power_of_two() {
+                    if unproved || attempts.is_power_of_two() {
                         let (error, again_in_ms) = (with_causes(&error), pause.as_millis());
-                        warn!(error, attempts, again_in_ms, "cannot connect anew: the connection there is stays");
+                        warn!(
+                            error,
+                            attempts,
+                            again_in_ms,
+                            "cannot connect anew: the connection there was is used as long as it stands"
+                        );
                     }
                 }
             }

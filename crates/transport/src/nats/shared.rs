@@ -15,7 +15,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot},
+    sync::{Semaphore, oneshot},
     task::unconstrained,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ use super::{
     inbox::{KEY_LENGTH, Key, NoRandomness, addressed},
     limits::{Deadlines, NatsLimits},
     live::Live,
-    proof::Proved,
     router::{CallRoute, Role, Route},
     routes::Routes,
     subscriptions::Subscriptions,
@@ -40,6 +39,15 @@ pub(super) use events::{Listener, hear};
 
 /// Refusals that wait while the server takes nothing; further ones are tried once.
 const WAITING_REFUSALS: usize = 256;
+
+/// How long a link lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// async-nats makes its connection anew.
+    Reconnects,
+    /// As long as its first connection.
+    OneConnection,
+}
 
 /// What everything that uses one connection has in common.
 pub(super) struct Shared {
@@ -56,9 +64,8 @@ pub(super) struct Shared {
     pub(super) limits: NatsLimits,
     /// How often the client had connected when the routes were last looked at.
     looked_at: AtomicU64,
-    /// Told when the client has connected again.
-    pub(super) reconnected: Notify,
-    pub(super) proved: Proved,
+    lifetime: Lifetime,
+    lost: AtomicBool,
     pub(super) subscriptions: Subscriptions,
     /// Requests that async-nats dropped because nobody took them out in time.
     dropped: AtomicU64,
@@ -75,7 +82,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, inbox: String, limits: NatsLimits) -> Self {
+    pub(super) fn new(client: Client, inbox: String, limits: NatsLimits, lifetime: Lifetime) -> Self {
         let statistics = client.statistics();
         let looked_at = AtomicU64::new(statistics.connects.load(Ordering::Relaxed));
         Self {
@@ -89,8 +96,8 @@ impl Shared {
             clock: Clock::new(),
             limits,
             looked_at,
-            reconnected: Notify::new(),
-            proved: Proved::default(),
+            lifetime,
+            lost: AtomicBool::new(false),
             subscriptions: Subscriptions::default(),
             dropped: AtomicU64::new(0),
             idle: Idle::default(),
@@ -109,7 +116,24 @@ impl Shared {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        !self.ended.load(Ordering::Acquire) && self.client.connection_state() == State::Connected
+        !self.ended.load(Ordering::Acquire) && self.client.connection_state() == State::Connected && !self.is_lost()
+    }
+
+    /// Whether this is the end of a link that ends with its connection.
+    pub(super) fn is_lost(&self) -> bool {
+        match self.lifetime {
+            Lifetime::Reconnects => false,
+            Lifetime::OneConnection => self.lost.load(Ordering::Acquire) || self.connects() != 1,
+        }
+    }
+
+    /// Ends a link that ends with its connection.
+    fn lose(&self) {
+        if self.lifetime == Lifetime::OneConnection && !self.lost.swap(true, Ordering::AcqRel) {
+            self.leaving.cancel();
+            self.subscriptions.end();
+            self.closing.cancel();
+        }
     }
 
     /// How often the client has connected.
@@ -202,6 +226,7 @@ impl Shared {
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), CallFailed> {
         let patience = self.limits.send_timeout;
         let OutboundMessage { subject, reply, payload, headers } = message;
+        let is_bulk = Bulk::counts(&payload);
         let admitted = self.bulk.admit(payload, patience).await;
         let payload = admitted.map_err(|_| CallFailed::TimedOut(Step::Send))?;
         let mut sending = pin!(self.client.publish_message(OutboundMessage { subject, reply, payload, headers }));
@@ -214,7 +239,11 @@ impl Shared {
             }
         };
         // What was chunked and parsed fails only with the connection.
-        sent.map_err(|_| CallFailed::Disconnected)
+        sent.map_err(|_| CallFailed::Disconnected)?;
+        if is_bulk {
+            self.bulk.moved();
+        }
+        Ok(())
     }
 
     /// Sends one message if it can be sent at once.
@@ -312,7 +341,7 @@ impl Shared {
         let connects = self.connects();
         if self.looked_at.swap(connects, Ordering::Relaxed) != connects {
             self.fail(&CallFailed::Disconnected, |call| call.connects != connects);
-            self.reconnected.notify_one();
+            self.lose();
         }
     }
 
@@ -321,6 +350,7 @@ impl Shared {
         self.notice_reconnect();
         if self.client.connection_state() != State::Connected {
             self.fail(&CallFailed::Disconnected, |_| true);
+            self.lose();
         }
     }
 

@@ -48,6 +48,13 @@ impl Subscriptions {
         }
     }
 
+    /// None of them gets anything more.
+    pub(super) fn end(&self) {
+        for standing in self.standing().values() {
+            standing.refused.cancel();
+        }
+    }
+
     fn stand(&self, sid: u64, subject: &str) -> CancellationToken {
         let refused = CancellationToken::new();
         let standing = Standing { subject: subject.into(), refused: refused.clone() };
@@ -80,6 +87,9 @@ impl Place {
             if !self.shared.settled().await? {
                 return Err(SubscribeError::NotConfirmed { subject: subject.to_owned() });
             }
+        }
+        if self.shared.is_lost() {
+            return Err(SubscribeError::Disconnected);
         }
         if self.refused.is_cancelled() {
             return Err(SubscribeError::NotPermitted { subject: subject.to_owned() });

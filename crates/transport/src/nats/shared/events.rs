@@ -44,7 +44,10 @@ impl Shared {
     fn heard(&self, event: &Event) {
         match event {
             // The client may not have noted it itself yet: then the next tick does this.
-            Event::Disconnected => self.notice_loss(),
+            Event::Disconnected => {
+                self.notice_loss();
+                self.lose();
+            }
             Event::SlowConsumer(INBOX_SID) => {
                 self.fail(&CallFailed::SlowConsumer(Overflow::Connection), |_| true);
             }
