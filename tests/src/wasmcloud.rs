@@ -37,6 +37,9 @@ fn host(port: u16) -> (KeyPair, Command) {
     (key, command)
 }
 
+/// Has a host log what became of each of its calls: why one was refused is nowhere else in its log.
+const REASONS: &str = "wrpc_transport_nats[poll_active]=trace";
+
 impl WasmcloudHost {
     /// A host of the lattice `demo` with what `nats init` says of its environment, and further arguments.
     pub fn launch(lab: &Lab, lattice: &Lattice, agent: &Agent, name: &str, arguments: &[&str]) -> Self {
@@ -44,7 +47,10 @@ impl WasmcloudHost {
         let told = told.map(|(name, value)| (name.as_str(), value.as_str().unwrap()));
         let (key, mut command) = host(lattice.hosts_address.port());
         command.args(["--ctl-tls", "--rpc-tls", "--nats-host", "localhost"]).args(arguments);
-        command.envs(told).env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));
+        command
+            .envs(told)
+            .env("RUST_LOG", REASONS)
+            .env("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", agent.socket.display()));
         if let Some(socket) = &agent.delegated {
             command.env("SPIRE_ADMIN_ENDPOINT_SOCKET", format!("unix:{}", socket.display()));
         }

@@ -16,13 +16,15 @@ fn a_component_on_a_host_is_answered_by_the_legacy_service() {
     for identity in ["spiffe://test.example/host/one", "spiffe://test.example/wash"] {
         scene.lab.broker().logged(&["joined the lattice", identity]);
     }
-    // A denied call fails at once; why is in the sidecar's log, for the host's says only that it failed.
+    // A denied call fails at once, and both logs say why.
     let began = Instant::now();
     scene.cancel("checkout").unwrap_err();
     let took = began.elapsed();
     println!("a denied call failed after {took:?}");
     assert!(took < AT_ONCE, "{took:?}");
     host.daemon.logged(&["failed to handle invocation"]);
+    let why = host.daemon.logged(&["received a response with code `403`"]);
+    assert!(why.contains("id=checkout") && why.contains("denied by policy `nobody-cancels`"), "{why}");
     scene.sidecar.logged(&["refused", "host:checkout", "denied"]);
     // The component goes on, also for a caller with an SVID, and for the shell under the sidecar's own identity.
     assert_eq!(scene.total("checkout").unwrap(), OWED);
@@ -74,7 +76,7 @@ fn a_component_that_no_policy_names_is_denied_whatever_it_is_called() {
         let denied = |line: &str| line.contains("host:other") && line.contains("no policy permits it");
         scene.sidecar.log().lines().any(denied).then_some(())
     });
-    host.daemon.logged(&["failed to handle invocation"]);
+    host.daemon.logged(&["id=other", "received a response with code `403`", "no policy permits it"]);
     assert_eq!(scene.total("checkout").unwrap(), OWED);
 }
 
