@@ -11,7 +11,7 @@
 # compares the sources with those of the record, and sees that they still build.
 set -euo pipefail
 
-guests=(badge checkout mirror)
+guests=(badge checkout mirror shelf)
 target=wasm32-unknown-unknown
 
 cd "$(dirname "${BASH_SOURCE[0]}")"

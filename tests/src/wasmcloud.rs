@@ -149,9 +149,19 @@ impl Operator {
 
     /// Links what `source` imports of `acme:billing` to `target`.
     pub fn link(&self, lab: &Lab, source: &str, target: &str) {
+        self.link_by(lab, (source, target), ("acme", "billing", "invoices"));
+    }
+
+    /// The same, with what it imports of `namespace:package/interface`.
+    pub fn link_by(
+        &self,
+        lab: &Lab,
+        (source, target): (&str, &str),
+        (namespace, package, interface): (&str, &str, &str),
+    ) {
         let link = json!({
             "source_id": source, "target": target, "name": "default", "source_config": [], "target_config": [],
-            "wit_namespace": "acme", "wit_package": "billing", "interfaces": ["invoices"],
+            "wit_namespace": namespace, "wit_package": package, "interfaces": [interface],
         });
         self.command(lab, "link.put", &link);
     }

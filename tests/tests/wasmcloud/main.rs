@@ -9,6 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod built_in;
 mod calls;
 mod policy;
 mod scene;

@@ -38,11 +38,7 @@ impl Scene {
             format!("component_callers = [\"{ALICE}\", \"spiffe://test.example/virtual/demo/billing\"]\n{more}");
         let holders = [("wash", "class = \"operator\""), ("ledger", "class = \"provider\"\nid = \"ledger\"")];
         let (mut lab, lattice) = Lattice::start_with_tls(&callers, &holders);
-        let nats = format!(
-            "[nats]\nservers = [\"tls://{}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n",
-            lattice.nodes_address
-        );
-        let (invoices, sidecar) = billing(&lab, &nats);
+        let (invoices, sidecar) = billing(&lab, &nats(&lattice));
         lab.policy("billing.cedar", POLICY);
         lab.create(v1::CreateEntryRequest {
             node: "machine".to_owned(),
@@ -58,6 +54,11 @@ impl Scene {
         eventually("the sidecar to join the lattice", on_it);
         let operator = Operator::join(&lab, &lattice, "wash");
         Self { operator, agent, entry, sidecar, _invoices: invoices, lattice, lab }
+    }
+
+    /// How a sidecar joins.
+    pub(crate) fn nats(&self) -> String {
+        nats(&self.lattice)
     }
 
     /// A host that has joined, with further arguments: `--policy-topic portcullis.policy.demo.ask`, for instance.
@@ -127,6 +128,40 @@ pub(crate) async fn token(by: &Joined, component: &str, audience: &str) -> Resul
 
 async fn stock(by: &Joined, component: &str) -> wrpc_transport_nats::Client {
     wrpc_transport_nats::Client::new(by.client.clone(), format!("demo.{component}"), None).await.unwrap()
+}
+
+fn nats(lattice: &Lattice) -> String {
+    let address = lattice.nodes_address;
+    format!("[nats]\nservers = [\"tls://{address}\"]\nserver_id = \"spiffe://test.example/nats\"\ntls_first = true\n")
+}
+
+const THINGS: &str = "acme:shelf/things@1.0.0";
+const NONE: [[Option<usize>; 0]; 0] = [];
+
+/// Has a component `shelf` keep something.
+pub(crate) async fn put(by: &Joined, component: &str, key: &str, value: &str) -> Result<(), String> {
+    let client = stock(by, component).await;
+    let pair = (key.to_owned(), value.to_owned());
+    let answer =
+        client.invoke_values_blocking::<_, (String, String), (Result<(), String>,)>(None, THINGS, "put", pair, NONE);
+    answer.await.map_err(|error| format!("{error:#}"))?.0
+}
+
+pub(crate) async fn get(by: &Joined, component: &str, key: &str) -> Result<Option<String>, String> {
+    let client = stock(by, component).await;
+    let key = (key.to_owned(),);
+    let answer = client
+        .invoke_values_blocking::<_, (String,), (Result<Option<String>, String>,)>(None, THINGS, "get", key, NONE);
+    answer.await.map_err(|error| format!("{error:#}"))?.0
+}
+
+/// How many bytes an object has, and their sum.
+pub(crate) async fn weigh(by: &Joined, component: &str, object: &str) -> Result<(u64, u64), String> {
+    let client = stock(by, component).await;
+    let object = (object.to_owned(),);
+    let answer = client
+        .invoke_values_blocking::<_, (String,), (Result<(u64, u64), String>,)>(None, THINGS, "weigh", object, NONE);
+    answer.await.map_err(|error| format!("{error:#}"))?.0
 }
 
 /// The legacy service and its sidecar, with these settings of its lattice.
