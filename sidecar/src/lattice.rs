@@ -42,7 +42,7 @@ pub(crate) struct Lattice {
 /// One reading of it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LatticeStatus {
-    /// Whether its server is reached, and calls are taken from it.
+    /// Whether a connection to its server stands; where clients are to be held to their names, one that has shown that.
     pub connected: bool,
     /// Why it could not be joined yet, or a connection not be replaced, where that is so.
     #[serde(default)]

@@ -124,7 +124,7 @@ impl Callout {
                     self.judge_all(&client, false).await;
                 }
                 () = self.look_again.notified() => self.judge_all(&client, false).await,
-                _ = compare.tick() => self.compare(&client, &mut missed).await,
+                _ = compare.tick() => self.compare(&client, &mut missed, &mut coming).await,
                 _ = again.tick() => self.end_again(&client).await,
             }
         }
@@ -274,7 +274,7 @@ impl Callout {
     }
 
     /// Compares the sessions with the servers' connections. `missed` counts how often in a row each server did not answer.
-    async fn compare(self: &Arc<Self>, client: &Client, missed: &mut BTreeMap<String, u8>) {
+    async fn compare(self: &Arc<Self>, client: &Client, missed: &mut BTreeMap<String, u8>, coming: &mut Subscriber) {
         let asked_at = clock::now();
         let servers = self.servers(client).await;
         let silent = self.sessions().servers().into_iter().filter(|known| !servers.contains(known));
@@ -287,11 +287,15 @@ impl Callout {
         }
         for server in servers.into_iter().take(MAX_SERVERS) {
             let Some(connections) = self.connections(client, &server).await else { continue };
+            // Who came meanwhile is told of in messages that wait: it is no stranger.
+            while let Some(earlier) = arrived(coming).await {
+                self.came(client, &earlier).await;
+            }
             let present: BTreeSet<u64> = connections.iter().map(|connection| connection.cid).collect();
             for ConnectionWire { cid, ip, authorized_user, start } in connections {
                 let told = Told { user: authorized_user, address: ip, start, heard: false };
-                // Who came meanwhile is told of in a message that waits.
-                if told.since() >= asked_at {
+                // Of who came since then a message will tell that is on its way.
+                if (asked_at..=clock::now()).contains(&told.since()) {
                     continue;
                 }
                 self.learn(Place { server: server.clone(), number: cid }, told);

@@ -135,6 +135,11 @@ impl Acceptor {
         if self.lease.shared().is_lost() {
             // Dropped, it is not subscribed again.
             self.requests = None;
+            // Whoever sent it need not wait, where it can be told.
+            let reply = message.and_then(|message| message.reply).and_then(ReplySubject::parse);
+            if let Some(reply) = reply {
+                let _ = refuse(self.shared(), &reply, Refusal::NotReady, "the connection has not proved itself yet");
+            }
             return Poll::Ready(None);
         }
         Poll::Ready(message.map(|message| self.read(message)))

@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Bulk {
     free: Arc<Semaphore>,
-    /// Payloads that async-nats has taken.
-    taken: AtomicU64,
+    /// Payloads that async-nats had taken and has written, or lost with its connection.
+    written: Arc<AtomicU64>,
 }
 
 /// Those before it did not leave.
@@ -37,6 +37,19 @@ pub(super) struct Stalled;
 struct Counted {
     payload: Bytes,
     _permit: OwnedSemaphorePermit,
+    taken: Taken,
+    written: Arc<AtomicU64>,
+}
+
+/// Whether async-nats has taken a payload; else its sender gave up.
+pub(super) type Taken = Arc<AtomicBool>;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.taken.load(Ordering::Relaxed) {
+            self.written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl AsRef<[u8]> for Counted {
@@ -47,24 +60,14 @@ impl AsRef<[u8]> for Counted {
 
 impl Bulk {
     pub(super) fn new() -> Self {
-        Self { free: Arc::new(Semaphore::new(MOST)), taken: AtomicU64::default() }
+        Self { free: Arc::new(Semaphore::new(MOST)), written: Arc::default() }
     }
 
-    /// Whether a payload has to wait for its turn.
-    pub(super) const fn counts(payload: &Bytes) -> bool {
-        payload.len() >= SHORT
-    }
-
-    /// async-nats has taken one.
-    pub(super) fn moved(&self) {
-        self.taken.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits until a payload may be queued, as long as one of those before it is taken every `patience`. A short one may at
+    /// Waits until a payload may be queued, as long as one of those before it is written every `patience`. A short one may at
     /// once.
-    pub(super) async fn admit(&self, payload: Bytes, patience: Duration) -> Result<Bytes, Stalled> {
-        if !Self::counts(&payload) {
-            return Ok(payload);
+    pub(super) async fn admit(&self, payload: Bytes, patience: Duration) -> Result<(Bytes, Option<Taken>), Stalled> {
+        if payload.len() < SHORT {
+            return Ok((payload, None));
         }
         // One that is longer than all may be alone.
         let bytes = u32::try_from(payload.len().min(MOST)).unwrap_or_default();
@@ -72,19 +75,22 @@ impl Bulk {
             Ok(permit) => permit,
             Err(_) => self.turn(bytes, patience).await?,
         };
-        Ok(Bytes::from_owner(Counted { payload, _permit: permit }))
+        let taken = Taken::default();
+        let counted =
+            Counted { payload, _permit: permit, taken: Arc::clone(&taken), written: Arc::clone(&self.written) };
+        Ok((Bytes::from_owner(counted), Some(taken)))
     }
 
     async fn turn(&self, bytes: u32, patience: Duration) -> Result<OwnedSemaphorePermit, Stalled> {
         let mut turn = std::pin::pin!(Arc::clone(&self.free).acquire_many_owned(bytes));
         let began = Instant::now();
         loop {
-            let taken = self.taken.load(Ordering::Relaxed);
+            let written = self.written.load(Ordering::Relaxed);
             if let Ok(permit) = tokio::time::timeout(patience, turn.as_mut()).await {
                 // Nobody closes it.
                 return permit.map_err(|_| Stalled);
             }
-            if self.taken.load(Ordering::Relaxed) == taken || began.elapsed() >= LONGEST {
+            if self.written.load(Ordering::Relaxed) == written || began.elapsed() >= LONGEST {
                 return Err(Stalled);
             }
         }
@@ -101,11 +107,17 @@ mod tests {
 
     use super::*;
 
-    /// `None` where it has to wait.
+    /// `None` where it has to wait; else async-nats has it.
     fn admitted(bulk: &Bulk, length: usize) -> Option<Bytes> {
         let admission = pin!(bulk.admit(Bytes::from(vec![b'x'; length]), LONGEST));
         match admission.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(admitted) => Some(admitted.unwrap()),
+            Poll::Ready(admitted) => {
+                let (payload, taken) = admitted.unwrap();
+                if let Some(taken) = taken {
+                    taken.store(true, Ordering::Relaxed);
+                }
+                Some(payload)
+            }
             Poll::Pending => None,
         }
     }
@@ -149,12 +161,11 @@ mod tests {
             while let Some(first) = held.pop() {
                 tokio::time::sleep(patience / 4).await;
                 drop(first);
-                bulk.moved();
             }
         };
         let began = Instant::now();
         let (admitted, ()) = tokio::join!(bulk.admit(vec![0; MOST].into(), patience), leaving);
-        assert_eq!(admitted.unwrap().len(), MOST);
+        assert_eq!(admitted.unwrap().0.len(), MOST);
         assert!(began.elapsed() >= patience * 2);
     }
 }

@@ -186,6 +186,10 @@ impl Shared {
         let key = routes.new_key()?;
         routes.insert(key, Route::Call(CallRoute { buffer: Arc::clone(&buffer), role, to, connects, later }));
         drop(routes);
+        // Whoever ended it meanwhile has not seen this one, and nobody will look at its deadlines.
+        if self.ended.load(Ordering::Acquire) {
+            buffer.fail(CallFailed::Disconnected);
+        }
         Ok(Live::new(Arc::clone(self), key, buffer, role))
     }
 
@@ -226,9 +230,8 @@ impl Shared {
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), CallFailed> {
         let patience = self.limits.send_timeout;
         let OutboundMessage { subject, reply, payload, headers } = message;
-        let is_bulk = Bulk::counts(&payload);
         let admitted = self.bulk.admit(payload, patience).await;
-        let payload = admitted.map_err(|_| CallFailed::TimedOut(Step::Send))?;
+        let (payload, taken) = admitted.map_err(|_| CallFailed::TimedOut(Step::Send))?;
         let mut sending = pin!(self.client.publish_message(OutboundMessage { subject, reply, payload, headers }));
         // A timer only where there is something to wait for.
         let first = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
@@ -240,8 +243,8 @@ impl Shared {
         };
         // What was chunked and parsed fails only with the connection.
         sent.map_err(|_| CallFailed::Disconnected)?;
-        if is_bulk {
-            self.bulk.moved();
+        if let Some(taken) = taken {
+            taken.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -281,6 +284,9 @@ impl Shared {
     /// Takes a message to the inbox. Never waits.
     pub(super) fn route(&self, message: &Message) {
         self.notice_reconnect();
+        if self.is_lost() {
+            return;
+        }
         let rest = message.subject.as_str().strip_prefix(&*self.inbox).and_then(addressed);
         let Some((key, rest)) = rest else {
             return;

@@ -148,8 +148,15 @@ impl Subscribed {
         }
     }
 
+    /// The same, but of a connection that came after the one that was proved nothing is given.
+    pub(super) fn poll_proved(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        // Looked at when it is here: it may be the first of another connection.
+        let message = self.poll_next(cx);
+        if self.place.shared.is_lost() { Poll::Ready(None) } else { message }
+    }
+
     pub(super) async fn next(&mut self) -> Option<Message> {
-        poll_fn(|cx| self.poll_next(cx)).await
+        poll_fn(|cx| self.poll_proved(cx)).await
     }
 
     /// Has async-nats forget it at once, with what is on the way.
