@@ -180,6 +180,9 @@ impl Lab {
     /// Starts the broker, at the address it had before.
     pub fn start_broker(&mut self) {
         let data = self.broker_data();
+        if let Some(control) = self.control {
+            crate::until_free(control);
+        }
         let listen = self.control.map_or_else(|| "127.0.0.1:0".to_owned(), |control| control.to_string());
         let mut arguments: Vec<&OsStr> = vec![
             "run".as_ref(),

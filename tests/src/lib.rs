@@ -45,6 +45,11 @@ pub use wasmcloud::{Operator, WasmcloudHost, provider};
 /// How long anything in a test may take before it has failed.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Waits until a server may have its port again: while it was away, somebody's connection may have been given it.
+pub fn until_free(address: std::net::SocketAddr) {
+    eventually("a port to be free again", || std::net::TcpListener::bind(address).ok());
+}
+
 /// Waits until `probe` gives something.
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + PATIENCE;

@@ -128,6 +128,7 @@ impl NatsServer {
 
     /// Starts it again, at its port.
     pub fn revive(&mut self) {
+        crate::until_free(([127, 0, 0, 1], self.port).into());
         self.child = launch(&self.place, self.folder.path(), &self.config, self.port.into());
         assert_eq!(self.bound(), self.port);
     }
