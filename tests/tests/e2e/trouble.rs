@@ -1,5 +1,6 @@
 //! The lattice when something is not as it should be: a broker that comes late or back, servers that are gone, JetStream as a way round.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::nats::NatsServer;
@@ -184,20 +185,34 @@ fn a_host_can_have_jetstream_command_other_hosts() {
     });
 }
 
+/// The SVID of a server without auth callout, which asks its clients for theirs.
+struct ServerCertificate(tempfile::TempDir);
+
+impl ServerCertificate {
+    fn mint(lab: &Lab) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let id = ["--spiffe-id", "spiffe://test.example/nats", "--dns", "localhost"];
+        lab.broker_command(&[&["x509", "mint"][..], &id, &["--out", folder.path().to_str().unwrap()]].concat()).ok();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What a server's configuration says of it, with further keys.
+    fn tls(&self, more: &str) -> String {
+        let [chain, key, bundle] = ["svid.pem", "svid_key.pem", "bundle.pem"].map(|name| self.file(name));
+        format!("tls {{ cert_file: {chain:?}, key_file: {key:?}, ca_file: {bundle:?}, verify: true {more} }}\n")
+    }
+}
+
 /// Without auth callout the name of a caller in a subject is whatever the caller writes.
 #[test]
 fn a_sidecar_takes_no_calls_from_servers_that_let_anybody_call_as_a_host() {
     let lab = Lab::start();
-    let folder = tempfile::tempdir().unwrap();
-    let id = ["--spiffe-id", "spiffe://test.example/nats", "--dns", "localhost"];
-    lab.broker_command(&[&["x509", "mint"][..], &id, &["--out", folder.path().to_str().unwrap()]].concat()).ok();
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let server = NatsServer::with(&format!(
-        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
-        file("svid.pem"),
-        file("svid_key.pem"),
-        file("bundle.pem"),
-    ));
+    let certificate = ServerCertificate::mint(&lab);
+    let server = NatsServer::with(&certificate.tls(""));
     let nats = |more: &str| {
         let port = server.port();
         format!("[nats]\nservers = [\"tls://127.0.0.1:{port}\"]\nserver_id = \"spiffe://test.example/nats\"\n{more}")
@@ -219,18 +234,11 @@ fn a_sidecar_takes_no_calls_from_servers_that_let_anybody_call_as_a_host() {
 #[test]
 fn a_sidecar_takes_no_calls_from_a_connection_made_anew_that_holds_nobody_to_a_name() {
     let lab = Lab::start();
-    let folder = tempfile::tempdir().unwrap();
-    let id = ["--spiffe-id", "spiffe://test.example/nats", "--dns", "localhost"];
-    lab.broker_command(&[&["x509", "mint"][..], &id, &["--out", folder.path().to_str().unwrap()]].concat()).ok();
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let [chain, key, bundle] = ["svid.pem", "svid_key.pem", "bundle.pem"].map(file);
-    let tls = |more: &str| {
-        format!("tls {{ cert_file: \"{chain}\", key_file: \"{key}\", ca_file: \"{bundle}\", verify: true {more} }}\n")
-    };
-    let open = tls("");
+    let certificate = ServerCertificate::mint(&lab);
+    let open = certificate.tls("");
     let deny = "publish = { deny = [\"demo.vc.*.host.>\"] }";
     let users = format!("{{ user = \"{SHOP}\", permissions = {{ {deny} }} }}");
-    let held = tls(", verify_and_map: true") + &format!("authorization {{ users = [{users}] }}\n");
+    let held = certificate.tls(", verify_and_map: true") + &format!("authorization {{ users = [{users}] }}\n");
     let mut server = NatsServer::with(&held);
     let service = LegacyService::start(Behaviour::Answer(200, "3".to_owned()));
     let nats = format!(
@@ -250,8 +258,8 @@ fn a_sidecar_takes_no_calls_from_a_connection_made_anew_that_holds_nobody_to_a_n
     let nobody = lab.block_on(async {
         let options = async_nats::ConnectOptions::new()
             .require_tls(true)
-            .add_root_certificates(bundle.clone().into())
-            .add_client_certificate(chain.clone().into(), key.clone().into());
+            .add_root_certificates(certificate.file("bundle.pem"))
+            .add_client_certificate(certificate.file("svid.pem"), certificate.file("svid_key.pem"));
         let host = options.connect(format!("tls://localhost:{}", server.port())).await.unwrap();
         host.request("demo.vc.shop.host.wrpc.0.0.1.test:shop/items.list", "".into()).await.unwrap_err()
     });
