@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::broker::Broker;
 use crate::clock;
 use crate::listener::Remote;
-use crate::registry::Standing;
+use crate::registry::{Registry, Standing};
 use crate::throttle::{Admission, Rate, Throttle};
 
 /// What the log says of one refused peer: who was removed and does not know it comes again and again.
@@ -68,7 +68,7 @@ impl Broker {
     /// The node at the other end, by its certificate; it must still be one.
     pub(crate) fn admit(&self, remote: &Remote) -> Result<NodeName, NotAdmitted> {
         let peer = remote.peer.as_ref().ok_or(NotAdmitted::Anonymous)?;
-        self.admit_peer(peer).inspect_err(|refused| {
+        self.ledger.read(|registry| admit_peer(registry, peer)).inspect_err(|refused| {
             let (id, address) = (peer.id(), remote.address);
             match self.complaints.admit(id.clone()) {
                 Admission::Admitted => tracing::warn!(peer = %id, %address, %refused, "a peer was refused"),
@@ -76,19 +76,17 @@ impl Broker {
             }
         })
     }
+}
 
-    pub(crate) fn admit_peer(&self, peer: &Peer) -> Result<NodeName, NotAdmitted> {
-        let ours = peer.id().is_member_of(self.authority.trust_domain());
-        let name = node_name(peer.id()).filter(|_| ours).ok_or(NotAdmitted::NotANode)?;
-        self.ledger.read(|registry| {
-            let node = registry.node(&name).ok_or(NotAdmitted::NotRegistered)?;
-            match node.standing {
-                Standing::Quarantined => Err(NotAdmitted::Quarantined),
-                Standing::Barred => Err(NotAdmitted::NotRegistered),
-                Standing::Good if node.is_superseded(peer.leaf()) => Err(NotAdmitted::Superseded),
-                Standing::Good => Ok(()),
-            }
-        })?;
-        Ok(name)
+/// The node that `peer` is by its certificate; it must still be one.
+pub(crate) fn admit_peer(registry: &Registry, peer: &Peer) -> Result<NodeName, NotAdmitted> {
+    let ours = peer.id().is_member_of(registry.trust_domain());
+    let name = node_name(peer.id()).filter(|_| ours).ok_or(NotAdmitted::NotANode)?;
+    let node = registry.node(&name).ok_or(NotAdmitted::NotRegistered)?;
+    match node.standing {
+        Standing::Quarantined => Err(NotAdmitted::Quarantined),
+        Standing::Barred => Err(NotAdmitted::NotRegistered),
+        Standing::Good if node.is_superseded(peer.leaf()) => Err(NotAdmitted::Superseded),
+        Standing::Good => Ok(name),
     }
 }

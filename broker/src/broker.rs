@@ -1,6 +1,7 @@
 //! What both services work with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,7 +37,9 @@ pub(crate) struct Broker {
     pub(crate) ledger: Ledger,
     pub(crate) authority: Authority,
     pub(crate) succession: Succession,
-    pub(crate) trust: Trust,
+    pub(crate) trust: Arc<Trust>,
+    /// The public roots, PEM, for tools that verify chains.
+    pub(crate) roots_file: PathBuf,
     /// What the broker presents to nodes.
     pub(crate) own: Arc<SvidSlot>,
     pub(crate) audit: AuditLog,

@@ -7,6 +7,7 @@ mod component;
 mod entry;
 mod explain;
 mod failure;
+mod follow;
 mod grant;
 mod mint;
 mod nats;
@@ -58,6 +59,8 @@ pub(crate) struct Environment {
 enum Command {
     /// Run a broker
     Run(run::Run),
+    /// Answer a lattice's logins beside a broker that runs
+    Follow(follow::Follow),
     /// Register, remove and list virtual components
     #[command(subcommand)]
     Component(component::Component),
@@ -138,6 +141,7 @@ async fn dispatch(command: Command, environment: Environment, screen: &mut Scree
     let socket = environment.socket.clone();
     match command {
         Command::Run(run) => run.execute(environment).await,
+        Command::Follow(follow) => follow.execute(environment).await,
         Command::Component(command) => command.execute(socket, screen).await,
         Command::Entry(command) => command.execute(socket, screen).await,
         Command::Token(command) => command.execute(socket, screen).await,

@@ -209,7 +209,8 @@ impl Daemon {
         let (beacon, signer) = beacon(audit.clone());
         let control_address = control.local_addr()?;
         let broker = Arc::new(Broker {
-            trust: Trust::new(&registry, folder.bundle(), now),
+            trust: Arc::new(Trust::new(&registry, now)),
+            roots_file: folder.bundle(),
             ledger: Ledger::start(store, registry, audit.clone(), &tracker),
             authority,
             succession: Succession::new(lifetimes),
@@ -240,7 +241,8 @@ impl Daemon {
         let bundle_endpoint = endpoint.map(|endpoint| serve_bundle(&broker, endpoint)).transpose()?;
         let oidc = config.federation.oidc.clone().map(|oidc| serve_oidc(&broker, oidc)).transpose()?;
         tracker.spawn(Arc::clone(&broker).keep_succession());
-        tracker.spawn(Arc::clone(&broker).keep_trust());
+        let trust = Arc::clone(&broker.trust).follow(broker.ledger.current());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(trust));
         tracker.spawn(Refresher::run(Arc::clone(&broker)));
         tracker.spawn(signer.run(Arc::clone(&broker)));
         let admin = serve_pages(&broker, &config.admin)?;

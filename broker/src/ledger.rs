@@ -2,18 +2,23 @@
 //!
 //! Readers look at the registry under a lock that is held for an in-memory change and never across an await or a disk write.
 
-use std::sync::{Arc, PoisonError, RwLock};
+mod current;
+mod history;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_identity::Revoked;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::current::{Current, Publisher};
+use self::history::History;
 use crate::audit::{Actor, AuditLog, Event, Unaudited, hex};
 use crate::clock;
 use crate::registry::{
     AuthorityRecord, Change, Command, EntryId, Node, Plan, Refusal, Registry, Standing, Taint, TrustChange, Version,
 };
-use crate::store::{CommitError, Store};
+use crate::store::{CommitError, Copied, ReadError, Store};
 
 /// Commands that wait. One more waits with its caller.
 const QUEUE: usize = 256;
@@ -50,8 +55,9 @@ type Reply = oneshot::Sender<Result<Outcome, CommandError>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     commands: mpsc::Sender<(Actor, Command, Reply)>,
-    registry: Arc<RwLock<Registry>>,
-    versions: watch::Receiver<Version>,
+    current: Current,
+    store: Arc<Store>,
+    history: Arc<Mutex<History>>,
 }
 
 impl Ledger {
@@ -59,9 +65,9 @@ impl Ledger {
     #[must_use]
     pub(crate) fn start(store: Store, registry: Registry, audit: AuditLog, tracker: &TaskTracker) -> Self {
         let (commands, mut queue) = mpsc::channel::<(Actor, Command, Reply)>(QUEUE);
-        let (published, versions) = watch::channel(registry.version());
-        let registry = Arc::new(RwLock::new(registry));
-        let writer = Writer { store, registry: Arc::clone(&registry), audit, published };
+        let (current, publisher) = Current::begin(registry);
+        let (store, history) = (Arc::new(store), Arc::<Mutex<History>>::default());
+        let writer = Writer { store: Arc::clone(&store), history: Arc::clone(&history), publisher, audit };
         // A thread of its own: commits wait for the disk.
         tracker.spawn_blocking(move || {
             while let Some((by, command, reply)) = queue.blocking_recv() {
@@ -69,7 +75,7 @@ impl Ledger {
                 let _ = reply.send(writer.execute(&by, command));
             }
         });
-        Self { commands, registry, versions }
+        Self { commands, current, store, history }
     }
 
     /// Does `command` at the word of `by`; when it returns, the change is audited, on disk and visible to every reader.
@@ -84,31 +90,44 @@ impl Ledger {
 
     /// Looks at the registry.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
-        look(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+        self.current.read(look)
     }
 
     /// Tells of every new version; a slow reader sees the latest only.
     #[must_use]
     pub(crate) fn versions(&self) -> watch::Receiver<Version> {
-        self.versions.clone()
+        self.current.versions()
+    }
+
+    /// The registry, for whoever only looks.
+    pub(crate) fn current(&self) -> Current {
+        self.current.clone()
+    }
+
+    /// The records as they lie in the store; for who has those of version `have`, only what changed since, where that is still known.
+    ///
+    /// To be called where the disk may be waited for.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn copy(&self, have: Option<Version>) -> Result<Copied, ReadError> {
+        let known = have.and_then(|have| lock(&self.history).since(have));
+        known.map_or_else(|| self.store.copy(), Ok)
     }
 }
 
 struct Writer {
-    store: Store,
-    registry: Arc<RwLock<Registry>>,
+    store: Arc<Store>,
+    history: Arc<Mutex<History>>,
+    publisher: Publisher,
     audit: AuditLog,
-    published: watch::Sender<Version>,
 }
 
 impl Writer {
     fn execute(&self, by: &Actor, command: Command) -> Result<Outcome, CommandError> {
         let name = command.name();
         // Nobody else writes, so what is planned on this state is applied to the same.
-        let (plan, before) = {
-            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            (registry.plan(command, clock::now()), registry.version())
-        };
+        let (plan, before) = self.publisher.read(|registry| (registry.plan(command, clock::now()), registry.version()));
         let plan = plan.inspect_err(|refusal| {
             let (by, command, reason) = (by.clone(), name.to_owned(), refusal.to_string());
             self.audit.note(Event::ChangeRefused { by, command, reason });
@@ -120,17 +139,23 @@ impl Writer {
         let version = before.next().skip(further_epochs);
         // Before the store: a change that is in force is always told of. What the store then refuses is told of too.
         self.audit.record_blocking(events(&changes, version, by))?;
-        self.store.commit(&changes, version).inspect_err(|error| {
+        let rows = self.store.commit(&changes, version).inspect_err(|error| {
             tracing::error!(error = %error, "a change was not stored; the broker must be started again");
             self.audit.note(Event::NotStored { version: version.to_string(), reason: error.to_string() });
         })?;
-        self.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&changes, version, schema);
-        self.published.send_replace(version);
+        // First, so that whoever hears of the version finds it.
+        lock(&self.history).push(before, version, rows);
+        self.publisher.change(|registry| registry.apply(&changes, version, schema));
         for change in &changes {
             log(change, version);
         }
         Ok(Outcome { version, entries })
     }
+}
+
+/// A poisoned lock is taken over: every critical section here leaves its data whole.
+fn lock(history: &Mutex<History>) -> std::sync::MutexGuard<'_, History> {
+    history.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the log says of a change.

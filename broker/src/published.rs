@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
-use portcullis_identity::{BundleDocument, JwtBundle};
+use portcullis_identity::BundleDocument;
 use rustls::server::ResolvesServerCert;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use crate::broker::Broker;
 use crate::config::{BundleEndpoint, CertificateFiles, Oidc};
 use crate::daemon::StartError;
-use crate::registry::OwnBundle;
 use crate::web::{self, Documents, FileCertificate};
 use crate::wire::REFRESH_HINT_SECONDS;
 
@@ -36,13 +35,8 @@ impl Broker {
     /// Our bundle, as foreign trust domains read it.
     pub(crate) fn own_document(&self) -> Option<BundleDocument> {
         let own = self.authority.bundle();
-        let jwt = self.jwt_bundle(&own)?;
+        let jwt = own.jwt_bundle()?;
         BundleDocument::new(own.x509.clone(), jwt, Some(own.sequence), Some(REFRESH_HINT_SECONDS)).ok()
-    }
-
-    /// Our keys for JWT-SVIDs.
-    pub(crate) fn jwt_bundle(&self, own: &OwnBundle) -> Option<JwtBundle> {
-        JwtBundle::new(self.authority.trust_domain().clone(), own.jwt.clone()).ok()
     }
 }
 
@@ -74,7 +68,7 @@ pub(crate) fn serve_oidc(broker: &Arc<Broker>, oidc: Oidc) -> Result<SocketAddr,
     let publisher = Arc::clone(broker);
     let documents: Documents = Arc::new(move |asked: &str| match asked.strip_prefix(path.as_str())? {
         CONFIGURATION => serde_json::to_string(&configuration(&issuer)).ok(),
-        KEYS => Some(publisher.jwt_bundle(&publisher.authority.bundle())?.to_oidc_jwks()),
+        KEYS => Some(publisher.authority.bundle().jwt_bundle()?.to_oidc_jwks()),
         _ => None,
     });
     serve(broker, listen, certificate, documents)

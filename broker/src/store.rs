@@ -16,7 +16,7 @@ use portcullis_policy::PolicyFile;
 use prost::Message as _;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use self::codec::{Stored, Write};
+use self::codec::Stored;
 use crate::registry::{Change, Registry, Unrestorable, Version};
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
@@ -95,6 +95,39 @@ pub enum OpenError {
 #[error("cannot store the change: {0}")]
 pub struct CommitError(#[from] redb::Error);
 
+/// The store cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the store: {0}")]
+pub struct ReadError(#[from] redb::Error);
+
+/// A record as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What it is called there.
+    pub key: String,
+    /// What it says; `None`: it is not there any more.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Records for who keeps a copy of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// What they change; `None`: they are all there are.
+    pub base: Option<Version>,
+    /// What they make.
+    pub version: Version,
+    /// The records.
+    pub rows: Vec<Row>,
+}
+
+impl Row {
+    /// Bytes of it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.key.len().saturating_add(self.value.as_ref().map_or(0, Vec::len))
+    }
+}
+
 /// The file with all records.
 #[derive(Debug)]
 pub struct Store {
@@ -120,27 +153,53 @@ impl Store {
         Ok((store, registry))
     }
 
-    /// Stores `changes` under `version`; when it returns they are on disk.
+    /// Stores `changes` under `version`; when it returns they are on disk, as these rows.
     ///
     /// # Errors
     /// When they may not be. After an error of the disk every later commit fails too, until the broker is started again.
-    pub fn commit(&self, changes: &[Change], version: Version) -> Result<(), CommitError> {
-        self.commit_transaction(changes, version).map_err(CommitError)
+    pub fn commit(&self, changes: &[Change], version: Version) -> Result<Vec<Row>, CommitError> {
+        let rows: Vec<Row> = changes.iter().map(codec::write).collect();
+        self.commit_transaction(&rows, version)?;
+        Ok(rows)
     }
 
-    fn commit_transaction(&self, changes: &[Change], version: Version) -> Result<(), redb::Error> {
+    fn commit_transaction(&self, rows: &[Row], version: Version) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(RECORDS)?;
-            for change in changes {
-                match codec::write(change) {
-                    Write::Put(key, value) => table.insert(key.as_str(), value.as_slice())?.map(drop),
-                    Write::Remove(key) => table.remove(key.as_str())?.map(drop),
+            for Row { key, value } in rows {
+                match value {
+                    Some(value) => table.insert(key.as_str(), value.as_slice())?.map(drop),
+                    None => table.remove(key.as_str())?.map(drop),
                 };
             }
             table.insert(META, self.meta(version).encode_to_vec().as_slice())?;
         }
         Ok(transaction.commit()?)
+    }
+
+    /// Every record, of one version.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn copy(&self) -> Result<Copied, ReadError> {
+        self.copy_transaction().map_err(ReadError)
+    }
+
+    fn copy_transaction(&self) -> Result<Copied, redb::Error> {
+        let table = self.database.begin_read()?.open_table(RECORDS)?;
+        let (mut rows, mut version) = (Vec::new(), Version::FIRST);
+        for row in table.iter()? {
+            let (key, value) = row?;
+            if key.value() == META {
+                // It was read when the store was opened, and written by this version since.
+                let record::Meta { incarnation, epoch, .. } = record::Meta::decode(value.value()).unwrap_or_default();
+                version = Version { incarnation, epoch };
+            } else {
+                rows.push(Row { key: key.value().to_owned(), value: Some(value.value().to_vec()) });
+            }
+        }
+        Ok(Copied { base: None, version, rows })
     }
 
     fn meta(&self, version: Version) -> record::Meta {
@@ -162,20 +221,11 @@ impl Store {
                 .and_then(|()| Registry::empty(self.trust_domain.clone()).map_err(unrestorable));
         };
         let version = self.check_meta(path, &meta)?;
-        let (mut records, mut policies) = (Vec::new(), Vec::new());
-        self.each_row(|key, value| {
-            match codec::read(key, value, &self.trust_domain)? {
-                Stored::Record(record) => records.push(record),
-                Stored::Policies(file) => policies.push(file),
-            }
-            Ok(())
-        })
-        .map_err(damaged)?
-        .map_err(|(key, problem)| OpenError::Record { path: path.to_owned(), key, problem })?;
-        // Grants and addresses hang on components, so these come first; the order of files is that of their names.
-        records.sort_by_key(|record| !matches!(record, Change::Component(_)));
-        policies.sort_by(|one: &PolicyFile, other| one.name.cmp(&other.name));
-        Registry::restore(self.trust_domain.clone(), version, records, &policies).map_err(unrestorable)
+        let mut records = Records::default();
+        self.each_row(|key, value| records.take(key, value, &self.trust_domain))
+            .map_err(damaged)?
+            .map_err(|(key, problem)| OpenError::Record { path: path.to_owned(), key, problem })?;
+        records.into_registry(self.trust_domain.clone(), version).map_err(unrestorable)
     }
 
     /// Writes the record that says whose store this is.
@@ -224,6 +274,36 @@ impl Store {
             }
         }
         Ok(Ok(()))
+    }
+}
+
+/// Records on their way to a registry.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    records: Vec<Change>,
+    policies: Vec<PolicyFile>,
+}
+
+impl Records {
+    /// Takes the record under `key`; an error says what is wrong with it.
+    pub(crate) fn take(&mut self, key: &str, value: &[u8], trust_domain: &TrustDomain) -> Result<(), String> {
+        match codec::read(key, value, trust_domain)? {
+            Stored::Record(record) => self.records.push(record),
+            Stored::Policies(file) => self.policies.push(file),
+        }
+        Ok(())
+    }
+
+    /// The registry that they are.
+    ///
+    /// # Errors
+    /// When they do not fit together.
+    pub(crate) fn into_registry(self, trust_domain: TrustDomain, version: Version) -> Result<Registry, Unrestorable> {
+        let Self { mut records, mut policies } = self;
+        // Grants and addresses hang on components, so these come first; the order of files is that of their names.
+        records.sort_by_key(|record| !matches!(record, Change::Component(_)));
+        policies.sort_by(|one, other| one.name.cmp(&other.name));
+        Registry::restore(trust_domain, version, records, &policies)
     }
 }
 

@@ -66,7 +66,7 @@ const EXAMPLES: &str = "Examples:
   portcullis-broker run --trust-domain acme.test --seal-key-file credential:portcullis-seal";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
@@ -111,11 +111,7 @@ impl Run {
 
     fn settings(self, ssl_cert_file: Option<PathBuf>) -> Result<Settings, Failure> {
         let file = match &self.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Failure::broken(format!("cannot read `{}`: {error}", path.display())))?;
-                Settings::parse(path, &text).map_err(|error| Failure::misused(error.to_string()))?
-            }
+            Some(path) => read_settings(path)?,
             None => Settings::default(),
         };
         let line = Settings {
@@ -146,8 +142,14 @@ impl Run {
     }
 }
 
+pub(super) fn read_settings(path: &std::path::Path) -> Result<Settings, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::broken(format!("cannot read `{}`: {error}", path.display())))?;
+    Settings::parse(path, &text).map_err(|error| Failure::misused(error.to_string()))
+}
+
 /// The two signals that end a broker in order.
-struct Signals {
+pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     /// Nobody waits for it. Where it is caught, a file that may not grow is an error of the disk, and not the broker's end.
@@ -155,7 +157,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::broken(format!("cannot listen to signals: {error}")));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -164,7 +166,7 @@ impl Signals {
         })
     }
 
-    async fn cancel(mut self, shutdown: CancellationToken) {
+    pub(super) async fn cancel(mut self, shutdown: CancellationToken) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -187,7 +189,7 @@ fn write_ready(path: &std::path::Path, daemon: &Daemon) -> Result<(), Failure> {
     atomic_file::write(path, text.as_bytes(), 0o644, Existing::Replace).map_err(|error| failed(error.to_string()))
 }
 
-fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<(), Failure> {
+pub(super) fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info"))
         .map_err(|error| Failure::misused(format!("the log filter is not one: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -34,11 +34,11 @@ struct Problem {
 
 /// Makes the buckets of every lattice that has a host, until the broker stops.
 pub(super) async fn keep(callout: Arc<Callout>) {
-    let mut versions = callout.broker.ledger.versions();
+    let mut versions = callout.ground.registry.versions();
     let mut made: BTreeSet<Lattice> = BTreeSet::new();
     let mut client = None;
     loop {
-        let lattices = callout.broker.ledger.read(|registry| hosts_lattices(registry, &callout.settings));
+        let lattices = callout.ground.registry.read(|registry| hosts_lattices(registry, &callout.settings));
         let mut failed = false;
         for lattice in lattices.difference(&made.clone()) {
             let Some(client) = connected(&mut client, &callout).await else {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::{Client as NatsClient, Message};
 use portcullis_identity::{PeerRule, PeerVerifier, Revoked, SpiffeId};
@@ -13,8 +13,10 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{Notify, Semaphore};
 use tokio_stream::StreamExt as _;
 
+use super::brokers::Fellows;
 use super::claims::{Answer, LoginRequest, Proof, UserClaims, respond};
 use super::folder::Material;
+use super::ground::Ground;
 use super::login::{Login, LoginRefused};
 use super::member::Members;
 use super::replay::UsedTokens;
@@ -22,7 +24,6 @@ use super::sessions::{Course, Place, Proved, Session, Sessions};
 use super::token::{self, Claims};
 use super::ways::{Way, Ways};
 use crate::audit::Event;
-use crate::broker::Broker;
 use crate::clock;
 use crate::config::Nats;
 
@@ -46,12 +47,13 @@ const MAX_REASON: usize = 400;
 /// The service, shared by its tasks.
 #[derive(Debug)]
 pub(crate) struct Callout {
-    pub(super) broker: Arc<Broker>,
+    pub(super) ground: Ground,
     pub(super) settings: Nats,
     pub(super) material: Material,
     pub(super) verifier: Arc<PeerVerifier>,
     members: Mutex<Members>,
     used: Mutex<UsedTokens>,
+    pub(super) fellows: Fellows,
     sessions: Mutex<Sessions>,
     refusals: Mutex<VecDeque<Refused>>,
     logins: Arc<Semaphore>,
@@ -75,16 +77,17 @@ pub(crate) struct Refused {
 }
 
 impl Callout {
-    pub(super) fn new(broker: Arc<Broker>, settings: Nats, material: Material) -> Arc<Self> {
-        let rule = PeerRule::TrustDomain(broker.authority.trust_domain().clone());
-        let verifier = PeerVerifier::new(broker.trust.source(), rule);
+    pub(super) fn new(ground: Ground, settings: Nats, material: Material) -> Arc<Self> {
+        let rule = PeerRule::TrustDomain(ground.trust_domain.clone());
+        let verifier = PeerVerifier::new(ground.trust.source(), rule);
         Arc::new(Self {
-            broker,
+            ground,
             settings,
             material,
             verifier,
             members: Mutex::default(),
             used: Mutex::default(),
+            fellows: Fellows::default(),
             sessions: Mutex::default(),
             refusals: Mutex::default(),
             logins: Arc::new(Semaphore::new(MAX_LOGINS)),
@@ -97,6 +100,17 @@ impl Callout {
 
     /// Answers until the connection is closed for good.
     pub(super) async fn serve(self: &Arc<Self>, client: NatsClient) -> Result<(), async_nats::SubscribeError> {
+        let served = tokio::select! {
+            served = self.answer_all(&client) => served,
+            met = self.keep_company(&client) => met,
+            () = self.ground.becomes_too_old() => Ok(()),
+            () = self.ground.stop.cancelled() => Ok(()),
+        };
+        self.leave_company(&client).await;
+        served
+    }
+
+    async fn answer_all(self: &Arc<Self>, client: &NatsClient) -> Result<(), async_nats::SubscribeError> {
         let mut questions = client.queue_subscribe(QUESTIONS, QUEUE.to_owned()).await?;
         tracing::info!("answering who may join the lattice");
         while let Some(message) = questions.next().await {
@@ -105,7 +119,7 @@ impl Callout {
                 continue;
             };
             let (callout, client) = (Arc::clone(self), client.clone());
-            self.broker.tracker.spawn(async move {
+            self.ground.tracker.spawn(async move {
                 if tokio::time::timeout(DEADLINE, callout.answer(&client, message)).await.is_err() {
                     tracing::warn!("a login was not judged in time");
                 }
@@ -123,7 +137,7 @@ impl Callout {
             // Who cannot be answered is not told anything.
             Err(reason) => return tracing::warn!(%reason, "a question that is not a server's was dropped"),
         };
-        let answered = match self.login(&request, now).await {
+        let answered = match self.login(client, &request, now).await {
             Ok(user) => self.sealed(&request, Answer::Admitted(&user), now),
             Err(refused) => {
                 let reason = self.note_refusal(&request, &refused, now);
@@ -149,12 +163,25 @@ impl Callout {
     }
 
     /// The token of the user that `request` is answered with.
-    async fn login(self: &Arc<Self>, request: &Arc<LoginRequest>, now: SystemTime) -> Result<String, LoginRefused> {
+    async fn login(
+        self: &Arc<Self>,
+        client: &NatsClient,
+        request: &Arc<LoginRequest>,
+        now: SystemTime,
+    ) -> Result<String, LoginRefused> {
+        // It leaves the questions to others in a moment.
+        if self.ground.is_too_old() {
+            return Err(LoginRefused::TooOld);
+        }
         let (judge, asked) = (Arc::clone(self), Arc::clone(request));
         // Signatures and policies: too much for a thread that others wait for.
-        let before = self.broker.ledger.read(crate::registry::Registry::version);
-        let judged = self.broker.tracker.spawn_blocking(move || judge.judge(&asked.client, now)).await;
+        let before = self.ground.registry.read(crate::registry::Registry::version);
+        let judged = self.ground.tracker.spawn_blocking(move || judge.judge(&asked.client, now)).await;
         let login = judged.map_err(|_| LoginRefused::Busy)??;
+        if let Some(token) = &login.takes {
+            let fresh = self.ask_fellows(client, token).await;
+            fresh.map_err(|reason| LoginRefused::NotFresh { id: token.id.clone(), reason })?;
+        }
         let user = self.user(request, &login, now)?;
         let identity = login.evidence.identity().clone();
         let joined = Event::LatticeJoined {
@@ -165,13 +192,14 @@ impl Callout {
             address: request.client.address.clone(),
             until: clock::unix_seconds(login.until),
         };
-        self.broker.audit.record(joined).await.map_err(|_| LoginRefused::Unaudited)?;
+        self.ground.audit.record(joined).await.map_err(|_| LoginRefused::Unaudited)?;
         tracing::info!(%identity, class = login.membership.class.name(), proof = login.evidence.name(),
             server = request.server_name, address = request.client.address, "joined the lattice");
         let place = Place { server: request.server.as_str().to_owned(), number: request.client.number };
         let session = Session {
             identity,
             proved: Some(Proved::new(login.evidence, &login.membership)),
+            met: Instant::now(),
             heard: true,
             found: None,
             address: request.client.address.clone(),
@@ -180,7 +208,7 @@ impl Callout {
             course: Course::Stays,
         };
         self.sessions().admit(place, session, now);
-        if self.broker.ledger.read(crate::registry::Registry::version) != before {
+        if self.ground.registry.read(crate::registry::Registry::version) != before {
             self.look_again.notify_one();
         }
         Ok(user)
@@ -213,7 +241,7 @@ impl Callout {
             reason,
             "a login to the lattice was refused"
         );
-        self.broker.audit.note(Event::LatticeRefused {
+        self.ground.audit.note(Event::LatticeRefused {
             server: server.clone(),
             address: client.address.clone(),
             client: client.name.clone(),
@@ -244,7 +272,7 @@ impl Callout {
 
     /// Whether what was issued to `id` at `since` is revoked by its identity.
     pub(super) fn identity_revoked(&self, id: &SpiffeId, since: SystemTime, now: SystemTime) -> bool {
-        self.broker.ledger.read(|registry| {
+        self.ground.registry.read(|registry| {
             let revocation = registry.revocations().get(&Revoked::Identity(id.clone()));
             revocation.is_some_and(|revocation| revocation.until >= now && since <= revocation.issued_until)
         })

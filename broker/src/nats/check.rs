@@ -6,6 +6,7 @@ use async_nats::Client;
 use serde::Deserialize;
 use tokio_stream::StreamExt as _;
 
+use super::brokers::another_leads;
 use super::connect::{ConnectError, connect};
 use super::folder::{FolderError, Material};
 use super::key::Owner;
@@ -29,6 +30,11 @@ pub enum CheckError {
     /// The servers.
     #[error("the lattice's servers cannot be used: {0}")]
     Server(String),
+    /// There is a broker already.
+    #[error(
+        "a broker with a store of its own answers these servers already: let this one follow it (`portcullis-broker follow`)"
+    )]
+    Led,
     /// The callout.
     #[error(
         "the lattice's servers do not ask this broker: {0}; `portcullis-broker nats init` writes a set-up that does"
@@ -73,8 +79,28 @@ struct CalloutWire {
 /// Looks at one server of `settings`. One that cannot be reached is no error: the broker has more to do than to answer it, and tries again.
 ///
 /// # Errors
-/// When the folder cannot be used, the server is too old, refuses the broker's users, or would not ask the broker about logins.
+/// When the folder cannot be used, the server is too old, refuses the broker's users, would not ask the broker about logins, or another
+/// broker with a store answers already.
 pub async fn check(settings: &Nats) -> Result<(), CheckError> {
+    look(settings, Role::Leads).await
+}
+
+/// The same for a broker that follows.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_followed(settings: &Nats) -> Result<(), CheckError> {
+    look(settings, Role::Follows).await
+}
+
+/// What the broker is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leads,
+    Follows,
+}
+
+async fn look(settings: &Nats, role: Role) -> Result<(), CheckError> {
     let material = Material::read(&settings.folder)?;
     // A server knows an account once somebody logged in to it.
     let (callout, client) = match tokio::try_join!(
@@ -88,6 +114,9 @@ pub async fn check(settings: &Nats) -> Result<(), CheckError> {
         }
         Err(error) => return Err(CheckError::Server(error.to_string())),
     };
+    if role == Role::Leads && another_leads(&callout).await {
+        return Err(CheckError::Led);
+    }
     let jwt = account(&client, &material).await.map_err(CheckError::Callout)?;
     let same = client.server_info().server_id == callout.server_info().server_id;
     if jwt.is_empty() && !same {

@@ -47,6 +47,8 @@ pub(super) async fn connect(settings: &Nats, name: &'static str, credentials: &s
     let options = ConnectOptions::with_credentials(credentials).map_err(|_| ConnectError::Credentials)?;
     let options = options
         .name(name)
+        // What is asked of other brokers is not asked of this one.
+        .no_echo()
         .custom_inbox_prefix(BROKER_INBOX)
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(CONNECT_TIMEOUT))

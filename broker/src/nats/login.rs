@@ -15,9 +15,9 @@ use super::callout::Callout;
 use super::claims::{Client, UserClaims};
 use super::key::{Owner, PublicKey};
 use super::member::{Class, Membership, NoMember, of_key};
-use super::replay::NotFresh;
+use super::replay::{NotFresh, UsedToken};
 use super::token::{self, TokenRefused};
-use crate::admission::NotAdmitted;
+use crate::admission::{NotAdmitted, admit_peer};
 use crate::clock;
 use crate::config::{KeyHolder, TokenUse};
 
@@ -61,6 +61,8 @@ pub(super) struct Login {
     pub(super) membership: Membership,
     /// When the session ends.
     pub(super) until: SystemTime,
+    /// The token that it takes, if it is good for one login.
+    pub(super) takes: Option<UsedToken>,
 }
 
 /// Why a login is refused.
@@ -94,6 +96,8 @@ pub(super) enum LoginRefused {
     Member { id: SpiffeId, reason: NoMember },
     #[error("the broker is busy")]
     Busy,
+    #[error("this broker's copy of the registry is too old: it has not heard the broker that it follows")]
+    TooOld,
     #[error("the broker cannot write its audit log")]
     Unaudited,
     #[error("its permissions are too many to be told")]
@@ -106,15 +110,16 @@ impl Callout {
         let evidence = self.evidence(client, now)?;
         let membership = self.membership(&evidence)?;
         // Whoever is no member spends none: what is remembered has its bounds.
-        if let Evidence::Token(claims) = &evidence {
-            self.spend(&client.shown.token, claims, now)?;
-        }
+        let takes = match &evidence {
+            Evidence::Token(claims) => self.spend(&client.shown.token, claims, now)?,
+            Evidence::Certificate(_) | Evidence::Key(_) => None,
+        };
         let session = self.session_end(now);
         let until = match &evidence {
             Evidence::Token(_) | Evidence::Key(_) => session,
             Evidence::Certificate(peer) => peer.not_after(),
         };
-        Ok(Login { evidence, membership, until })
+        Ok(Login { evidence, membership, until, takes })
     }
 
     /// Judges a session again that was admitted before: the registry, the revocations or the policies changed.
@@ -146,7 +151,7 @@ impl Callout {
     }
 
     fn token(&self, token: &str, now: SystemTime) -> Result<JwtClaims, LoginRefused> {
-        let bundle = self.broker.jwt_bundle(&self.broker.authority.bundle());
+        let bundle = self.ground.registry.read(|registry| registry.bundle().jwt_bundle());
         let bundles = JwtBundles::new(bundle);
         let claims = validate_jwt(token, &self.settings.audience, &bundles, now, LEEWAY)?;
         self.not_revoked(&claims)?;
@@ -154,19 +159,21 @@ impl Callout {
     }
 
     /// A token is good for one login, unless the operator says otherwise.
-    fn spend(&self, token: &str, claims: &JwtClaims, now: SystemTime) -> Result<(), LoginRefused> {
+    fn spend(&self, token: &str, claims: &JwtClaims, now: SystemTime) -> Result<Option<UsedToken>, LoginRefused> {
         match self.settings.tokens {
             TokenUse::Once => {
                 let until = claims.expires_at().checked_add(LEEWAY).unwrap_or(now);
-                let taken = self.used().take(claims.id(), token, until, now);
-                taken.map_err(|reason| LoginRefused::NotFresh { id: claims.id().clone(), reason })
+                let token = UsedToken::new(claims.id().clone(), token, until);
+                let taken = self.used().take(&token, now);
+                taken.map_err(|reason| LoginRefused::NotFresh { id: claims.id().clone(), reason })?;
+                Ok(Some(token))
             }
-            TokenUse::DangerMany => Ok(()),
+            TokenUse::DangerMany => Ok(None),
         }
     }
 
     fn not_revoked(&self, claims: &JwtClaims) -> Result<(), LoginRefused> {
-        if self.broker.trust.source().load().revocations().of_jwt(claims) {
+        if self.ground.trust.source().load().revocations().of_jwt(claims) {
             return Err(LoginRefused::Revoked(claims.id().clone()));
         }
         Ok(())
@@ -191,7 +198,7 @@ impl Callout {
         if node_name(peer.id()).is_none() {
             return Ok(());
         }
-        let admitted = self.broker.admit_peer(peer);
+        let admitted = self.ground.registry.read(|registry| admit_peer(registry, peer));
         admitted.map(drop).map_err(|reason| LoginRefused::Node { id: peer.id().clone(), reason })
     }
 
@@ -256,7 +263,7 @@ impl Callout {
     /// What the registry says of an identity.
     pub(super) fn membership_of(&self, id: &SpiffeId) -> Result<Membership, LoginRefused> {
         let mut members = self.members();
-        let membership = self.broker.ledger.read(|registry| members.of_identity(registry, &self.settings, id));
+        let membership = self.ground.registry.read(|registry| members.of_identity(registry, &self.settings, id));
         membership.map_err(|reason| LoginRefused::Member { id: id.clone(), reason })
     }
 }

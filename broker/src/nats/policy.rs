@@ -54,6 +54,7 @@ const LATE: &str = "the broker did not decide in time: ask again";
 #[derive(Debug)]
 struct PolicyService {
     callout: Arc<Callout>,
+    counts: Arc<Counts>,
     jobs: mpsc::Sender<Job>,
     places: Arc<Semaphore>,
     /// The connection, while there is one.
@@ -75,32 +76,33 @@ struct Hosts {
 ///
 /// # Errors
 /// When the file cannot be used.
-pub(super) fn serve(callout: &Arc<Callout>, path: &Path) -> Result<(), AnswersError> {
-    let broker = &callout.broker;
+pub(super) fn serve(callout: &Arc<Callout>, counts: &Arc<Counts>, path: &Path) -> Result<(), AnswersError> {
+    let ground = &callout.ground;
     let (disk, kept) = Disk::open(path)?;
     let memory = Memory::new(Room::DEFAULT, kept);
     let (jobs, queue) = mpsc::channel(MAX_QUESTIONS);
     let (changes, changed) = mpsc::channel(MAX_CHANGES);
-    let ledger = broker.ledger.clone();
-    let in_force = Box::new(move || ledger.read(|registry| Arc::clone(registry.admissions())));
-    let judge = Judge::new(in_force, (disk, memory), changes, Arc::clone(&broker.admissions));
+    let registry = ground.registry.clone();
+    let in_force = Box::new(move || registry.read(|registry| Arc::clone(registry.admissions())));
+    let judge = Judge::new(in_force, (disk, memory), changes, Arc::clone(counts));
     // A thread of its own: it waits for the disk.
-    broker.tracker.spawn_blocking(move || judge.run(queue));
+    ground.tracker.spawn_blocking(move || judge.run(queue));
     // It is set once.
-    let _ = broker.admissions.desk.set(PolicyDesk::new(&jobs, callout.settings.clone()));
+    let _ = counts.desk.set(PolicyDesk::new(&jobs, callout.settings.clone()));
     let service = Arc::new(PolicyService {
         callout: Arc::clone(callout),
+        counts: Arc::clone(counts),
         jobs,
         places: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         client: watch::Sender::new(None),
         hosts: Mutex::default(),
         again: Notify::new(),
     });
-    let stop = &broker.stop;
-    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).tell(changed)));
-    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).follow()));
-    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).repeat()));
-    broker.tracker.spawn(stop.clone().run_until_cancelled_owned(service.listen()));
+    let stop = &ground.stop;
+    ground.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).tell(changed)));
+    ground.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).follow()));
+    ground.tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&service).repeat()));
+    ground.tracker.spawn(stop.clone().run_until_cancelled_owned(service.listen()));
     Ok(())
 }
 
@@ -139,7 +141,7 @@ impl PolicyService {
     }
 
     async fn take(self: &Arc<Self>, client: &Client, message: Message) {
-        let counts = &self.callout.broker.admissions;
+        let counts = &self.counts;
         // The broker may publish elsewhere, too: nobody may have it do so.
         let Some(reply) = message.reply.clone().filter(|reply| is_host_inbox(reply)) else {
             counts.note(Outcome::Dropped);
@@ -153,7 +155,7 @@ impl PolicyService {
             return publish(client, reply.to_string(), answer).await;
         };
         let (service, client) = (Arc::clone(self), client.clone());
-        self.callout.broker.tracker.spawn(async move {
+        self.callout.ground.tracker.spawn(async move {
             let answer = service.answer(&message).await;
             publish(&client, reply.to_string(), answer).await;
             drop(place);
@@ -161,7 +163,7 @@ impl PolicyService {
     }
 
     async fn answer(&self, message: &Message) -> Vec<u8> {
-        let counts = &self.callout.broker.admissions;
+        let counts = &self.counts;
         let (question, asker) = match self.read(message) {
             Ok(read) => read,
             Err(malformed) => {
@@ -203,7 +205,7 @@ impl PolicyService {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (lattice.clone(), token.to_owned());
         let settings = &self.callout.settings;
-        self.callout.broker.ledger.read(|registry| {
+        self.callout.ground.registry.read(|registry| {
             let known = hosts.by_token.get(&key).filter(|id| is_host_of(registry, settings, id, lattice));
             if known.is_none() && hosts.version != Some(registry.version()) {
                 *hosts = Hosts { version: Some(registry.version()), by_token: hosts_by_token(registry, settings) };
@@ -215,7 +217,7 @@ impl PolicyService {
 
     /// Has the judge look whenever something changed.
     async fn follow(self: Arc<Self>) {
-        let mut versions = self.callout.broker.ledger.versions();
+        let mut versions = self.callout.ground.registry.versions();
         while versions.changed().await.is_ok() {
             // Where the queue is full the judge looks anyway.
             let _ = self.jobs.try_send(Job::Look);

@@ -17,6 +17,25 @@ pub(super) struct UsedTokens {
     count: usize,
 }
 
+/// A token that somebody logs in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UsedToken {
+    pub(super) id: SpiffeId,
+    /// SHA-256 of what is signed, and not of the signature: of one ECDSA signature everybody can make a second.
+    pub(super) hash: [u8; 32],
+    /// Until when it would be accepted.
+    pub(super) until: SystemTime,
+}
+
+impl UsedToken {
+    pub(super) fn new(id: SpiffeId, token: &str, until: SystemTime) -> Self {
+        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, signed.as_bytes()).as_ref());
+        Self { id, hash, until }
+    }
+}
+
 /// A token is not accepted although it is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotFresh {
@@ -24,22 +43,15 @@ pub(super) enum NotFresh {
     Used,
     #[error("too many tokens are remembered: try again in a minute")]
     Crowded,
+    #[error("another broker does not say whether its token was used there: try again with another one")]
+    Unsure,
 }
 
 impl UsedTokens {
-    /// Takes a token of `id` that is accepted until `until`.
-    pub(super) fn take(
-        &mut self,
-        id: &SpiffeId,
-        token: &str,
-        until: SystemTime,
-        now: SystemTime,
-    ) -> Result<(), NotFresh> {
-        // What is signed, and not the signature: of one ECDSA signature everybody can make a second.
-        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
-        let mut hash = [0; 32];
-        hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, signed.as_bytes()).as_ref());
-        if self.of.get(id).is_some_and(|used| used.contains_key(&hash)) {
+    /// Takes a token.
+    pub(super) fn take(&mut self, token: &UsedToken, now: SystemTime) -> Result<(), NotFresh> {
+        let UsedToken { id, hash, until } = token;
+        if self.of.get(id).is_some_and(|used| used.contains_key(hash)) {
             return Err(NotFresh::Used);
         }
         if self.is_full_for(id) {
@@ -48,7 +60,7 @@ impl UsedTokens {
         if self.is_full_for(id) {
             return Err(NotFresh::Crowded);
         }
-        self.of.entry(id.clone()).or_default().insert(hash, until);
+        self.of.entry(id.clone()).or_default().insert(*hash, *until);
         self.count = self.count.saturating_add(1);
         Ok(())
     }
@@ -82,14 +94,18 @@ mod tests {
         parse_spiffe_id(&format!("spiffe://acme.test/{name}")).unwrap()
     }
 
+    fn take(used: &mut UsedTokens, (id, token): (&SpiffeId, &str), until: u64, now: u64) -> Result<(), NotFresh> {
+        used.take(&UsedToken::new(id.clone(), token, at(until)), at(now))
+    }
+
     #[test]
     fn a_token_is_good_once_whatever_its_signature_looks_like() {
         let mut used = UsedTokens::default();
         let host = id("host");
-        used.take(&host, "a.b.c", at(9), at(1)).unwrap();
-        assert_eq!(used.take(&host, "a.b.c", at(9), at(2)), Err(NotFresh::Used));
-        assert_eq!(used.take(&host, "a.b.d", at(9), at(2)), Err(NotFresh::Used));
-        used.take(&host, "a.x.c", at(9), at(2)).unwrap();
+        take(&mut used, (&host, "a.b.c"), 9, 1).unwrap();
+        assert_eq!(take(&mut used, (&host, "a.b.c"), 9, 2), Err(NotFresh::Used));
+        assert_eq!(take(&mut used, (&host, "a.b.d"), 9, 2), Err(NotFresh::Used));
+        take(&mut used, (&host, "a.x.c"), 9, 2).unwrap();
     }
 
     #[test]
@@ -97,18 +113,18 @@ mod tests {
         let mut used = UsedTokens::default();
         let (flood, other) = (id("flood"), id("other"));
         for number in 0..MAX_OF_ONE {
-            used.take(&flood, &number.to_string(), at(10), at(1)).unwrap();
+            take(&mut used, (&flood, &number.to_string()), 10, 1).unwrap();
         }
-        assert_eq!(used.take(&flood, "more", at(10), at(2)), Err(NotFresh::Crowded));
-        assert_eq!(used.take(&flood, "0", at(10), at(2)), Err(NotFresh::Used));
-        used.take(&other, "more", at(10), at(2)).unwrap();
-        used.take(&flood, "more", at(20), at(11)).unwrap();
+        assert_eq!(take(&mut used, (&flood, "more"), 10, 2), Err(NotFresh::Crowded));
+        assert_eq!(take(&mut used, (&flood, "0"), 10, 2), Err(NotFresh::Used));
+        take(&mut used, (&other, "more"), 10, 2).unwrap();
+        take(&mut used, (&flood, "more"), 20, 11).unwrap();
         for name in 0..MAX_REMEMBERED / MAX_OF_ONE {
             for number in 0..MAX_OF_ONE {
-                let _ = used.take(&id(&name.to_string()), &number.to_string(), at(30), at(12));
+                let _ = take(&mut used, (&id(&name.to_string()), &number.to_string()), 30, 12);
             }
         }
-        assert_eq!(used.take(&id("last"), "0", at(30), at(12)), Err(NotFresh::Crowded));
-        used.take(&id("last"), "0", at(40), at(31)).unwrap();
+        assert_eq!(take(&mut used, (&id("last"), "0"), 30, 12), Err(NotFresh::Crowded));
+        take(&mut used, (&id("last"), "0"), 40, 31).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Who is connected now, as far as this broker knows: its own admissions, and what servers tell of the others'.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_identity::SpiffeId;
 
@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) identity: SpiffeId,
     /// How it proved itself; `None` where another broker admitted it, or this one before it was started again.
     pub(crate) proved: Option<Proved>,
+    /// When this broker first heard of it.
+    pub(super) met: Instant,
     /// Its server told of it when it came, not in a list.
     pub(super) heard: bool,
     /// Without proof: what it might do when this broker first asked.
@@ -208,6 +210,7 @@ mod tests {
         let session = |until| Session {
             identity: parse_spiffe_id("spiffe://test.example/shop").unwrap(),
             proved: None,
+            met: Instant::now(),
             heard: true,
             found: None,
             address: String::new(),

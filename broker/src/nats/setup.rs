@@ -22,6 +22,7 @@ use serde_json::json;
 pub use self::certificate::{Certificate, Named, UnusableFile};
 pub use self::check::InvalidSetUp;
 pub use self::names::{HostPort, Names, parse_server_name};
+use super::brokers;
 use super::claims::{Proof, UserClaims};
 use super::credentials;
 use super::folder::{self, AccountNames};
@@ -293,6 +294,9 @@ fn write_broker(written: &Written, keys: &Keys, now: u64) -> Result<PublicKey, S
     callout.publish("_INBOX.>");
     callout.publish("_R_.>");
     callout.publish("$SYS._INBOX.>");
+    // Brokers among themselves.
+    callout.publish(brokers::ALL);
+    callout.subscribe(brokers::ALL);
     let user = user("callout", folder::CALLOUT_USER, &callout, (&keys.callout, &written.broker, now))?;
     let mut system = Permissions::default();
     system.inbox(subjects::BROKER_INBOX);

@@ -6,7 +6,7 @@ mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::{Client, Message, Subscriber};
 use portcullis_identity::{Revoked, parse_spiffe_id};
@@ -85,7 +85,7 @@ impl Callout {
         let account = &self.material.lattice;
         let mut coming = client.subscribe(format!("$SYS.ACCOUNT.{account}.CONNECT")).await?;
         let mut going = client.subscribe(format!("$SYS.ACCOUNT.{account}.DISCONNECT")).await?;
-        let (mut versions, mut trust) = (self.broker.ledger.versions(), self.broker.trust.changes());
+        let (mut versions, mut trust) = (self.ground.registry.versions(), self.ground.trust.changes());
         let mut compare = tokio::time::interval(COMPARE);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut again = tokio::time::interval(AGAIN);
@@ -125,7 +125,13 @@ impl Callout {
                 }
                 () = self.look_again.notified() => self.judge_all(&client, false).await,
                 _ = compare.tick() => self.compare(&client, &mut missed, &mut coming).await,
-                _ = again.tick() => self.end_again(&client).await,
+                _ = again.tick() => {
+                    self.end_again(&client).await;
+                    // Of whom its copy said nothing sure before.
+                    if self.ground.age.is_some() {
+                        self.judge_all(&client, false).await;
+                    }
+                }
             }
         }
     }
@@ -160,6 +166,7 @@ impl Callout {
         let session = || Session {
             identity,
             proved: None,
+            met: Instant::now(),
             heard,
             found: None,
             address,
@@ -173,7 +180,7 @@ impl Callout {
     /// Judges every session again.
     async fn judge_all(self: &Arc<Self>, client: &Client, certificate_revoked: bool) {
         let judge = Arc::clone(self);
-        let judged = self.broker.tracker.spawn_blocking(move || {
+        let judged = self.ground.tracker.spawn_blocking(move || {
             let now = clock::now();
             judge.members().forget_gone();
             let sessions = judge.sessions().all();
@@ -210,6 +217,10 @@ impl Callout {
         if self.identity_revoked(identity, *since, now) {
             return Ruling::End(LoginRefused::Revoked(identity.clone()).to_string());
         }
+        // A copy may lack what was registered before it came.
+        if self.ground.age.as_ref().is_some_and(|age| !age.is_of_after(session.met)) {
+            return Ruling::Keep;
+        }
         // What a key may do stands in the settings, which are older than this broker.
         let holds_key = self.settings.keys.iter().any(|holder| holder.identity == *identity);
         let membership = match self.membership_of(identity) {
@@ -217,8 +228,8 @@ impl Callout {
             Err(refused) => return Ruling::End(refused.to_string()),
             Ok(membership) => membership,
         };
-        // Hosts log in by token, and what they may do depends on their lattice alone.
-        if membership.class != Class::Host {
+        // Hosts log in by token, and what they may do depends on their lattice alone. Who follows leaves the rest to the broker that it follows.
+        if membership.class != Class::Host && self.ground.age.is_none() {
             if certificate_revoked {
                 return Ruling::End("a certificate was revoked, and it may have been this one".to_owned());
             }
@@ -248,7 +259,7 @@ impl Callout {
         }
         let identity = &session.identity;
         tracing::warn!(%identity, address = session.address, reason, "a session of the lattice is ended");
-        self.broker.audit.note(Event::LatticeLeft {
+        self.ground.audit.note(Event::LatticeLeft {
             identity: identity.to_string(),
             address: session.address.clone(),
             reason,
@@ -264,7 +275,7 @@ impl Callout {
         tracing::info!(identity = %session.identity, address = session.address, "a session of the lattice has more rights now: it is asked to connect anew");
         order(client, place, "LDM").await;
         let (callout, client, place) = (Arc::clone(self), client.clone(), place.clone());
-        self.broker.tracker.spawn(self.broker.stop.clone().run_until_cancelled_owned(async move {
+        self.ground.tracker.spawn(self.ground.stop.clone().run_until_cancelled_owned(async move {
             tokio::time::sleep(MOVE).await;
             if callout.sessions().set_course(&place, Course::Ends) {
                 order(&client, &place, "KICK").await;
@@ -317,7 +328,7 @@ impl Callout {
     }
 
     fn revoked_certificates(&self) -> BTreeSet<Vec<u8>> {
-        self.broker.ledger.read(|registry| {
+        self.ground.registry.read(|registry| {
             let certificate = |revoked: &Revoked| match revoked {
                 Revoked::Certificate(serial) => Some(serial.as_bytes().to_vec()),
                 Revoked::Identity(_) => None,

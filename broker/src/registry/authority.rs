@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_identity::{Authority, Bundle, InvalidBundle, JwtAuthority, SerialNumber, TrustDomain};
+use portcullis_identity::{Authority, Bundle, InvalidBundle, JwtAuthority, JwtBundle, SerialNumber, TrustDomain};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 
@@ -299,6 +299,12 @@ impl OwnBundle {
             x509: Bundle::merged(trust_domain, records.filter_map(|record| record.material.root())),
             sequence,
         }
+    }
+
+    /// Its keys for tokens.
+    #[must_use]
+    pub fn jwt_bundle(&self) -> Option<JwtBundle> {
+        JwtBundle::new(self.trust_domain().clone(), self.jwt.clone()).ok()
     }
 
     /// Whose it is.

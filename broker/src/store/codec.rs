@@ -11,19 +11,13 @@ use portcullis_policy::PolicyFile;
 use portcullis_value::WitSource;
 use prost::Message;
 
-use super::record;
+use super::{Row, record};
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{
     AdmissionDocument, Change, Component, Digest, Endpoint, Entry, ForeignDomain, HeldBundle, JoinedBy, Node, Profile,
     Spent, Standing, Terms, Token, TokenIndex, TrustChange, Upstream,
 };
 use crate::ttl::JwtTtl;
-
-/// What a change does to the table.
-pub(super) enum Write {
-    Put(String, Vec<u8>),
-    Remove(String),
-}
 
 /// A record read from the table.
 pub(super) enum Stored {
@@ -34,37 +28,38 @@ pub(super) enum Stored {
 /// Why a record cannot be read, without its key.
 pub(super) type Problem = String;
 
-pub(super) fn write(change: &Change) -> Write {
+/// What a change does to the table.
+pub(super) fn write(change: &Change) -> Row {
     match change {
         Change::Component(component) => put(format!("component/{}", component.target), &component_record(component)),
-        Change::ComponentRemoved(target) => Write::Remove(format!("component/{target}")),
+        Change::ComponentRemoved(target) => remove(format!("component/{target}")),
         Change::Entry(entry) => put(format!("entry/{}", entry.id), &entry_record(entry)),
-        Change::EntryRemoved(id) => Write::Remove(format!("entry/{id}")),
+        Change::EntryRemoved(id) => remove(format!("entry/{id}")),
         Change::Template(template) => put(format!("template/{}", template.id), &template::record(template)),
-        Change::TemplateRemoved(id) => Write::Remove(format!("template/{id}")),
+        Change::TemplateRemoved(id) => remove(format!("template/{id}")),
         Change::Node(node) => put(format!("node/{}", node.name), &node_record(node)),
-        Change::NodeRemoved(name) => Write::Remove(format!("node/{name}")),
+        Change::NodeRemoved(name) => remove(format!("node/{name}")),
         Change::Token(token) => put(token_key(&token.index), &token_record(token)),
-        Change::TokenRemoved(index) => Write::Remove(token_key(index)),
+        Change::TokenRemoved(index) => remove(token_key(index)),
         Change::Policies(document) => {
             let record = record::Policies { name: document.name.clone(), text: document.text.clone() };
             put(format!("policies/{}", document.name), &record)
         }
-        Change::PoliciesRemoved(name) => Write::Remove(format!("policies/{name}")),
+        Change::PoliciesRemoved(name) => remove(format!("policies/{name}")),
         Change::Admissions(document) => {
             let record = record::Policies { name: document.name.clone(), text: document.text.clone() };
             put(format!("admissions/{}", document.name), &record)
         }
-        Change::AdmissionsRemoved(name) => Write::Remove(format!("admissions/{name}")),
+        Change::AdmissionsRemoved(name) => remove(format!("admissions/{name}")),
         Change::Grant(target, id) => {
             let record = record::Grant { target: target.to_string(), spiffe_id: id.to_string() };
             put(format!("grant/{target}/{id}"), &record)
         }
-        Change::GrantRemoved(target, id) => Write::Remove(format!("grant/{target}/{id}")),
+        Change::GrantRemoved(target, id) => remove(format!("grant/{target}/{id}")),
         Change::Domain(domain) => put(format!("domain/{}", domain.name), &domain_record(domain)),
-        Change::DomainRemoved(name) => Write::Remove(format!("domain/{name}")),
+        Change::DomainRemoved(name) => remove(format!("domain/{name}")),
         Change::Addresses(target, node, addresses) if addresses.is_empty() => {
-            Write::Remove(format!("addresses/{target}/{node}"))
+            remove(format!("addresses/{target}/{node}"))
         }
         Change::Addresses(target, node, addresses) => {
             let record = record::Addresses {
@@ -115,8 +110,12 @@ pub(super) fn read(key: &str, value: &[u8], trust_domain: &TrustDomain) -> Resul
     Ok(Stored::Record(change))
 }
 
-fn put(key: String, record: &impl Message) -> Write {
-    Write::Put(key, record.encode_to_vec())
+fn put(key: String, record: &impl Message) -> Row {
+    Row { key, value: Some(record.encode_to_vec()) }
+}
+
+fn remove(key: String) -> Row {
+    Row { key, value: None }
 }
 
 fn message<M: Message + Default>(value: &[u8]) -> Result<M, Problem> {

@@ -21,5 +21,6 @@ mod identities;
 mod join;
 mod lattice;
 mod life;
+mod several;
 mod stock;
 mod trouble;

@@ -3,19 +3,19 @@
 use portcullis_identity::{Authority, Bundle, JwtAuthority, Revocation, Revoked, SerialNumber, TrustDomain};
 use rustls::pki_types::CertificateDer;
 
-use super::{Problem, Write, parse, put, spiffe_id};
+use super::{Problem, parse, put, remove, spiffe_id};
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::registry::{AuthorityId, AuthorityRecord, Material, Stage, Taint, TrustChange, Version};
-use crate::store::record;
+use crate::store::{Row, record};
 
 /// What a change does to the table.
-pub(super) fn write(change: &TrustChange) -> Write {
+pub(super) fn write(change: &TrustChange) -> Row {
     match change {
         TrustChange::Authority(record) => put(format!("authority/{}", record.id), &authority_record(record)),
-        TrustChange::AuthorityRemoved(id) => Write::Remove(format!("authority/{id}")),
+        TrustChange::AuthorityRemoved(id) => remove(format!("authority/{id}")),
         TrustChange::BundleSequence(sequence) => put("bundle".to_owned(), &record::Bundle { sequence: *sequence }),
         TrustChange::Revocation(revocation) => put(revocation_key(&revocation.revoked), &revocation_record(revocation)),
-        TrustChange::RevocationRemoved(revoked) => Write::Remove(revocation_key(revoked)),
+        TrustChange::RevocationRemoved(revoked) => remove(revocation_key(revoked)),
     }
 }
 
