@@ -123,9 +123,12 @@ impl Splice {
                 let socket = unix::connected(path, self.connect_timeout).await?;
                 // As in `call`: a turn of the reactor is saved.
                 write_now(&mut request, &socket);
-                let name = || path.display().to_string();
-                let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
-                exchange(stream, request, expected).await
+                if request.has_remaining() {
+                    let name = || path.display().to_string();
+                    let stream = UnixStream::from_std(socket).map_err(|error| unavailable(&name(), &error))?;
+                    return exchange(stream, request, expected).await;
+                }
+                answer(unix::Answering::after(socket).map_err(|error| broken(&error))?, expected).await
             }
             SpliceAddress::Tcp(peer) => exchange(self.tcp(peer).await?, request, expected).await,
         }
@@ -154,10 +157,14 @@ impl Splice {
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut request: bytes::buf::Chain<Bytes, Bytes>,
-    mut expected: Expected<'_>,
+    expected: Expected<'_>,
 ) -> Result<Option<Bytes>, Refused> {
     stream.write_all_buf(&mut request).await.map_err(|error| broken(&error))?;
     stream.shutdown().await.map_err(|error| broken(&error))?;
+    answer(stream, expected).await
+}
+
+async fn answer(mut stream: impl AsyncRead + Unpin, mut expected: Expected<'_>) -> Result<Option<Bytes>, Refused> {
     let mut frames = RootFrames::new(expected.frames);
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     while stream.read_buf(&mut buffer).await.map_err(|error| broken(&error))? > 0 {

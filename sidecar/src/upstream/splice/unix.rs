@@ -1,11 +1,16 @@
 //! Unix sockets connect at once or not at all: there is nothing for a reactor to wait for.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 
 use super::{slow, unavailable};
 use crate::gate::Refused;
@@ -40,6 +45,46 @@ fn connection(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
+/// A connection to which everything was said.
+#[derive(Debug)]
+pub(super) struct Answering(AsyncFd<UnixStream>);
+
+impl Answering {
+    /// Ends our half of `socket`. Only then the reactor learns of it, and waits for its answer alone: it would wake for room to write, and for
+    /// our own end, without anything to do.
+    ///
+    /// # Errors
+    /// When the service is gone, or the reactor takes no more.
+    pub(super) fn after(socket: UnixStream) -> io::Result<Self> {
+        socket.shutdown(Shutdown::Write)?;
+        #[expect(deprecated, reason = "the other constructor is unsafe for types that might change their descriptor")]
+        let handle = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        Ok(Self(handle))
+    }
+}
+
+impl AsyncRead for Answering {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(context))?;
+            let room = buffer.initialize_unfilled();
+            let length = room.len();
+            match ready.try_io(|socket| socket.get_ref().read(room)) {
+                Ok(Ok(read)) => {
+                    // There was room for more, so that there is nothing more now; the end stays known.
+                    if 0 < read && read < length {
+                        ready.clear_ready();
+                    }
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -55,6 +100,42 @@ mod tests {
         bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
         listen(&socket, 0).unwrap();
         (UnixListener::from(socket), connection(path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_as_it_comes_to_its_end() {
+        use std::io::Write as _;
+
+        use tokio::io::AsyncReadExt as _;
+
+        let (mut ours, mut service) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        ours.write_all(b"question").unwrap();
+        let mut answering = Answering::after(ours).unwrap();
+        let serving = tokio::task::spawn_blocking(move || {
+            // To the end: the service hears that there is no more.
+            let mut question = String::new();
+            service.read_to_string(&mut question).unwrap();
+            for part in 0..200_u8 {
+                service.write_all(&[part; 1024]).unwrap();
+                std::thread::yield_now();
+            }
+            question
+        });
+        let mut answer = Vec::new();
+        let mut buffer = [0; 700];
+        loop {
+            match answering.read(&mut buffer).await.unwrap() {
+                0 => break,
+                read => answer.extend_from_slice(&buffer[..read]),
+            }
+        }
+        assert_eq!(serving.await.unwrap(), "question");
+        assert_eq!(answer, (0..200_u8).flat_map(|part| [part; 1024]).collect::<Vec<_>>());
+        let (ours, service) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        drop(service);
+        assert_eq!(Answering::after(ours).unwrap().read(&mut buffer).await.unwrap(), 0);
     }
 
     #[tokio::test]
