@@ -237,12 +237,10 @@ impl Daemon {
         }
         let nodes = serve_nodes(&broker, control)?;
         let operators = serve_operators(&broker, &config)?;
-        let endpoint = config.federation.endpoint.clone();
-        let bundle_endpoint = endpoint.map(|endpoint| serve_bundle(&broker, endpoint)).transpose()?;
+        let bundle_endpoint = config.federation.endpoint.clone().map(|at| serve_bundle(&broker, at)).transpose()?;
         let oidc = config.federation.oidc.clone().map(|oidc| serve_oidc(&broker, oidc)).transpose()?;
         tracker.spawn(Arc::clone(&broker).keep_succession());
-        let trust = Arc::clone(&broker.trust).follow(broker.ledger.current());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(trust));
+        tracker.spawn(Arc::clone(&broker).keep_trust());
         tracker.spawn(Refresher::run(Arc::clone(&broker)));
         tracker.spawn(signer.run(Arc::clone(&broker)));
         let admin = serve_pages(&broker, &config.admin)?;

@@ -104,6 +104,20 @@ impl Ledger {
         self.current.clone()
     }
 
+    /// Who copies the records. It does not keep the writer.
+    pub(crate) fn copier(&self) -> Copier {
+        Copier { store: Arc::clone(&self.store), history: Arc::clone(&self.history) }
+    }
+}
+
+/// Copies the records for those that follow.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    store: Arc<Store>,
+    history: Arc<Mutex<History>>,
+}
+
+impl Copier {
     /// The records as they lie in the store; for who has those of version `have`, only what changed since, where that is still known.
     ///
     /// To be called where the disk may be waited for.

@@ -23,7 +23,7 @@ const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records"
 const META: &str = "meta";
 /// 1: entries without terms beside their lifetime. 2: entries with selectors and names, nodes with a standing; a broker that knows only
 /// layout 1 would hand out their identities without asking for the selectors, so it must not open it. Older layouts are read as they are.
-const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 2;
 /// Bytes. The registry is in memory anyway; redb's own default of 1 GiB would hold it twice.
 const CACHE_BYTES: usize = 4 << 20;
 

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use crate::atomic_file::{self, Existing};
 use crate::broker::Broker;
 use crate::clock;
-use crate::ledger::Current;
 use crate::registry::{OwnBundle, Registry, Revoking};
 
 /// What verifiers of logins and of the node listener read, and who waits for another one.
@@ -51,21 +50,21 @@ impl Trust {
         drop(known);
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
-
-    /// Follows the registry until nobody changes it any more.
-    pub(crate) async fn follow(self: Arc<Self>, registry: Current) {
-        let mut versions = registry.versions();
-        while versions.changed().await.is_ok() {
-            versions.mark_unchanged();
-            registry.read(|registry| self.refresh(registry, clock::now()));
-        }
-    }
 }
 
 impl Broker {
     /// Accepts from now on whom the registry says.
     pub(crate) fn refresh_trust(&self, now: SystemTime) {
         self.ledger.read(|registry| self.trust.refresh(registry, now));
+    }
+
+    /// Follows the registry until the broker stops.
+    pub(crate) async fn keep_trust(self: Arc<Self>) {
+        let mut versions = self.ledger.versions();
+        while self.stop.run_until_cancelled(versions.changed()).await.is_some_and(|changed| changed.is_ok()) {
+            versions.mark_unchanged();
+            self.refresh_trust(clock::now());
+        }
     }
 
     /// Writes the public roots where tools look for them.

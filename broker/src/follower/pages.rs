@@ -60,6 +60,9 @@ impl Observed for Pages {
         let reason = || self.problem().unwrap_or_else(|| "no broker with a store was heard yet".to_owned());
         match self.age.get() {
             None => Some(format!("there is no copy of the registry: {}", reason())),
+            Some(_) if self.age.is_behind() => {
+                Some(format!("the broker that is followed has a newer registry: {}", reason()))
+            }
             Some(age) if self.age.is_too_old() => {
                 Some(format!("the copy of the registry is {} s old: {}", age.as_secs(), reason()))
             }

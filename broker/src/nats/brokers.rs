@@ -8,9 +8,9 @@
 //! |---|---|---|
 //! | `here` | each, every second and at its end | that it is there |
 //! | `take` | who takes a login token; the others reply | whether it was used |
-//! | `version` | who has the store, every second and at each change | which version that is |
+//! | `version` | who has the store, every second and at each change | that followers should look |
 //! | `copy` | a follower; who has the store replies, in parts | the records, or what changed since a version |
-//! | `lead` | a broker that starts with a store; who has one replies | whether another one has one already |
+//! | `lead` | a follower, and a broker that starts with a store; who has one replies | which version it has now |
 
 mod copies;
 mod fellows;
@@ -33,4 +33,4 @@ const LEAD: &str = "portcullis.brokers.lead";
 /// How often a broker says that it is there, and which version it has.
 const BEAT: Duration = Duration::from_secs(1);
 /// Who was not heard for so long is gone.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(super) const SILENCE: Duration = Duration::from_secs(3);

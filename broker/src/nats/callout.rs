@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_nats::{Client as NatsClient, Message};
 use portcullis_identity::{PeerRule, PeerVerifier, Revoked, SpiffeId};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::brokers::Fellows;

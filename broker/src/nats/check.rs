@@ -1,5 +1,6 @@
 //! Before the broker starts: whether the servers are ones it can answer.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -32,9 +33,12 @@ pub enum CheckError {
     Server(String),
     /// There is a broker already.
     #[error(
-        "a broker with a store of its own answers these servers already: let this one follow it (`portcullis-broker follow`)"
+        "a broker with a store of its own answers these servers already: end it first, or let this one follow it (`portcullis-broker follow`)"
     )]
     Led,
+    /// The set-up is older.
+    #[error("`{}` is of a set-up in which brokers cannot speak to each other: write it anew with `portcullis-broker nats init`", .0.display())]
+    Earlier(PathBuf),
     /// The callout.
     #[error(
         "the lattice's servers do not ask this broker: {0}; `portcullis-broker nats init` writes a set-up that does"
@@ -102,6 +106,9 @@ enum Role {
 
 async fn look(settings: &Nats, role: Role) -> Result<(), CheckError> {
     let material = Material::read(&settings.folder)?;
+    if !material.lets_brokers_speak() {
+        return Err(CheckError::Earlier(settings.folder.clone()));
+    }
     // A server knows an account once somebody logged in to it.
     let (callout, client) = match tokio::try_join!(
         Box::pin(connect(settings, "check", &material.users.callout)),
@@ -197,6 +204,7 @@ mod tests {
             hosts_tls: HostsTls::Required,
         };
         let material = Material::read(&set_up.write(crate::clock::now()).unwrap().broker).unwrap();
+        assert!(material.lets_brokers_speak());
         let operator = SigningKey::generate(Owner::Operator);
         let judged = |authorization: Value| {
             let claims = Claims::about(material.callout.as_str(), 1, json!({"authorization": authorization}));

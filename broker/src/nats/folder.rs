@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::brokers;
 use super::key::{InvalidKey, Owner, PublicKey, SealingKey, SigningKey};
+use super::permissions::PermissionClaims;
+use super::token;
 
 /// The names of the accounts, JSON.
 pub const ACCOUNTS: &str = "accounts.json";
@@ -125,6 +128,15 @@ impl Material {
                 lattice: secret(&folder.join(LATTICE_USER))?,
             },
         })
+    }
+}
+
+impl Material {
+    /// Whether the callout's user may speak to other brokers: earlier versions gave it less.
+    pub(super) fn lets_brokers_speak(&self) -> bool {
+        let token = self.users.callout.lines().find(|line| line.starts_with("ey"));
+        let read = token.and_then(|token| token::decode::<PermissionClaims>(token, Owner::Account).ok());
+        read.is_some_and(|(_, claims)| claims.nats.publish.allows(brokers::ALL))
     }
 }
 

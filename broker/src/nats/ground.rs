@@ -1,12 +1,14 @@
 //! What the services of the lattice stand on.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis_identity::TrustDomain;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::brokers;
 use crate::audit::AuditLog;
 use crate::broker::Broker;
 use crate::ledger::Current;
@@ -14,9 +16,6 @@ use crate::trust::Trust;
 
 /// How often the age of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// What another broker says is here so long after it was said, at most, unless a connection is as good as lost.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 /// The registry and whom it trusts: a broker's own, or a copy of those of the broker that this one follows.
 #[derive(Debug, Clone)]
@@ -37,6 +36,8 @@ pub(crate) struct Age {
     most: Duration,
     /// When it was last known to be what the other broker has.
     confirmed: Mutex<Option<Instant>>,
+    /// When it was last known not to be.
+    behind: Mutex<Option<Instant>>,
 }
 
 impl Ground {
@@ -80,29 +81,43 @@ impl Ground {
 impl Age {
     /// Of a copy that is relied on for `most` without a word of the other broker.
     pub(crate) const fn new(most: Duration) -> Self {
-        Self { most, confirmed: Mutex::new(None) }
+        Self { most, confirmed: Mutex::new(None), behind: Mutex::new(None) }
     }
 
-    /// It is now what the other broker has.
-    pub(crate) fn confirm(&self) {
-        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// It was what the other broker had `then`.
+    pub(crate) fn confirm(&self, then: Instant) {
+        *lock(&self.confirmed) = Some(then);
+        *lock(&self.behind) = None;
+    }
+
+    /// The other broker has another one, which cannot be taken.
+    pub(crate) fn fall_behind(&self) {
+        *lock(&self.behind) = Some(Instant::now());
     }
 
     /// How long ago it was what the other broker had; `None`: there is none yet.
     pub(crate) fn get(&self) -> Option<Duration> {
-        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+        lock(&self.confirmed).map(|at| at.elapsed())
     }
 
     /// Whether it tells of everything that was registered before `then`.
     pub(super) fn is_of_after(&self, then: Instant) -> bool {
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.is_some_and(|at| at > then + ON_ITS_WAY)
+        lock(&self.confirmed).is_some_and(|at| at > then)
+    }
+
+    /// Whether it is known to be behind a broker that is there, and can answer itself.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.behind).is_some_and(|at| at.elapsed() < brokers::SILENCE)
     }
 
     /// Whether it may not be relied on.
     pub(crate) fn is_too_old(&self) -> bool {
-        self.get().is_none_or(|age| age > self.most)
+        self.is_behind() || self.get().is_none_or(|age| age > self.most)
     }
+}
+
+fn lock(moment: &Mutex<Option<Instant>>) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    moment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -110,16 +125,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_counts_while_it_is_young() {
+    fn a_copy_counts_while_it_is_young_and_not_behind() {
         let age = Age::new(Duration::from_secs(60));
         assert!(age.is_too_old() && age.get().is_none() && !age.is_of_after(Instant::now()));
-        age.confirm();
-        assert!(!age.is_too_old());
-        // What came just now it need not know.
+        let before = Instant::now();
+        age.confirm(Instant::now());
+        assert!(!age.is_too_old() && age.is_of_after(before.checked_sub(Duration::from_secs(1)).unwrap()));
+        // What comes now it need not know.
         assert!(!age.is_of_after(Instant::now()));
-        assert!(age.is_of_after(Instant::now().checked_sub(ON_ITS_WAY * 2).unwrap()));
+        age.fall_behind();
+        assert!(age.is_too_old());
+        age.confirm(Instant::now());
+        assert!(!age.is_too_old());
         let none = Age::new(Duration::ZERO);
-        none.confirm();
+        none.confirm(Instant::now());
         assert!(none.is_too_old());
     }
 }

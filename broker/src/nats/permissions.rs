@@ -110,6 +110,11 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether just this pattern is allowed.
+    pub(super) fn allows(&self, pattern: &str) -> bool {
+        self.allow.iter().any(|allowed| allowed == pattern)
+    }
+
     fn of(allowed: &BTreeSet<String>) -> Self {
         if allowed.is_empty() {
             return Self { allow: Vec::new(), deny: vec![">".to_owned()] };

@@ -1,9 +1,10 @@
 //! Who is connected now, as far as this broker knows: its own admissions, and what servers tell of the others'.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use portcullis_identity::SpiffeId;
+use tokio::time::Instant;
 
 use super::login::Evidence;
 use super::member::{Class, Membership};

@@ -6,13 +6,14 @@ mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_nats::{Client, Message, Subscriber};
 use portcullis_identity::{Revoked, parse_spiffe_id};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use self::servers::{ConnectionWire, ServerWire, flush, order};
@@ -214,7 +215,10 @@ impl Callout {
     /// it may do.
     fn rule_learned(&self, (place, session): (&Place, &Session), certificate_revoked: bool, now: SystemTime) -> Ruling {
         let Session { identity, since, .. } = session;
-        if self.identity_revoked(identity, *since, now) {
+        let holds_key = self.settings.keys.iter().any(|holder| holder.identity == *identity);
+        // A key is issued by nobody: whatever is revoked of its identity is later.
+        let issued = if holds_key { SystemTime::UNIX_EPOCH } else { *since };
+        if self.identity_revoked(identity, issued, now) {
             return Ruling::End(LoginRefused::Revoked(identity.clone()).to_string());
         }
         // A copy may lack what was registered before it came.
@@ -222,7 +226,6 @@ impl Callout {
             return Ruling::Keep;
         }
         // What a key may do stands in the settings, which are older than this broker.
-        let holds_key = self.settings.keys.iter().any(|holder| holder.identity == *identity);
         let membership = match self.membership_of(identity) {
             Err(_) if holds_key => return Ruling::Keep,
             Err(refused) => return Ruling::End(refused.to_string()),
@@ -347,7 +350,7 @@ fn by_rights(before: &Permissions, now: &Permissions) -> Ruling {
 }
 
 /// A message that is there already.
-async fn arrived(messages: &mut Subscriber) -> Option<Message> {
+pub(super) async fn arrived(messages: &mut Subscriber) -> Option<Message> {
     tokio::select! {
         biased;
         message = messages.next() => message,

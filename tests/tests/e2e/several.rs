@@ -84,13 +84,14 @@ fn two_brokers_share_the_logins_and_each_knows_what_the_other_took() {
         lab.block_on(lattice.by_token(&lab.login_token(TWO, AUDIENCE, "5m"))).unwrap();
     }
     assert!(joined.iter().all(|(_, session)| session.heard("disconnected") == 0));
+    let tokens: Vec<String> = (0..8).map(|_| host_token(&lab)).collect();
     lab.broker_command(&["revoke", "entry", &entry]).ok();
     for (_, session) in &joined {
         lab.block_on(session.hears("disconnected"));
     }
     caught_up(&lab);
-    for _ in 0..8 {
-        lab.block_on(lattice.by_token(&host_token(&lab))).unwrap_err();
+    for token in &tokens {
+        lab.block_on(lattice.by_token(token)).unwrap_err();
     }
 }
 
@@ -158,7 +159,7 @@ fn a_copy_that_is_too_old_is_not_relied_on() {
 
 #[test]
 fn only_one_broker_has_a_store() {
-    let (lab, _lattice) = Lattice::start("");
+    let (lab, lattice) = Lattice::start("");
     let config = lab.path().join("broker.toml");
     let config = config.to_str().unwrap();
     let run = |command: &[&str]| e2e::run("portcullis-broker", command);
@@ -180,6 +181,19 @@ fn only_one_broker_has_a_store() {
     assert!(nothing.code == 2 && nothing.err.contains("no `[nats]`"), "{nothing:?}");
     let old = follow(other.to_str().unwrap(), config, &["--max-age", "2d"]);
     assert!(old.code == 2 && old.err.contains("between 10 seconds and 24 hours"), "{old:?}");
+    // In the set-ups of earlier versions brokers cannot speak to each other.
+    let (folder, earlier) = (lattice.told["broker_folder"].as_str().unwrap(), lab.path().join("earlier"));
+    std::fs::create_dir(&earlier).unwrap();
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), earlier.join(file.file_name())).unwrap();
+    }
+    let user = earlier.join("callout.creds");
+    std::fs::remove_file(&user).unwrap();
+    run(&["nats", "credentials", "--folder", folder, "--name", "earlier", "--out", user.to_str().unwrap()]).ok();
+    let settings = std::fs::read_to_string(config).unwrap().replace(folder, earlier.to_str().unwrap());
+    std::fs::write(&plain, settings).unwrap();
+    let mute = follow(other.to_str().unwrap(), plain.to_str().unwrap(), &[]);
+    assert!(mute.code == 1 && mute.err.contains("write it anew"), "{mute:?}");
 }
 
 /// What brokers say to each other nobody else hears or says.

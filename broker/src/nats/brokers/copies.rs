@@ -1,11 +1,12 @@
 //! The side of the broker that has the store: which version it is, and its records for those that follow.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, Message as NatsMessage, SubscribeError};
 use prost::Message as _;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::wire::{Ask, BrokerId, Copy, Part, Stand, new_id};
@@ -14,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::nats::PAUSE;
 use crate::nats::callout::Callout;
 use crate::nats::connect::connect;
+use crate::store::LAYOUT;
 
 /// Bytes of one part: well below what a server passes on.
 const PART: usize = 128 << 10;
@@ -78,9 +80,9 @@ impl Copies {
                 }
                 changed = versions.changed() => {
                     if changed.is_err() { return Ok(()) }
-                    tell(client, VERSION, self.stand()).await;
+                    tell(client, VERSION, Vec::new()).await;
                 }
-                _ = beat.tick() => tell(client, VERSION, self.stand()).await,
+                _ = beat.tick() => tell(client, VERSION, Vec::new()).await,
             }
         }
     }
@@ -92,6 +94,7 @@ impl Copies {
             trust_domain: self.callout.ground.trust_domain.to_string(),
             incarnation: version.incarnation,
             epoch: version.epoch,
+            layout: LAYOUT,
         };
         stand.encode_to_vec()
     }
@@ -104,9 +107,9 @@ impl Copies {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return tracing::warn!(limit = MAX_COPIES, "too many brokers ask for the registry at one time");
         };
-        let (ledger, client) = (self.ledger.clone(), client.clone());
+        let (copier, client) = (self.ledger.copier(), client.clone());
         let copy = async move {
-            let copied = tokio::task::spawn_blocking(move || ledger.copy(ask.have.map(Into::into))).await;
+            let copied = tokio::task::spawn_blocking(move || copier.copy(ask.have.map(Into::into))).await;
             match copied {
                 Ok(Ok(copied)) => send(&client, &reply, &Copy::from(copied).encode_to_vec()).await,
                 Ok(Err(error)) => tracing::error!(%error, "another broker gets no copy of the registry"),

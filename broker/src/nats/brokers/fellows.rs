@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, Message as NatsMessage, SubscribeError};
 use portcullis_identity::parse_spiffe_id;
 use prost::Message as _;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::wire::{BrokerId, Here, Take, Taken, new_id};
@@ -27,11 +28,13 @@ const MAX_FELLOWS: usize = 64;
 pub(in crate::nats) struct Fellows {
     own: BrokerId,
     heard: Mutex<BTreeMap<BrokerId, Instant>>,
+    /// Since when this broker listens.
+    since: Mutex<Option<Instant>>,
 }
 
 impl Default for Fellows {
     fn default() -> Self {
-        Self { own: new_id(), heard: Mutex::default() }
+        Self { own: new_id(), heard: Mutex::default(), since: Mutex::default() }
     }
 }
 
@@ -42,6 +45,7 @@ impl Fellows {
 
     fn note(&self, Here { broker, leaves }: Here) {
         let mut heard = self.lock();
+        heard.retain(|_, at| at.elapsed() < SILENCE);
         if leaves {
             heard.remove(&broker);
         } else if broker != self.own && (heard.len() < MAX_FELLOWS || heard.contains_key(&broker)) {
@@ -56,6 +60,12 @@ impl Fellows {
         heard.keys().cloned().collect()
     }
 
+    /// Whether it has listened for so long that it has heard of everybody.
+    fn knows_all(&self) -> bool {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > BEAT * 2)
+    }
+
     fn beat(&self, leaves: bool) -> Vec<u8> {
         Here { broker: self.own.clone(), leaves }.encode_to_vec()
     }
@@ -66,6 +76,7 @@ impl Callout {
     pub(in crate::nats) async fn keep_company(&self, client: &Client) -> Result<(), SubscribeError> {
         let mut here = client.subscribe(HERE).await?;
         let mut takes = client.subscribe(TAKE).await?;
+        *self.fellows.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -110,7 +121,7 @@ impl Callout {
 
     /// Asks the other brokers whether `token` was used there; from now on they refuse it.
     pub(in crate::nats) async fn ask_fellows(&self, client: &Client, token: &UsedToken) -> Result<(), NotFresh> {
-        let deadline = tokio::time::Instant::now() + ANSWER;
+        let deadline = Instant::now() + ANSWER;
         let mut missing = self.fellows.present();
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(|_| NotFresh::Unsure)?;
@@ -124,8 +135,8 @@ impl Callout {
         loop {
             let answer = match tokio::time::timeout_at(deadline, answers.next()).await {
                 Ok(Some(answer)) => answer,
-                // Who hangs and was not heard any more is not waited for.
-                Ok(None) | Err(_) if missing.is_empty() => return Ok(()),
+                // Who hangs is not heard any more, and who went said so: nobody waits for them.
+                Ok(None) | Err(_) if missing.is_disjoint(&self.fellows.present()) => return Ok(()),
                 Ok(None) | Err(_) => return Err(NotFresh::Unsure),
             };
             // Of our own messages we hear nothing, so that the server says it where nobody else is there.
@@ -137,7 +148,8 @@ impl Callout {
                 return Err(NotFresh::Used);
             }
             missing.remove(&broker);
-            if missing.is_empty() {
+            // Who is not known yet may answer still.
+            if missing.is_empty() && self.fellows.knows_all() {
                 return Ok(());
             }
         }

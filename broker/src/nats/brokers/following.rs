@@ -7,22 +7,26 @@ use std::time::Duration;
 use async_nats::{Client, SubscribeError};
 use portcullis_identity::TrustDomain;
 use prost::Message as _;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::wire::{Ask, BrokerId, Copy, Part, Stand};
-use super::{COPY, SILENCE, VERSION};
+use super::{BEAT, COPY, LEAD, SILENCE, VERSION};
 use crate::clock;
 use crate::ledger::Publisher;
 use crate::nats::PAUSE;
 use crate::nats::callout::Callout;
 use crate::nats::connect::connect;
 use crate::nats::ground::Age;
+use crate::nats::watch::arrived;
 use crate::registry::{Registry, Version};
-use crate::store::{Copied, Records, Row};
+use crate::store::{Copied, LAYOUT, Records, Row};
 use crate::trust::Trust;
 
 /// For a copy to be here.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+/// How soon a copy is asked for again that was not taken.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Bytes of a copy.
 const MAX_COPY: usize = 256 << 20;
 
@@ -41,6 +45,8 @@ enum NotTaken {
     Older(Version, Version),
     #[error("it is of trust domain `{0}`")]
     Foreign(String),
+    #[error("its records have layout {0}, this version knows {LAYOUT}: it is newer than this follower")]
+    Layout(u32),
     #[error("record `{key}`: {problem}")]
     Record { key: String, problem: String },
     #[error("its records do not fit together: {0}")]
@@ -86,40 +92,68 @@ pub(crate) async fn follow(followed: Followed, callout: Arc<Callout>) {
 
 impl Followed {
     async fn follow(&self, client: &Client, held: &mut Option<Held>) -> Result<(), SubscribeError> {
-        let mut stands = client.subscribe(VERSION).await?;
+        let mut calls = client.subscribe(VERSION).await?;
+        let mut failed: Option<(Stand, Instant)> = None;
         loop {
-            let stand = match tokio::time::timeout(SILENCE, stands.next()).await {
-                Ok(Some(message)) => Stand::decode(message.payload),
+            // What came meanwhile says the same.
+            match tokio::time::timeout(SILENCE, calls.next()).await {
+                Ok(Some(_)) => while arrived(&mut calls).await.is_some() {},
                 Ok(None) => return Ok(()),
-                Err(_) => {
-                    self.note(Some("no broker with a store is heard".to_owned()));
-                    continue;
-                }
+                Err(_) => {}
+            }
+            // From before the question: what is registered later may be missing.
+            let asked = Instant::now();
+            let Some(stand) = ask_stand(client).await else {
+                self.note(Some("no broker with a store is heard".to_owned()));
+                continue;
             };
-            let Ok(stand) = stand else { continue };
             let is_here = |held: &Held| held.source == stand.broker && held.version == stand.version();
-            if !held.as_ref().is_some_and(is_here)
-                && let Err(reason) = self.take(client, &stand, held).await
-            {
-                self.note(Some(format!("the registry is not taken from the other broker: {reason}")));
+            if held.as_ref().is_some_and(is_here) {
+                self.note(None);
+                self.age.confirm(asked);
                 continue;
             }
-            self.note(None);
-            self.age.confirm();
+            // What was refused is not asked for again at once, unless it is another one now.
+            if failed.as_ref().is_some_and(|(refused, at)| *refused == stand && at.elapsed() < AGAIN) {
+                self.age.fall_behind();
+                continue;
+            }
+            match self.take(client, &stand, held).await {
+                Ok(true) => {
+                    self.note(None);
+                    self.age.confirm(asked);
+                    failed = None;
+                }
+                // It has changed meanwhile: what came is newer than the question was.
+                Ok(false) => {}
+                Err(reason) => {
+                    self.note(Some(format!("the registry is not taken from the other broker: {reason}")));
+                    // One of another trust domain, or an older store, is not the one that is followed.
+                    if !matches!(reason, NotTaken::Foreign(_) | NotTaken::Older(..)) {
+                        self.age.fall_behind();
+                    }
+                    failed = Some((stand, Instant::now()));
+                }
+            }
         }
     }
 
     /// Has the registry be what `stand` tells of. Of what is `held` already only the changes are asked for; after an error everything is.
-    async fn take(&self, client: &Client, stand: &Stand, held: &mut Option<Held>) -> Result<(), NotTaken> {
+    /// Whether it is just that, or a newer one.
+    async fn take(&self, client: &Client, stand: &Stand, held: &mut Option<Held>) -> Result<bool, NotTaken> {
         if stand.trust_domain != self.trust_domain.as_str() {
             return Err(NotTaken::Foreign(stand.trust_domain.chars().take(255).collect()));
+        }
+        if !(1..=LAYOUT).contains(&stand.layout) {
+            return Err(NotTaken::Layout(stand.layout));
         }
         let here = self.publisher.read(Registry::version);
         if stand.version() < here {
             return Err(NotTaken::Older(stand.version(), here));
         }
         let have = held.as_ref().filter(|held| held.source == stand.broker).map(|held| held.version);
-        let Copied { base, version, rows } = fetch(client, stand, have).await?;
+        let fetched = tokio::time::timeout(ANSWER, fetch(client, stand, have)).await;
+        let Copied { base, version, rows } = fetched.map_err(|_| NotTaken::Late)??;
         let before = match (base, held.take()) {
             (None, _) => BTreeMap::new(),
             (Some(base), Some(held)) if Some(base) == have => held.rows,
@@ -136,7 +170,7 @@ impl Followed {
         self.trust.refresh(&registry, clock::now());
         self.publisher.change(|current| *current = registry);
         *held = Some(Held { source: stand.broker.clone(), version, rows });
-        Ok(())
+        Ok(version == stand.version())
     }
 
     /// Notes why there is no newer copy, or that there is one.
@@ -174,6 +208,12 @@ fn build(
     Ok((records.into_registry(trust_domain, version)?, rows))
 }
 
+/// Which version the broker with the store has now.
+async fn ask_stand(client: &Client) -> Option<Stand> {
+    let answer = tokio::time::timeout(BEAT, client.request(LEAD, "".into())).await.ok()?.ok()?;
+    Stand::decode(answer.payload).ok()
+}
+
 async fn fetch(client: &Client, stand: &Stand, have: Option<Version>) -> Result<Copied, NotTaken> {
     let inbox = client.new_inbox();
     let mut parts = client.subscribe(inbox.clone()).await.map_err(|_| NotTaken::Disconnected)?;
@@ -182,8 +222,7 @@ async fn fetch(client: &Client, stand: &Stand, have: Option<Version>) -> Result<
     asked.map_err(|_| NotTaken::Disconnected)?;
     let mut whole = Vec::new();
     for next in 0_u32.. {
-        let part = tokio::time::timeout(ANSWER, parts.next()).await.map_err(|_| NotTaken::Late)?;
-        let part = part.ok_or(NotTaken::Disconnected)?;
+        let part = parts.next().await.ok_or(NotTaken::Disconnected)?;
         let Part { number, of, bytes } = Part::decode(part.payload).map_err(|_| NotTaken::Broken)?;
         if number != next || whole.len().saturating_add(bytes.len()) > MAX_COPY {
             return Err(NotTaken::Broken);

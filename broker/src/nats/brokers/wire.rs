@@ -42,7 +42,7 @@ pub(super) struct Taken {
     pub(super) fresh: bool,
 }
 
-/// `version`, and the reply to `lead`.
+/// The reply to `lead`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Stand {
     #[prost(bytes = "vec", tag = "1")]
@@ -53,6 +53,9 @@ pub(super) struct Stand {
     pub(super) incarnation: u64,
     #[prost(uint64, tag = "4")]
     pub(super) epoch: u64,
+    /// Of the records: who knows an older one would not see what they forbid.
+    #[prost(uint32, tag = "5")]
+    pub(super) layout: u32,
 }
 
 /// `copy`
