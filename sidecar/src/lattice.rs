@@ -6,6 +6,7 @@
 mod callers;
 mod proof;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -148,6 +149,7 @@ impl LatticeListener {
             async move { links::follow(session, this.at.clone(), &this.lattice.links).await }
         };
         drop(tasks.spawn(draining.clone().run_until_cancelled_owned(following)));
+        let mut ending = pin!(draining.cancelled());
         loop {
             tokio::select! {
                 arrival = acceptor.next() => match arrival {
@@ -161,7 +163,7 @@ impl LatticeListener {
                     debug!("connecting anew to the lattice");
                     session.renew();
                 }
-                () = draining.cancelled() => {
+                () = &mut ending => {
                     acceptor.retire();
                     break;
                 }

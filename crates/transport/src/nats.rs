@@ -43,6 +43,7 @@ mod shared;
 mod status;
 mod subject;
 mod subscriptions;
+mod together;
 mod verbatim;
 
 pub use acceptor::{Acceptor, Arrival, IncomingCall, Rejected, SubscribeError};

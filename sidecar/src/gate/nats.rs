@@ -88,7 +88,7 @@ impl Gate {
         let begun = self
             .begin(&call, incoming.first())
             .and_then(|begun| Ok((begun, self.quota.admit(&caller.underway, &function.underway)?)));
-        let (begun, _underway) = match begun {
+        let (begun, underway) = match begun {
             Ok(begun) => begun,
             Err(refused) => return self.refuse_nats(caller, &header, incoming, refused).await,
         };
@@ -111,10 +111,13 @@ impl Gate {
         };
         match answered {
             Ok(rest) => {
-                if let Err(failed) = results.finish_with(rest).await {
+                // It may send the answers of others, too: that is none of this call's time.
+                let took = clock::instant().duration_since(began);
+                drop(underway);
+                if let Err(failed) = results.finish_with_others(rest).await {
                     return tracing::debug!(peer = caller.id(), %failed, "the answer did not leave");
                 }
-                function.meter.answered(clock::instant().duration_since(began));
+                function.meter.answered(took);
             }
             Err(Stop::Failed(failed)) => {
                 tracing::debug!(peer = caller.id(), function = function.name, %failed, "the call ended early");

@@ -26,10 +26,19 @@ impl Live {
 
     /// Sends a message of this call, which is progress.
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), CallFailed> {
+        self.sent(self.shared.publish(message)).await
+    }
+
+    /// Sends all of its answer, together with those of others.
+    pub(super) async fn answer(&self, caller: ReplySubject, bytes: Bytes) -> Result<(), CallFailed> {
+        self.sent(self.shared.answer(caller, bytes)).await
+    }
+
+    async fn sent(&self, sending: impl Future<Output = Result<(), CallFailed>>) -> Result<(), CallFailed> {
         if let Some(failed) = self.buffer.failed() {
             return Err(failed);
         }
-        if let Err(failed) = self.shared.publish(message).await {
+        if let Err(failed) = sending.await {
             // Why the server took nothing may be known by now.
             return Err(self.buffer.failed().unwrap_or(failed));
         }

@@ -67,14 +67,36 @@ impl Outgoing {
     ///
     /// [`CallFailed`]
     pub async fn finish_with(mut self, bytes: Bytes) -> Result<(), CallFailed> {
-        if let Some(caller) = self.whole.take()
-            && bytes.len() <= chunk(&self.root.live, 0)
-        {
+        if let Some(caller) = self.whole_caller(&bytes) {
             let sent = self.root.live.publish(plain(caller.below(WHOLE), bytes)).await;
             // Where nothing could be sent, the caller is told that there is no answer, once that can be.
             self.root.is_open = sent.is_err();
             return sent;
         }
+        self.finish_in_pieces(bytes).await
+    }
+
+    /// The same, for who answers many calls: a short answer may leave in one write with those of other calls that are ready at the moment.
+    /// Then another call sends it; if that fails, as it does with the connection, the caller alone is told. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`CallFailed`]
+    pub async fn finish_with_others(mut self, bytes: Bytes) -> Result<(), CallFailed> {
+        if let Some(caller) = self.whole_caller(&bytes) {
+            let sent = self.root.live.answer(caller, bytes).await;
+            self.root.is_open = sent.is_err();
+            return sent;
+        }
+        self.finish_in_pieces(bytes).await
+    }
+
+    /// The caller, if it takes these bytes as all of the answer.
+    fn whole_caller(&mut self, bytes: &Bytes) -> Option<ReplySubject> {
+        self.whole.take().filter(|_| bytes.len() <= chunk(&self.root.live, 0))
+    }
+
+    async fn finish_in_pieces(mut self, bytes: Bytes) -> Result<(), CallFailed> {
         self.root.write(bytes).await?;
         self.root.end().await
     }

@@ -32,6 +32,7 @@ use super::{
     router::{CallRoute, Role, Route},
     routes::Routes,
     subscriptions::Subscriptions,
+    together::Together,
     verbatim,
 };
 
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     routes: Mutex<Routes>,
     budget: Arc<Budget>,
     bulk: Bulk,
+    pub(super) together: Together,
     /// Places for refusals that wait until they can be sent.
     pub(super) refusals: Semaphore,
     pub(super) clock: Clock,
@@ -92,6 +94,7 @@ impl Shared {
             routes: Mutex::default(),
             budget: Arc::new(Budget::new(limits.bytes)),
             bulk: Bulk::new(),
+            together: Together::default(),
             refusals: Semaphore::new(WAITING_REFUSALS),
             clock: Clock::new(),
             limits,

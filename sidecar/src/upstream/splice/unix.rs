@@ -56,7 +56,11 @@ impl Answering {
     /// # Errors
     /// When the service is gone, or the reactor takes no more.
     pub(super) fn after(socket: UnixStream) -> io::Result<Self> {
-        socket.shutdown(Shutdown::Write)?;
+        match socket.shutdown(Shutdown::Write) {
+            // It has answered and gone.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            ended => ended?,
+        }
         #[expect(deprecated, reason = "the other constructor is unsafe for types that might change their descriptor")]
         let handle = AsyncFd::with_interest(socket, Interest::READABLE)?;
         Ok(Self(handle))
