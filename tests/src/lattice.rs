@@ -18,6 +18,10 @@ use crate::{Lab, binary, eventually, run};
 /// A subject that nobody may publish to.
 const NOBODYS: &str = "nobody.may.publish.this";
 
+/// Between two servers: three that accounts are dealt out to, and that of the system account. Before all are there, what is said in some account
+/// is lost between them, a login's question for instance.
+const ROUTES: usize = 4;
+
 /// Two clustered NATS servers as `nats init` sets them up: hosts in the clear or with TLS, nodes by certificate.
 #[derive(Debug)]
 pub struct Lattice {
@@ -43,6 +47,12 @@ enum HostsTls {
 pub struct Joined {
     pub client: Client,
     events: Arc<Mutex<Vec<String>>>,
+}
+
+/// How many routes by the log of a server are open.
+fn open_routes(log: &str) -> usize {
+    let count = |words| log.matches(words).count();
+    count("Route connection created").saturating_sub(count("Router connection closed"))
 }
 
 /// A port that nobody has, below those that the kernel gives away: clustered servers have to know each other's before they start.
@@ -173,7 +183,9 @@ impl Lattice {
         // One asks about logins through the other, and JetStream has a leader, once they know each other.
         eventually("the NATS servers to be a cluster", || {
             let knows = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).ok();
-            let led = |log: Option<String>| log.is_some_and(|log| log.contains("metadata leader"));
+            let led = |log: Option<String>| {
+                log.is_some_and(|log| log.contains("metadata leader") && open_routes(&log) == ROUTES)
+            };
             (led(knows("hosts.log")) && led(knows("nodes.log"))).then_some(())
         });
     }
